@@ -1,0 +1,2 @@
+//! Berth.
+fn main() {}

@@ -1,0 +1,4 @@
+//! What Berth is about, as plain values: no IO, no clock, no randomness.
+
+pub mod plan;
+pub mod resource;

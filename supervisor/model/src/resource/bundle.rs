@@ -1,0 +1,241 @@
+//! Bundle: a service as an administrator wants it, and how it fares.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde::{Deserialize, Serialize};
+
+/// What an administrator writes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BundleSpec {
+    /// `registry/repository[:tag][@sha256:...]`.
+    pub image: String,
+    /// `false`: prepared but left stopped.
+    #[serde(default = "yes")]
+    pub start: bool,
+    /// Look for a newer image behind the same tag on the next reconcile.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub update: bool,
+    /// Added to the image's own environment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+    /// Replaces the image's entrypoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Replaces the image's default arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Replaces the image's user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Replaces the image's working directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// Ports the service listens on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
+    /// Limits; absent ones have defaults.
+    #[serde(default)]
+    pub resources: Resources,
+    /// When systemd starts it again.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// What it may do beyond nothing.
+    #[serde(default)]
+    pub security: SecurityContext,
+}
+
+/// One environment variable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvVar {
+    /// Name.
+    pub name: String,
+    /// Value, taken literally.
+    #[serde(default)]
+    pub value: String,
+}
+
+/// A port the service listens on, and who may reach it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Port {
+    /// A DNS label, unique in the bundle.
+    pub name: String,
+    /// Where the service listens.
+    pub container_port: u16,
+    /// TCP or UDP.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Who reaches it.
+    #[serde(default)]
+    pub expose: Expose,
+    /// The machine's port for `expose: lan`; `containerPort` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_port: Option<u16>,
+}
+
+impl Port {
+    /// The machine's port that leads here, if any does.
+    pub fn published(&self) -> Option<u16> {
+        match self.expose {
+            Expose::None => None,
+            Expose::Lan => Some(self.host_port.unwrap_or(self.container_port)),
+        }
+    }
+}
+
+/// Transport protocol of a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Who may reach a port from outside the bundle's namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expose {
+    /// Nobody.
+    #[default]
+    None,
+    /// Whoever reaches the machine.
+    Lan,
+}
+
+/// Limits, as unit properties.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// Cores, e.g. `0.5` or `500m`; default [`DEFAULT_CPU`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
+    /// Bytes, e.g. `512Mi`; default [`DEFAULT_MEMORY`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// Processes and threads; default [`DEFAULT_PIDS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// 1 to 10000; default [`DEFAULT_IO_WEIGHT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_weight: Option<u64>,
+}
+
+/// Cores of a bundle that names none.
+pub const DEFAULT_CPU: &str = "0.5";
+/// Memory of a bundle that names none.
+pub const DEFAULT_MEMORY: &str = "512Mi";
+/// Processes of a bundle that names no number.
+pub const DEFAULT_PIDS: u64 = 512;
+/// The kernel's own default.
+pub const DEFAULT_IO_WEIGHT: u64 = 100;
+
+/// When systemd starts the unit again by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RestartPolicy {
+    /// After a crash.
+    #[default]
+    OnFailure,
+    /// After every end that nobody asked for.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What the service may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecurityContext {
+    /// `CAP_...` names added to the small default set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_capabilities: Vec<String>,
+    /// Mount the root read-only.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_only_root_filesystem: bool,
+}
+
+/// How the service fares.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BundleStatus {
+    /// The generation this status speaks of.
+    pub observed_generation: i64,
+    /// One word for a table.
+    pub phase: Phase,
+    /// In the order of the closed vocabulary.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Number of the revision that serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// Its systemd unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Its address on the machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// `registry/repository@sha256:...` of what runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Restarts by systemd of the running unit.
+    pub restarts: u64,
+    /// How it ended the last time it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_termination: Option<Termination>,
+    /// What can be asked for now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub available_actions: Vec<String>,
+    /// When a failed step is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<String>,
+    /// Fields of later versions are kept.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+/// One word for a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Nothing has been done yet.
+    #[default]
+    Pending,
+    /// An operation is at work.
+    Progressing,
+    /// It serves.
+    Running,
+    /// Stopped on request.
+    Stopped,
+    /// It does not serve although it should.
+    Failed,
+    /// It is being removed.
+    Terminating,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Termination {
+    /// `Completed`, `Error`, `OOMKilled`, `StoppedByOperator`.
+    pub reason: String,
+    /// Exit code, absent after a signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Signal's name, e.g. `KILL`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape serde asks for")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}

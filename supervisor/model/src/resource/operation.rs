@@ -1,0 +1,242 @@
+//! Operation: a durable record of work that takes longer than a request.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What is to be done, by whom, to what. Never changed after creation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationSpec {
+    /// Which list of steps.
+    pub kind: OperationKind,
+    /// To what.
+    pub target: Target,
+    /// On whose behalf.
+    pub actor: Actor,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The same key for the same target gives the same operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// Who waits for it.
+    #[serde(default)]
+    pub priority: Priority,
+    /// The operation whose work this one undoes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_of: Option<String>,
+}
+
+/// The kinds of operation; each has its list of steps in [`OperationKind::steps`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum OperationKind {
+    /// First revision of a bundle.
+    Install,
+    /// Every later revision.
+    Update,
+    /// Start of the present revision.
+    Start,
+    /// Stop.
+    Stop,
+    /// Stop and start of the present revision.
+    Restart,
+    /// Removal with all that belongs to it.
+    Uninstall,
+}
+
+impl OperationKind {
+    /// Every kind, for tests that are generated from them.
+    pub const ALL: [OperationKind; 6] =
+        [Self::Install, Self::Update, Self::Start, Self::Stop, Self::Restart, Self::Uninstall];
+
+    /// The steps in their order. A step is repeatable: after a kill it is simply run again.
+    pub fn steps(self) -> &'static [StepName] {
+        use StepName as S;
+        match self {
+            Self::Install | Self::Update => &[
+                S::ResolveImage,
+                S::PullImage,
+                S::PrepareRevision,
+                S::ConfigureNetwork,
+                S::StartUnit,
+                S::AwaitReady,
+                S::Promote,
+                S::RetireOld,
+            ],
+            Self::Start => &[S::ConfigureNetwork, S::StartUnit, S::AwaitReady],
+            Self::Stop => &[S::StopUnit],
+            Self::Restart => &[S::StopUnit, S::ConfigureNetwork, S::StartUnit, S::AwaitReady],
+            Self::Uninstall => &[S::StopUnit, S::ReleaseNetwork, S::RemoveFiles, S::RemoveRecords],
+        }
+    }
+}
+
+/// A typed action of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum StepName {
+    /// Tag to digest.
+    ResolveImage,
+    /// Blobs, checked and unpacked.
+    PullImage,
+    /// The revision's record, with its address and id range.
+    PrepareRevision,
+    /// Bridge and rules.
+    ConfigureNetwork,
+    /// Plan file and transient unit.
+    StartUnit,
+    /// Active, and its ports answer.
+    AwaitReady,
+    /// Traffic goes to it.
+    Promote,
+    /// The revision before it is stopped.
+    RetireOld,
+    /// Stop of the unit.
+    StopUnit,
+    /// Rules without it.
+    ReleaseNetwork,
+    /// Plan and marker files.
+    RemoveFiles,
+    /// Revisions, then the bundle itself.
+    RemoveRecords,
+}
+
+/// What an operation works on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Kind, e.g. `Bundle`.
+    pub kind: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// Who asked, and by what way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Actor {
+    /// Subject, e.g. `owner` or `local-root`.
+    pub identity: String,
+    /// `panel`, `cli`, `api`, `mcp`, `schedule` or `reconciler`.
+    pub source: String,
+}
+
+/// Who waits for an operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Priority {
+    /// A person.
+    #[default]
+    Interactive,
+    /// A schedule.
+    Scheduled,
+    /// Nobody.
+    Housekeeping,
+}
+
+/// How far it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OperationStatus {
+    /// Finished states never change.
+    pub state: OperationState,
+    /// One entry per step of the kind.
+    pub steps: Vec<Step>,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<String>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<OperationError>,
+    /// What it came to, e.g. the revision's number.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub result: Value,
+}
+
+/// State of an operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperationState {
+    /// Waiting for its turn.
+    #[default]
+    Pending,
+    /// At work.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Given up; what it had done is undone.
+    Failed,
+    /// Overtaken by a later wish before it was done.
+    Cancelled,
+}
+
+impl OperationState {
+    /// No further change is possible.
+    pub fn finished(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// State of one step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Which.
+    pub name: StepName,
+    /// How far.
+    pub state: StepState,
+    /// 0 to 100, never falling.
+    #[serde(default)]
+    pub progress: u8,
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Starts of this step.
+    #[serde(default)]
+    pub attempt: u32,
+    /// RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<String>,
+}
+
+/// State of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StepState {
+    /// Not begun.
+    Pending,
+    /// Begun.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Failed.
+    Failed,
+    /// Not needed.
+    Skipped,
+    /// Done once, undone since.
+    Compensated,
+}
+
+/// Why an operation failed, for people and programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationError {
+    /// A reason of the closed vocabulary.
+    pub code: String,
+    /// One sentence.
+    pub message: String,
+    /// The chain of causes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suggestions: Vec<String>,
+    /// Trying again without a change may help.
+    #[serde(default)]
+    pub retryable: bool,
+}
