@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::{Deserialize, Serialize};
 
+crate::resource::object! {
+    /// A service.
+    Bundle, "bundles", BundleSpec, BundleStatus
+}
+
 /// What an administrator writes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -229,6 +234,9 @@ pub struct Termination {
     /// Signal's name, e.g. `KILL`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
+    /// systemd's invocation id of the run that ended: `journalctl _SYSTEMD_INVOCATION_ID=...` shows it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub invocation: String,
 }
 
 fn yes() -> bool {

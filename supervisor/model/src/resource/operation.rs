@@ -3,6 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+crate::resource::object! {
+    /// Work that takes longer than a request.
+    Operation, "operations", OperationSpec, OperationStatus
+}
+
 /// What is to be done, by whom, to what. Never changed after creation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -13,6 +18,9 @@ pub struct OperationSpec {
     pub target: Target,
     /// On whose behalf.
     pub actor: Actor,
+    /// The target's generation at the time of asking.
+    #[serde(default)]
+    pub generation: i64,
     /// Why, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,

@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::bundle::BundleSpec;
 
+crate::resource::object! {
+    /// One immutable state of a bundle.
+    Revision, "revisions", RevisionSpec, RevisionStatus
+}
+
 /// Written once, never changed. Named `<bundle>-r<number>`, owned by its bundle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -14,6 +19,8 @@ pub struct RevisionSpec {
     pub number: u64,
     /// The bundle's generation it was made from.
     pub generation: i64,
+    /// The operation that made it.
+    pub operation: String,
     /// The bundle's spec at that time.
     pub bundle_spec: BundleSpec,
     /// What the tag meant at that time.
@@ -67,6 +74,13 @@ pub struct RevisionStatus {
     pub state: RevisionState,
 }
 
+impl RevisionState {
+    /// It may have a unit, and holds its address and ids.
+    pub fn holds_allocation(self) -> bool {
+        matches!(self, Self::Candidate | Self::Active | Self::Retiring)
+    }
+}
+
 /// What became of a revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RevisionState {
@@ -75,6 +89,8 @@ pub enum RevisionState {
     Candidate,
     /// The one that serves.
     Active,
+    /// Served until now, still running while its successor takes over.
+    Retiring,
     /// Served once.
     Superseded,
     /// Never became ready.
