@@ -1,1 +1,8 @@
-//! Berth.
+//! What Linux can do, in the kernel's and systemd's own words.
+//!
+//! Every module wraps one thing of the machine: external programs, files, systemd, the journal,
+//! links, the packet filter, registries and layers. Nothing here knows what the product is: no
+//! resource, no policy, no name of ours. Callers decide, this crate does, and says what happened.
+
+pub mod cmd;
+pub mod fs;
