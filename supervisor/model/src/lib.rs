@@ -1,5 +1,17 @@
 //! What Berth is about, as plain values: no IO, no clock, no randomness.
 
 pub mod allocation;
+pub mod condition;
+pub mod event;
+pub mod field;
+pub mod id;
+pub mod kinds;
+pub mod managed;
+pub mod meta;
+pub mod patch;
 pub mod plan;
+pub mod policy;
+pub mod quantity;
 pub mod resource;
+pub mod selector;
+pub mod status;

@@ -247,3 +247,6 @@ fn yes() -> bool {
 fn is_false(value: &bool) -> bool {
     !*value
 }
+
+mod rules;
+pub use rules::validate;

@@ -1,0 +1,236 @@
+//! Typed names: text is parsed once, at the edge, and from then on its type says what it is.
+
+use std::fmt;
+
+use oci_spec::distribution::Reference;
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not the name it should be. The message says what would be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// No text at all.
+    #[error("must not be empty")]
+    Empty,
+    /// Longer than the rule allows.
+    #[error("`{text}` has {length} characters; at most {limit} are allowed")]
+    TooLong {
+        /// What was given.
+        text: String,
+        /// Its length.
+        length: usize,
+        /// The longest allowed.
+        limit: usize,
+    },
+    /// A character in the wrong place.
+    #[error(
+        "`{text}` is not a DNS label: use lower-case letters, digits and `-`, \
+         with a letter or digit at both ends"
+    )]
+    Label {
+        /// What was given.
+        text: String,
+    },
+    /// A character in the wrong place.
+    #[error(
+        "`{text}` is not a DNS name: use lower-case letters, digits, `-` and `.`, \
+         with a letter or digit at both ends of each part"
+    )]
+    Subdomain {
+        /// What was given.
+        text: String,
+    },
+    /// Not `algorithm:hex`.
+    #[error("`{text}` is not a digest: expected `sha256:` and 64 hexadecimal digits")]
+    Digest {
+        /// What was given.
+        text: String,
+    },
+    /// Not an image reference.
+    #[error(
+        "`{text}` is not an image reference ({why}): expected \
+         `registry/repository[:tag][@sha256:...]`"
+    )]
+    Image {
+        /// What was given.
+        text: String,
+        /// Which part of the grammar it breaks.
+        why: String,
+    },
+}
+
+/// Checks a DNS label (RFC 1123): 1 to 63 of `a-z0-9-`, letter or digit at both ends.
+pub fn dns_label(text: &str) -> Result<(), NameError> {
+    limited(text, 63)?;
+    if is_label(text) { Ok(()) } else { Err(NameError::Label { text: text.into() }) }
+}
+
+/// Checks a DNS name (RFC 1123): labels joined by dots, 253 characters at most.
+pub fn dns_subdomain(text: &str) -> Result<(), NameError> {
+    limited(text, 253)?;
+    if text.split('.').all(is_label) { Ok(()) } else { Err(NameError::Subdomain { text: text.into() }) }
+}
+
+fn limited(text: &str, limit: usize) -> Result<(), NameError> {
+    match text.chars().count() {
+        0 => Err(NameError::Empty),
+        length if length > limit => Err(NameError::TooLong { text: text.into(), length, limit }),
+        _ => Ok(()),
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+fn digest(text: &str) -> Result<(), NameError> {
+    let hex = text.strip_prefix("sha256:").unwrap_or_default();
+    let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if hex.len() == 64 && hex.bytes().all(lower_hex) { Ok(()) } else { Err(NameError::Digest { text: text.into() }) }
+}
+
+/// A text that has passed one check, in a type of its own.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $check:path) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<&str> for $name {
+            type Error = NameError;
+
+            fn try_from(text: &str) -> Result<Self, NameError> {
+                $check(text)?;
+                Ok(Self(text.to_owned()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(text: String) -> Result<Self, NameError> {
+                $check(&text)?;
+                Ok(Self(text))
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name! {
+    /// Name of a namespace: a DNS label.
+    Namespace, dns_label
+}
+name! {
+    /// Name of a bundle: a DNS label, as it becomes a host name and part of a unit's name.
+    BundleName, dns_label
+}
+name! {
+    /// `sha256:` and 64 hexadecimal digits.
+    Digest, digest
+}
+
+/// A parsed image reference: registry, repository, and a tag or a digest or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageReference(Reference);
+
+impl ImageReference {
+    /// Registry, repository, tag and digest, with the defaults filled in.
+    pub fn reference(&self) -> &Reference {
+        &self.0
+    }
+}
+
+impl TryFrom<&str> for ImageReference {
+    type Error = NameError;
+
+    fn try_from(text: &str) -> Result<Self, NameError> {
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        let parsed = text.parse::<Reference>();
+        let wrong =
+            |error: oci_spec::distribution::ParseError| NameError::Image { text: text.into(), why: error.to_string() };
+        parsed.map(Self).map_err(wrong)
+    }
+}
+
+impl fmt::Display for ImageReference {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_short_lower_case_and_begins_and_ends_with_a_letter_or_digit() {
+        for good in ["a", "web", "web-1", "0", &"x".repeat(63)] {
+            assert_eq!(dns_label(good), Ok(()), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "ä", "a b", &"x".repeat(64)] {
+            assert!(dns_label(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_name_is_told_what_would_be_right() {
+        let error = BundleName::try_from("My_Web").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`My_Web` is not a DNS label: use lower-case letters, digits and `-`, \
+             with a letter or digit at both ends"
+        );
+    }
+
+    #[test]
+    fn a_subdomain_is_labels_joined_by_dots() {
+        assert_eq!(dns_subdomain("web.17af-3.x"), Ok(()));
+        for bad in ["a..b", ".a", "a.", "a.-b"] {
+            assert!(dns_subdomain(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_digest_has_an_algorithm_and_64_hex_digits() {
+        let good = format!("sha256:{}", "0a".repeat(32));
+        assert_eq!(Digest::try_from(good.as_str()).unwrap().as_str(), good);
+        assert!(Digest::try_from("sha256:0a").is_err());
+        assert!(Digest::try_from("0a".repeat(32)).is_err());
+    }
+
+    #[test]
+    fn an_image_reference_knows_its_registry_repository_and_tag() {
+        let image = ImageReference::try_from("registry.local:5000/web/nginx:1.27").unwrap();
+        assert_eq!(image.reference().registry(), "registry.local:5000");
+        assert_eq!(image.reference().repository(), "web/nginx");
+        assert_eq!(image.reference().tag(), Some("1.27"));
+    }
+
+    #[test]
+    fn a_bad_image_reference_is_told_the_grammar() {
+        let error = ImageReference::try_from("Nginx Latest").unwrap_err();
+        assert!(error.to_string().contains("registry/repository[:tag][@sha256:...]"), "{error}");
+    }
+}

@@ -1,0 +1,207 @@
+//! The registry of kinds: everything generic about a kind, in one place.
+//!
+//! A kind is its types plus one [`Registration`]. Routes, discovery, tables, validation, storage
+//! and rights are derived from the registration and know no kind by name. [`KINDS`] lists them;
+//! [`Kind`] leads from a type to its registration, so that typed code cannot name a kind that is
+//! not registered.
+//!
+//! A write passes through [`Registration::admit`], which is pure: missing parts are taken over
+//! from the old object, unknown and wrong fields are found by path, defaults are filled in, rules
+//! are checked. What it hands back is what the store may keep.
+
+mod admit;
+mod berth;
+mod core;
+mod table;
+
+pub use admit::{Admitted, Decoded, Request};
+pub use berth::{BUNDLE, OPERATION, REVISION, TEARDOWN_FINALIZER};
+pub use core::{CONFIG_MAP, EVENT, EVENT_LIFE, LAST_APPLIED, NAMESPACE, SECRET};
+pub use table::{Column, age};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::field::FieldError;
+use crate::policy::Verb;
+
+/// A type whose objects are served and stored.
+pub trait Kind:
+    k8s_openapi::Resource
+    + k8s_openapi::Metadata<Ty = ObjectMeta>
+    + Serialize
+    + DeserializeOwned
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+    /// Everything generic about it.
+    fn registration() -> &'static Registration;
+}
+
+/// Everything generic about one kind.
+pub struct Registration {
+    /// API group, empty for the core group.
+    pub group: &'static str,
+    /// Version within the group.
+    pub version: &'static str,
+    /// `Bundle`.
+    pub kind: &'static str,
+    /// `bundles`, as in URLs.
+    pub plural: &'static str,
+    /// `bundle`.
+    pub singular: &'static str,
+    /// `cm`.
+    pub short_names: &'static [&'static str],
+    /// `all` makes `kubectl get all` show it.
+    pub categories: &'static [&'static str],
+    /// Lives in a namespace.
+    pub namespaced: bool,
+    /// Names are DNS labels; otherwise DNS subdomains.
+    pub label_name: bool,
+    /// What clients may do with it; everything else is answered with [`Registration::instead`].
+    pub verbs: &'static [Verb],
+    /// What to do instead of a verb that is not served.
+    pub instead: &'static str,
+    /// Headers of a table.
+    pub columns: &'static [Column],
+    /// One cell for each column; the time is needed for ages.
+    pub cells: fn(&Value, Timestamp) -> Vec<Value>,
+    /// JSON paths (dotted) that a field selector may name beside name and namespace.
+    pub selectable: &'static [&'static str],
+    /// `status` is written apart from the rest, and by Berth alone.
+    pub status: bool,
+    /// `spec` never changes once the object exists.
+    pub immutable_spec: bool,
+    /// A record Berth keeps about other objects: it may be made in a namespace that is being
+    /// deleted, and does not keep that namespace from going (unless it has a finalizer).
+    pub record: bool,
+    /// How long after its last write an object goes away by itself.
+    pub life: Option<SignedDuration>,
+    /// Finalizers put on every object at creation.
+    pub finalizers: &'static [&'static str],
+    /// Names of the top-level maps (key -> base64) whose values are sealed before they are stored.
+    pub sealed: &'static [&'static str],
+    /// Completes a body before it is decoded.
+    complete: fn(&mut Value, &Request<'_>),
+    /// Decodes and encodes again by the type.
+    decode: fn(&Value) -> Result<Decoded, FieldError>,
+    /// Fills in what a client may leave out.
+    default: fn(&mut Value),
+    /// Rules beyond the type's shape; the old object is there when it is an update.
+    validate: fn(&Value, Option<&Value>) -> Vec<FieldError>,
+}
+
+/// Every kind, in the order of discovery.
+pub static KINDS: &[&Registration] = &[&NAMESPACE, &CONFIG_MAP, &SECRET, &EVENT, &BUNDLE, &REVISION, &OPERATION];
+
+impl Registration {
+    /// `v1` or `berth.dev/v1`.
+    pub fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_owned(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    /// `configmaps` or `bundles.berth.dev`: one word that is different for every kind.
+    pub fn key(&self) -> String {
+        match self.group {
+            "" => self.plural.to_owned(),
+            group => format!("{}.{group}", self.plural),
+        }
+    }
+
+    /// `BundleList`.
+    pub fn list_kind(&self) -> String {
+        format!("{}List", self.kind)
+    }
+
+    /// Whether clients may use a verb on it.
+    pub fn serves(&self, verb: Verb) -> bool {
+        self.verbs.contains(&verb)
+    }
+}
+
+impl PartialEq for Registration {
+    fn eq(&self, other: &Self) -> bool {
+        self.group == other.group && self.plural == other.plural
+    }
+}
+
+impl Eq for Registration {}
+
+impl std::fmt::Debug for Registration {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.key())
+    }
+}
+
+/// Finds a kind as a URL names it.
+pub fn by_plural(group: &str, version: &str, plural: &str) -> Option<&'static Registration> {
+    let found = |kind: &&&Registration| kind.group == group && kind.version == version && kind.plural == plural;
+    KINDS.iter().find(found).copied()
+}
+
+/// Finds a kind as an object names it.
+pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Registration> {
+    KINDS.iter().find(|known| known.kind == kind && known.api_version() == api_version).copied()
+}
+
+/// Finds a kind by [`Registration::key`].
+pub fn by_key(key: &str) -> Option<&'static Registration> {
+    KINDS.iter().find(|known| known.key() == key).copied()
+}
+
+/// Finds a kind as a person names it: kind, plural, singular, short name or key, in any case.
+pub fn by_word(word: &str) -> Option<&'static Registration> {
+    let word = word.to_ascii_lowercase();
+    let names = |kind: &Registration| {
+        word == kind.plural || word == kind.singular || word == kind.key() || kind.short_names.contains(&word.as_str())
+    };
+    KINDS.iter().find(|kind| names(kind)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_as_many_cells_as_columns_even_for_an_empty_object() {
+        for kind in KINDS {
+            let cells = (kind.cells)(&serde_json::json!({}), Timestamp::UNIX_EPOCH);
+            assert_eq!(cells.len(), kind.columns.len(), "{}", kind.kind);
+        }
+    }
+
+    #[test]
+    fn no_two_kinds_answer_to_the_same_word() {
+        for kind in KINDS {
+            let words = [kind.plural, kind.singular].into_iter().chain(kind.short_names.iter().copied());
+            for word in words {
+                assert_eq!(by_word(word), Some(*kind), "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_kind_is_found_by_url_object_and_key() {
+        assert_eq!(by_plural("berth.dev", "v1", "bundles"), Some(&BUNDLE));
+        assert_eq!(by_plural("", "v1", "bundles"), None);
+        assert_eq!(by_kind("v1", "ConfigMap"), Some(&CONFIG_MAP));
+        assert_eq!(by_key("operations.berth.dev"), Some(&OPERATION));
+    }
+
+    #[test]
+    fn a_verb_that_is_not_served_comes_with_advice() {
+        let all = [Verb::Create, Verb::Update, Verb::Patch, Verb::Delete];
+        for kind in KINDS {
+            let complete = all.iter().all(|verb| kind.serves(*verb));
+            assert!(complete || !kind.instead.is_empty(), "{}", kind.kind);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Berth's own kinds.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::admit::decode;
+use super::core::ALL_VERBS;
+use super::table::{Column, count, number, since, text};
+use super::{Kind, Registration};
+use crate::policy::Verb;
+use crate::resource::{self, Bundle, Operation, Revision};
+
+/// On every Bundle from its creation: taken off when all that belongs to it is gone.
+pub const TEARDOWN_FINALIZER: &str = "berth.dev/teardown";
+
+/// What clients may do with records that Berth writes.
+const RECORD_VERBS: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch, Verb::Update, Verb::Patch];
+
+/// A registration of `berth.dev` with nothing special; each kind overrides what it needs.
+const PLAIN: Registration = Registration {
+    group: resource::GROUP,
+    version: resource::VERSION,
+    kind: "",
+    plural: "",
+    singular: "",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    label_name: false,
+    verbs: ALL_VERBS,
+    instead: "",
+    columns: &[],
+    cells: |_, _| Vec::new(),
+    selectable: &[],
+    status: true,
+    immutable_spec: false,
+    record: false,
+    life: None,
+    finalizers: &[],
+    sealed: &[],
+    complete: |_, _| (),
+    decode: decode::<Bundle>,
+    default: |_| (),
+    validate: |_, _| Vec::new(),
+};
+
+/// Services.
+pub static BUNDLE: Registration = Registration {
+    kind: "Bundle",
+    plural: "bundles",
+    singular: "bundle",
+    short_names: &["bd"],
+    categories: &["all"],
+    label_name: true,
+    columns: &[
+        Column::NAME,
+        Column::text("Phase", "Pending, Progressing, Running, Stopped, Failed or Terminating."),
+        Column::text("Ready", "Whether it serves."),
+        Column::number("Restarts", "Restarts by systemd of the running unit."),
+        Column::text("Address", "Address on this machine."),
+        Column::AGE,
+        Column::text("Reason", "Why it is not ready.").wide(),
+        Column::text("Unit", "Its systemd unit.").wide(),
+        Column::text("Image", "What it runs.").wide(),
+    ],
+    cells: bundle_cells,
+    selectable: &["status.phase"],
+    finalizers: &[TEARDOWN_FINALIZER],
+    decode: decode::<Bundle>,
+    validate: resource::bundle::validate,
+    ..PLAIN
+};
+
+/// Immutable states of bundles.
+pub static REVISION: Registration = Registration {
+    kind: "Revision",
+    plural: "revisions",
+    singular: "revision",
+    short_names: &["rev"],
+    verbs: RECORD_VERBS,
+    instead: "revisions are made and removed by Berth: change or delete the bundle instead",
+    columns: &[
+        Column::NAME,
+        Column::text("Bundle", "Whose state it is."),
+        Column::number("Number", "Counted within the bundle."),
+        Column::text("State", "Candidate, Active, Superseded or Failed."),
+        Column::text("Address", "Address on this machine."),
+        Column::AGE,
+        Column::text("Image", "What it runs.").wide(),
+    ],
+    cells: |object, now| {
+        vec![
+            text(object, "/metadata/name"),
+            text(object, "/spec/bundle"),
+            number(object, "/spec/number"),
+            text(object, "/status/state"),
+            text(object, "/spec/allocation/address"),
+            since(object, "/metadata/creationTimestamp", now),
+            text(object, "/spec/image/reference"),
+        ]
+    },
+    selectable: &["spec.bundle", "status.state"],
+    immutable_spec: true,
+    decode: decode::<Revision>,
+    ..PLAIN
+};
+
+/// Records of long work.
+pub static OPERATION: Registration = Registration {
+    kind: "Operation",
+    plural: "operations",
+    singular: "operation",
+    short_names: &["op"],
+    verbs: RECORD_VERBS,
+    instead: "operations are made by actions, e.g. POST .../bundles/NAME/actions/restart, and go \
+              away by themselves",
+    columns: &[
+        Column::NAME,
+        Column::text("Kind", "Which list of steps."),
+        Column::text("Target", "What it works on."),
+        Column::text("State", "Pending, Running, Succeeded, Failed or Cancelled."),
+        Column::text("Step", "The step it is at, and how many there are."),
+        Column::AGE,
+        Column::text("Actor", "Who asked for it.").wide(),
+        Column::text("Message", "Why it failed.").wide(),
+    ],
+    cells: operation_cells,
+    selectable: &["spec.kind", "spec.target.kind", "spec.target.name", "status.state"],
+    immutable_spec: true,
+    record: true,
+    decode: decode::<Operation>,
+    ..PLAIN
+};
+
+impl Kind for Bundle {
+    fn registration() -> &'static Registration {
+        &BUNDLE
+    }
+}
+
+impl Kind for Revision {
+    fn registration() -> &'static Registration {
+        &REVISION
+    }
+}
+
+impl Kind for Operation {
+    fn registration() -> &'static Registration {
+        &OPERATION
+    }
+}
+
+fn bundle_cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    let is_ready = |condition: &&Value| condition.get("type") == Some(&json!("Ready"));
+    let ready = conditions.into_iter().flatten().find(is_ready).cloned().unwrap_or(Value::Null);
+    let shown = |cell: Value, empty: &str| if cell == "" { Value::from(empty) } else { cell };
+    let reason = if ready["status"] == "True" { json!("") } else { text(&ready, "/reason") };
+    vec![
+        text(object, "/metadata/name"),
+        shown(text(object, "/status/phase"), "Pending"),
+        shown(text(&ready, "/status"), "False"),
+        number(object, "/status/restarts"),
+        text(object, "/status/address"),
+        since(object, "/metadata/creationTimestamp", now),
+        reason,
+        text(object, "/status/unit"),
+        shown(text(object, "/status/image"), object["spec"]["image"].as_str().unwrap_or("")),
+    ]
+}
+
+fn operation_cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    let steps = object.pointer("/status/steps").and_then(Value::as_array);
+    let total = count(object, "/status/steps");
+    let open = |step: &Value| !matches!(step["state"].as_str(), Some("Succeeded" | "Skipped"));
+    let at = steps.and_then(|steps| steps.iter().position(open));
+    let step = match at.and_then(|at| steps?.get(at).map(|step| (at + 1, step))) {
+        Some((number, step)) => format!("{number}/{total} {}", step["name"].as_str().unwrap_or("")),
+        None => format!("{total}/{total}"),
+    };
+    let target = |part: &str| text(object, &format!("/spec/target/{part}")).as_str().unwrap_or("").to_owned();
+    vec![
+        text(object, "/metadata/name"),
+        text(object, "/spec/kind"),
+        Value::from(format!("{}/{}", target("kind").to_lowercase(), target("name"))),
+        text(object, "/status/state"),
+        Value::from(step),
+        since(object, "/metadata/creationTimestamp", now),
+        text(object, "/spec/actor/identity"),
+        text(object, "/status/error/message"),
+    ]
+}

@@ -1,0 +1,176 @@
+//! Rules a bundle must keep beyond its shape.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Bundle, BundleSpec, EnvVar, Port, Resources};
+use crate::field::{FieldError, Rule};
+use crate::id::{self, ImageReference};
+use crate::quantity;
+
+/// Capabilities that can be asked for; the rest of the kernel's list would let a service out of
+/// its box.
+pub const CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_IPC_LOCK",
+    "CAP_KILL",
+    "CAP_NET_ADMIN",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// Least memory a container starts with, in bytes.
+const MIN_MEMORY: u64 = 4 << 20;
+
+/// Checks a bundle; the old one does not matter.
+pub fn validate(new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+    match Bundle::deserialize(new) {
+        Ok(bundle) => spec(&bundle.spec),
+        Err(error) => vec![FieldError::invalid("", error.to_string())],
+    }
+}
+
+fn spec(spec: &BundleSpec) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    errors.extend(image(&spec.image));
+    errors.extend(spec.env.iter().enumerate().filter_map(|(index, var)| env(index, var)));
+    errors.extend(twice("spec.env", "name", spec.env.iter().map(|var| Some(var.name.as_str()))));
+    errors.extend(spec.working_dir.as_deref().and_then(working_dir));
+    errors.extend(arguments("spec.command", &spec.command));
+    errors.extend(arguments("spec.args", &spec.args));
+    errors.extend(ports(&spec.ports));
+    errors.extend(resources(&spec.resources));
+    errors.extend(capabilities(&spec.security.extra_capabilities));
+    errors
+}
+
+fn image(image: &str) -> Option<FieldError> {
+    if image.is_empty() {
+        return Some(FieldError::required("spec.image", "name the image to run"));
+    }
+    let parsed = ImageReference::try_from(image);
+    parsed.err().map(|error| FieldError::invalid("spec.image", error.to_string()))
+}
+
+fn env(index: usize, var: &EnvVar) -> Option<FieldError> {
+    let (name, value) = (&var.name, &var.value);
+    if name.is_empty() || name.contains(['=', '\0']) || name.contains(char::is_whitespace) {
+        let message = format!("`{name}` is no name of a variable: no blank, no `=`, not empty");
+        return Some(FieldError::invalid(format!("spec.env[{index}].name"), message));
+    }
+    let message = "a value cannot hold a NUL character";
+    value.contains('\0').then(|| FieldError::invalid(format!("spec.env[{index}].value"), message))
+}
+
+fn working_dir(path: &str) -> Option<FieldError> {
+    let message = format!("`{path}` must be an absolute path");
+    let absolute = path.starts_with('/') && !path.contains('\0');
+    (!absolute).then(|| FieldError::invalid("spec.workingDir", message))
+}
+
+fn arguments(field: &str, arguments: &[String]) -> Vec<FieldError> {
+    let check = |(index, argument): (usize, &String)| {
+        let message = "an argument cannot hold a NUL character";
+        let bad = argument.contains('\0');
+        bad.then(|| FieldError::invalid(format!("{field}[{index}]"), message))
+    };
+    arguments.iter().enumerate().filter_map(check).collect()
+}
+
+fn ports(ports: &[Port]) -> Vec<FieldError> {
+    let mut errors: Vec<FieldError> =
+        ports.iter().enumerate().flat_map(|(index, port)| port_rules(index, port)).collect();
+    let proto = |port: &Port| format!("{:?}", port.protocol).to_lowercase();
+    let names = ports.iter().map(|port| Some(port.name.clone()));
+    errors.extend(twice("spec.ports", "name", names));
+    let inside = ports.iter().map(|port| Some(format!("{}/{}", port.container_port, proto(port))));
+    errors.extend(twice("spec.ports", "containerPort", inside));
+    let outside = ports.iter().map(|port| Some(format!("{}/{}", port.published()?, proto(port))));
+    errors.extend(twice("spec.ports", "hostPort", outside));
+    errors
+}
+
+fn port_rules(index: usize, port: &Port) -> Vec<FieldError> {
+    let path = |field: &str| format!("spec.ports[{index}].{field}");
+    let mut errors = Vec::new();
+    if let Err(error) = id::dns_label(&port.name) {
+        errors.push(FieldError::invalid(path("name"), error.to_string()));
+    }
+    if port.container_port == 0 {
+        errors.push(FieldError::invalid(path("containerPort"), "must be 1 to 65535"));
+    }
+    if port.host_port == Some(0) {
+        errors.push(FieldError::invalid(path("hostPort"), "must be 1 to 65535"));
+    }
+    if port.host_port.is_some() && port.published().is_none() {
+        let message = "has no effect without `expose: lan`; add that, or leave the port out";
+        errors.push(FieldError::forbidden(path("hostPort"), message));
+    }
+    errors
+}
+
+/// A complaint for every key that an earlier entry has already.
+fn twice<K: Ord + std::fmt::Display>(
+    list: &str,
+    field: &str,
+    keys: impl Iterator<Item = Option<K>>,
+) -> Vec<FieldError> {
+    let mut first: BTreeMap<K, usize> = BTreeMap::new();
+    let mut errors = Vec::new();
+    for (index, key) in keys.enumerate() {
+        let Some(key) = key else { continue };
+        match first.get(&key) {
+            Some(before) => {
+                let message = format!("`{key}` is taken by {list}[{before}]");
+                errors.push(FieldError::duplicate(format!("{list}[{index}].{field}"), message));
+            }
+            None => drop(first.insert(key, index)),
+        }
+    }
+    errors
+}
+
+fn resources(resources: &Resources) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if let Some(cpu) = &resources.cpu {
+        let millis = quantity::cpu_millis(cpu).map_err(|error| error.to_string());
+        let checked = millis.and_then(|millis| at_least(millis, 10, "`10m`"));
+        errors.extend(checked.err().map(|error| FieldError::invalid("spec.resources.cpu", error)));
+    }
+    if let Some(memory) = &resources.memory {
+        let bytes = quantity::bytes(memory).map_err(|error| error.to_string());
+        let checked = bytes.and_then(|bytes| at_least(bytes, MIN_MEMORY, "`4Mi`"));
+        errors.extend(checked.err().map(|error| FieldError::invalid("spec.resources.memory", error)));
+    }
+    if resources.pids.is_some_and(|pids| !(1..=4_194_304).contains(&pids)) {
+        errors.push(FieldError::invalid("spec.resources.pids", "must be 1 to 4194304"));
+    }
+    if resources.io_weight.is_some_and(|weight| !(1..=10_000).contains(&weight)) {
+        errors.push(FieldError::invalid("spec.resources.ioWeight", "must be 1 to 10000"));
+    }
+    errors
+}
+
+fn at_least(value: u64, least: u64, shown: &str) -> Result<(), String> {
+    if value < least { Err(format!("must be at least {shown}")) } else { Ok(()) }
+}
+
+fn capabilities(names: &[String]) -> Vec<FieldError> {
+    let check = |(index, name): (usize, &String)| {
+        let known = CAPABILITIES.contains(&name.as_str());
+        let message = format!("`{name}` cannot be given; known are {}", CAPABILITIES.join(", "));
+        let field = format!("spec.security.extraCapabilities[{index}]");
+        (!known).then(|| FieldError::new(Rule::Unsupported, field, message))
+    };
+    names.iter().enumerate().filter_map(check).collect()
+}
