@@ -16,7 +16,7 @@
 use std::fmt;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -225,18 +225,10 @@ impl Command {
         drop(running.child.stdin.take());
         let stderr = tokio::spawn(tail(running.stderr.take()));
         let stdout = running.stdout.take().map(BufReader::new);
-        Ok(Lines {
-            running,
-            stdout,
-            stderr,
-            limit: self.stdout_limit,
-        })
+        Ok(Lines { running, stdout, stderr: Stderr::Reading(stderr), partial: Partial::new(self.stdout_limit) })
     }
 
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is the one place that may spawn"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that may spawn")]
     fn spawn(&self) -> io::Result<Child> {
         let stdin = match self.stdin {
             Some(_) => Stdio::piped(),
@@ -273,23 +265,15 @@ impl Running {
             return Err(CmdError::RelativePath { program });
         }
         match command.spawn() {
-            Ok(mut child) => Ok(Running {
-                stdout: child.stdout.take(),
-                stderr: child.stderr.take(),
-                program,
-                child,
-            }),
+            Ok(mut child) => Ok(Running { stdout: child.stdout.take(), stderr: child.stderr.take(), program, child }),
             Err(source) => Err(CmdError::Start { program, source }),
         }
     }
 
     async fn finish(&mut self, input: Option<Vec<u8>>, limit: usize) -> Result<Output, CmdError> {
         let stdin = self.child.stdin.take();
-        let (wrote, stdout, stderr) = tokio::join!(
-            feed(stdin, input),
-            bounded(self.stdout.take(), limit),
-            tail(self.stderr.take())
-        );
+        let (wrote, stdout, stderr) =
+            tokio::join!(feed(stdin, input), bounded(self.stdout.take(), limit), tail(self.stderr.take()));
         let stderr = self.exchanged(stderr)?;
         let Some(stdout) = self.exchanged(stdout)? else {
             let program = self.program.clone();
@@ -307,18 +291,11 @@ impl Running {
         if status.success() {
             return Ok(());
         }
-        Err(CmdError::Failed {
-            program: self.program.clone(),
-            ended: Ended::of(status),
-            stderr: last_lines(stderr),
-        })
+        Err(CmdError::Failed { program: self.program.clone(), ended: Ended::of(status), stderr: last_lines(stderr) })
     }
 
     fn exchanged<T>(&self, result: io::Result<T>) -> Result<T, CmdError> {
-        result.map_err(|source| CmdError::Exchange {
-            program: self.program.clone(),
-            source,
-        })
+        result.map_err(|source| CmdError::Exchange { program: self.program.clone(), source })
     }
 }
 
@@ -345,37 +322,89 @@ pub enum Line {
 #[derive(Debug)]
 pub struct Lines {
     running: Running,
+    /// Gone once it has ended.
     stdout: Option<BufReader<ChildStdout>>,
-    stderr: JoinHandle<io::Result<Vec<u8>>>,
-    limit: usize,
+    stderr: Stderr,
+    partial: Partial,
+}
+
+#[derive(Debug)]
+enum Stderr {
+    Reading(JoinHandle<io::Result<Vec<u8>>>),
+    Ended(Vec<u8>),
 }
 
 impl Lines {
-    /// The next line; `None` when the program has ended well.
-    ///
-    /// Not to be dropped halfway (`select!`): a half-read line would be lost.
+    /// The next line; `None` when the program has ended well. May be dropped halfway without
+    /// losing anything.
     ///
     /// # Errors
     /// [`CmdError::Failed`] when the program ended badly, [`CmdError::Exchange`] for the pipe.
     pub async fn next(&mut self) -> Result<Option<Line>, CmdError> {
-        let Some(stdout) = &mut self.stdout else {
+        if let Some(stdout) = &mut self.stdout {
+            let line = self.partial.line(stdout).await;
+            if let Some(line) = self.running.exchanged(line)? {
+                return Ok(Some(line));
+            }
+            self.stdout = None;
+        }
+        if let Stderr::Reading(reading) = &mut self.stderr {
+            let stderr = reading.await.unwrap_or_else(|_panicked| Ok(Vec::new()));
+            self.stderr = Stderr::Ended(self.running.exchanged(stderr)?);
+        }
+        let Stderr::Ended(stderr) = &self.stderr else {
             return Ok(None);
         };
-        let line = line(stdout, self.limit).await;
-        if let Some(line) = self.running.exchanged(line)? {
-            return Ok(Some(line));
-        }
-        self.stdout = None;
-        let stderr = (&mut self.stderr).await.unwrap_or_else(|_| Ok(Vec::new()));
-        let stderr = self.running.exchanged(stderr)?;
-        self.running.ended(&stderr).await?;
+        self.running.ended(stderr).await?;
         Ok(None)
     }
+}
 
-    /// The program behind the stream.
-    #[must_use]
-    pub fn program(&self) -> &Path {
-        &self.running.program
+/// The beginning of a line whose end has not come yet.
+#[derive(Debug)]
+struct Partial {
+    bytes: Vec<u8>,
+    too_long: bool,
+    limit: usize,
+}
+
+impl Partial {
+    fn new(limit: usize) -> Partial {
+        Partial { bytes: Vec::new(), too_long: false, limit }
+    }
+
+    async fn line(&mut self, source: &mut BufReader<ChildStdout>) -> io::Result<Option<Line>> {
+        loop {
+            let chunk = source.fill_buf().await?;
+            if chunk.is_empty() {
+                let nothing = self.bytes.is_empty() && !self.too_long;
+                return Ok((!nothing).then(|| self.take()));
+            }
+            let newline = chunk.iter().position(|byte| *byte == b'\n');
+            let (text, used) = newline.map_or((chunk.len(), chunk.len()), |at| (at, at + 1));
+            self.push(&chunk[..text]);
+            source.consume(used);
+            if newline.is_some() {
+                return Ok(Some(self.take()));
+            }
+        }
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        self.too_long |= self.bytes.len() + text.len() > self.limit;
+        if self.too_long {
+            self.bytes.clear();
+        } else {
+            self.bytes.extend_from_slice(text);
+        }
+    }
+
+    fn take(&mut self) -> Line {
+        let bytes = std::mem::take(&mut self.bytes);
+        match std::mem::take(&mut self.too_long) {
+            true => Line::TooLong,
+            false => Line::Whole(bytes),
+        }
     }
 }
 
@@ -391,16 +420,10 @@ async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: Option<Vec<u8>>)
 }
 
 /// Everything up to `limit` bytes, `None` when there is more.
-async fn bounded(
-    source: Option<impl AsyncRead + Unpin>,
-    limit: usize,
-) -> io::Result<Option<Vec<u8>>> {
+async fn bounded(source: Option<impl AsyncRead + Unpin>, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     if let Some(source) = source {
-        source
-            .take(limit as u64 + 1)
-            .read_to_end(&mut bytes)
-            .await?;
+        source.take(limit as u64 + 1).read_to_end(&mut bytes).await?;
     }
     Ok((bytes.len() <= limit).then_some(bytes))
 }
@@ -420,39 +443,9 @@ async fn tail(source: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
     Ok(kept)
 }
 
-async fn line(source: &mut BufReader<ChildStdout>, limit: usize) -> io::Result<Option<Line>> {
-    let mut bytes = Vec::new();
-    let mut too_long = false;
-    loop {
-        let chunk = source.fill_buf().await?;
-        if chunk.is_empty() {
-            return Ok((!bytes.is_empty()).then_some(Line::Whole(bytes)));
-        }
-        let newline = chunk.iter().position(|byte| *byte == b'\n');
-        let (text, used) = newline.map_or((chunk.len(), chunk.len()), |at| (at, at + 1));
-        too_long |= bytes.len() + text > limit;
-        if too_long {
-            bytes.clear();
-        } else {
-            bytes.extend_from_slice(&chunk[..text]);
-        }
-        source.consume(used);
-        if newline.is_some() {
-            return Ok(Some(if too_long {
-                Line::TooLong
-            } else {
-                Line::Whole(bytes)
-            }));
-        }
-    }
-}
-
 fn last_lines(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     if lines.is_empty() {
         return "no message".to_owned();
     }
@@ -469,49 +462,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_gets_its_arguments_and_stdin_and_its_output_comes_back() {
-        let output = Command::new("/bin/cat")
-            .arg("-")
-            .stdin("one\ntwo\n")
-            .run()
-            .await
-            .unwrap();
+        let output = Command::new("/bin/cat").arg("-").stdin("one\ntwo\n").run().await.unwrap();
         assert_eq!(output.stdout, b"one\ntwo\n");
     }
 
     #[tokio::test]
     async fn a_program_sees_nothing_of_our_environment() {
-        let output = Command::new("/usr/bin/env")
-            .env("EXTRA", "yes")
-            .run()
-            .await
-            .unwrap();
+        let output = Command::new("/usr/bin/env").env("EXTRA", "yes").run().await.unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let mut lines: Vec<&str> = text.lines().collect();
         lines.sort_unstable();
-        assert_eq!(
-            lines,
-            ["EXTRA=yes", "LANG=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
-        );
+        assert_eq!(lines, ["EXTRA=yes", "LANG=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]);
     }
 
     #[tokio::test]
     async fn a_failure_names_the_program_the_code_and_what_it_said() {
-        let error = shell("echo all is lost >&2; exit 7")
-            .run()
-            .await
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "/bin/sh ended with exit code 7: all is lost"
-        );
+        let error = shell("echo all is lost >&2; exit 7").run().await.unwrap_err();
+        assert_eq!(error.to_string(), "/bin/sh ended with exit code 7: all is lost");
     }
 
     #[tokio::test]
     async fn a_failure_keeps_only_the_last_lines_of_a_long_complaint() {
         let error = shell("seq 1 100000 >&2; exit 1").run().await.unwrap_err();
-        let CmdError::Failed { stderr, .. } = error else {
-            panic!("{error}")
-        };
+        let CmdError::Failed { stderr, .. } = error else { panic!("{error}") };
         assert_eq!(stderr.lines().count(), STDERR_LINES);
         assert!(stderr.ends_with("\n100000"), "{stderr}");
     }
@@ -519,25 +492,13 @@ mod tests {
     #[tokio::test]
     async fn death_by_signal_is_told_apart_from_an_exit_code() {
         let error = shell("kill -9 $$").run().await.unwrap_err();
-        assert!(
-            matches!(
-                error,
-                CmdError::Failed {
-                    ended: Ended::Signal(9),
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, CmdError::Failed { ended: Ended::Signal(9), .. }), "{error}");
     }
 
     #[tokio::test]
     async fn a_relative_path_is_refused() {
         let error = Command::new("cat").run().await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "refusing to start cat by a relative path"
-        );
+        assert_eq!(error.to_string(), "refusing to start cat by a relative path");
     }
 
     #[tokio::test]
@@ -549,19 +510,12 @@ mod tests {
     #[tokio::test]
     async fn too_much_output_ends_the_program() {
         let error = shell("yes").stdout_limit(1000).run().await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "/bin/sh wrote more than 1000 bytes and was killed"
-        );
+        assert_eq!(error.to_string(), "/bin/sh wrote more than 1000 bytes and was killed");
     }
 
     #[tokio::test]
     async fn a_program_that_does_not_read_its_stdin_is_fine() {
-        shell("exit 0")
-            .stdin(vec![b'x'; 1 << 20])
-            .run()
-            .await
-            .unwrap();
+        shell("exit 0").stdin(vec![b'x'; 1 << 20]).run().await.unwrap();
     }
 
     /// Holds a fifo's writing end for as long as a grandchild of the command lives.
@@ -569,21 +523,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("alive");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let mut reader = tokio::net::unix::pipe::OpenOptions::new()
-            .open_receiver(&fifo)
-            .unwrap();
+        let mut reader = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&fifo).unwrap();
         let fifo = fifo.display();
-        start(shell(&format!(
-            "(exec 3>{fifo}; echo up; exec sleep 1000) & wait"
-        )))
-        .await;
+        start(shell(&format!("(exec 3>{fifo}; echo up; exec sleep 1000) & wait"))).await;
         // A writer of our own that ends at once, for a grandchild that never came to open it.
-        drop(
-            std::fs::OpenOptions::new()
-                .write(true)
-                .open(dir.path().join("alive"))
-                .unwrap(),
-        );
+        drop(std::fs::OpenOptions::new().write(true).open(dir.path().join("alive")).unwrap());
         let mut seen = Vec::new();
         tokio::time::timeout(Duration::from_secs(60), reader.read_to_end(&mut seen))
             .await
@@ -594,11 +538,7 @@ mod tests {
     #[tokio::test]
     async fn a_time_limit_kills_the_children_of_the_program_too() {
         ends_with_its_children(async |command| {
-            let error = command
-                .timeout(Duration::from_millis(300))
-                .run()
-                .await
-                .unwrap_err();
+            let error = command.timeout(Duration::from_millis(300)).run().await.unwrap_err();
             assert!(matches!(error, CmdError::TimedOut { .. }), "{error}");
         })
         .await;
@@ -608,10 +548,7 @@ mod tests {
     async fn dropping_a_stream_kills_the_program_and_its_children() {
         ends_with_its_children(async |command| {
             let mut lines = command.stream().unwrap();
-            assert_eq!(
-                lines.next().await.unwrap(),
-                Some(Line::Whole(b"up".to_vec()))
-            );
+            assert_eq!(lines.next().await.unwrap(), Some(Line::Whole(b"up".to_vec())));
         })
         .await;
     }
@@ -620,29 +557,17 @@ mod tests {
     async fn a_stream_gives_lines_then_the_verdict() {
         let mut lines = shell("echo a; echo; printf b; exit 3").stream().unwrap();
         for expected in [&b"a"[..], b"", b"b"] {
-            assert_eq!(
-                lines.next().await.unwrap(),
-                Some(Line::Whole(expected.to_vec()))
-            );
+            assert_eq!(lines.next().await.unwrap(), Some(Line::Whole(expected.to_vec())));
         }
         let error = lines.next().await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "/bin/sh ended with exit code 3: no message"
-        );
+        assert_eq!(error.to_string(), "/bin/sh ended with exit code 3: no message");
     }
 
     #[tokio::test]
     async fn a_line_beyond_the_limit_is_reported_and_the_stream_goes_on() {
-        let mut lines = shell("echo 12345678901; echo 1234567890")
-            .stdout_limit(10)
-            .stream()
-            .unwrap();
+        let mut lines = shell("echo 12345678901; echo 1234567890").stdout_limit(10).stream().unwrap();
         assert_eq!(lines.next().await.unwrap(), Some(Line::TooLong));
-        assert_eq!(
-            lines.next().await.unwrap(),
-            Some(Line::Whole(b"1234567890".to_vec()))
-        );
+        assert_eq!(lines.next().await.unwrap(), Some(Line::Whole(b"1234567890".to_vec())));
         assert_eq!(lines.next().await.unwrap(), None);
     }
 }

@@ -6,3 +6,5 @@
 
 pub mod cmd;
 pub mod fs;
+pub mod journal;
+pub mod systemd;
