@@ -1,0 +1,176 @@
+//! The store: every object, every change of one, in one SQLite file.
+//!
+//! **Writing.** One thread owns the writing connection. A write is a closure that is sent to it and
+//! gets a [`Tx`]; what the closure did is kept whole or not at all. Closures that are waiting
+//! together share one transaction, each behind a savepoint of its own, so that one `fsync` serves
+//! them all; nobody is answered before that transaction is on the disk.
+//!
+//! **Versions.** Each changed object takes the next number of one counter that is kept in the
+//! database and never falls, whatever is deleted. Object, number and entry in the change log are
+//! one transaction. A write that changes nothing takes no number and leaves no entry.
+//!
+//! **Reading.** A read is a closure on one of a few read-only connections, on a thread that may
+//! block, and sees one snapshot. [`Store::revision`] tells of new versions, [`Store::changes`]
+//! what they were; versions before the last [`Store::compact`] are answered with
+//! [`Refusal::Gone`].
+//!
+//! **Removing.** An object with finalizers is marked and stays until the last is taken off.
+//! Removing an object takes along, in the same transaction, what it alone owns ([`collect`]).
+//! A namespace goes when its content has gone.
+//!
+//! The store knows no keys: what must not be readable is sealed before it comes here.
+
+mod changes;
+mod collect;
+mod error;
+mod event;
+mod keys;
+mod read;
+mod readers;
+mod schema;
+mod tx;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use berth_model::resource::operation::Actor;
+use jiff::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+pub use changes::Change;
+pub use collect::{Deletion, Propagation};
+pub use error::{Fault, Refusal, StoreError};
+pub use event::EventType;
+pub use read::{Page, PageRequest, ReadTx};
+pub use tx::{Tx, Written};
+
+use readers::Readers;
+use writer::Writer;
+
+/// Where transactions get their time from.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Namespace that is there from the start and cannot be deleted.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Objects removed in one transaction of [`Store::sweep`].
+const SWEEP_BATCH: usize = 200;
+
+/// Handle to the store; clones share it.
+#[derive(Clone)]
+pub struct Store {
+    writer: Writer,
+    readers: Readers,
+    newest: watch::Receiver<u64>,
+}
+
+impl Store {
+    /// Opens the database at `path`, makes it if there is none, brings its schema up to date, and
+    /// starts the writer. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Fault::NewerSchema`] if a newer Berth has written it; [`Fault::Open`] and
+    /// [`Fault::Migrate`] if it cannot be read or written.
+    pub fn open(path: &Path, clock: Clock) -> Result<Store, StoreError> {
+        Self::start(path, clock, |_| Ok(()))
+    }
+
+    /// [`Store::open`], with a look at the writing connection before the writer gets it.
+    fn start(
+        path: &Path,
+        clock: Clock,
+        prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<Store, StoreError> {
+        let connection = schema::open(path, clock())?;
+        prepare(&connection).map_err(Fault::sql("prepare the writing connection"))?;
+        let (writer, newest) = Writer::start(connection, clock)?;
+        Ok(Store { writer, readers: Readers::new(path), newest })
+    }
+
+    /// Runs `f` on one snapshot.
+    ///
+    /// # Errors
+    /// What `f` answers; [`Fault`] if the database cannot be read.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&ReadTx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.readers.read(f).await
+    }
+
+    /// Runs `f` on behalf of `actor`; all it did is on the disk when this returns `Ok`, and
+    /// nothing of it was done when it returns `Err` (an error is thus also the way to a dry run).
+    /// If the caller stops waiting, the write still happens.
+    ///
+    /// # Errors
+    /// What `f` answers; [`Fault`] if the database cannot be written, or the store is closed.
+    pub async fn write<T, E>(
+        &self,
+        actor: &Actor,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.writer.write(actor.clone(), f).await
+    }
+
+    /// The newest version; changes after every commit that changed an object.
+    pub fn revision(&self) -> watch::Receiver<u64> {
+        self.newest.clone()
+    }
+
+    /// At most `limit` changes after version `since`, oldest first.
+    ///
+    /// # Errors
+    /// [`Refusal::Gone`] if some of them are forgotten; [`Refusal::Ahead`] if `since` is yet to come.
+    pub async fn changes(&self, since: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
+        self.read(move |tx| tx.changes(since, limit)).await
+    }
+
+    /// Forgets the changes up to and including version `keep_since`; objects stay.
+    ///
+    /// # Errors
+    /// [`Fault`] if the database cannot be written.
+    pub async fn compact(&self, keep_since: u64) -> Result<(), StoreError> {
+        self.write(&house_keeping(), move |tx| tx.compact(keep_since)).await
+    }
+
+    /// Removes objects whose life is over; answers how many.
+    ///
+    /// # Errors
+    /// [`Fault`] if the database cannot be written.
+    pub async fn sweep(&self) -> Result<usize, StoreError> {
+        let mut swept = 0;
+        loop {
+            let batch = self.write(&house_keeping(), |tx| tx.sweep(SWEEP_BATCH)).await?;
+            swept += batch;
+            if batch < SWEEP_BATCH {
+                return Ok(swept);
+            }
+        }
+    }
+
+    /// Writes that wait for the writer.
+    pub fn queue_depth(&self) -> usize {
+        self.writer.queue_depth()
+    }
+
+    /// Finishes the writes that wait, then closes the database. Later calls, by any clone, are
+    /// answered with [`Fault::Closed`].
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// Who changes objects when nobody asked for it.
+fn house_keeping() -> Actor {
+    Actor { identity: "berthd".into(), source: "schedule".into() }
+}

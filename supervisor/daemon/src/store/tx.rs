@@ -1,0 +1,537 @@
+//! Writing: create, update, status. Removal is in [`super::collect`].
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use berth_model::event::ChangeKind;
+use berth_model::field::FieldError;
+use berth_model::kinds::{Kind, NAMESPACE, Registration};
+use berth_model::resource::operation::Actor;
+use berth_model::{managed, meta};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use rusqlite::{Connection, params};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::changes::Entry;
+use super::collect;
+use super::error::{Fault, Refusal, StoreError};
+use super::read::{self, ReadTx};
+
+/// How often a name is drawn for `generateName`.
+const DRAWS: usize = 8;
+
+/// Metadata that an update takes from the new object; the rest is the store's.
+const CLIENT_METADATA: [&str; 4] = ["labels", "annotations", "ownerReferences", "finalizers"];
+
+/// What a write came to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Written<T> {
+    /// The object is different now; it did not exist before, perhaps.
+    Changed(T),
+    /// It was so already: no new version, nobody is told.
+    Unchanged(T),
+    /// It was being deleted, and the write took its last finalizer off; this is what it was.
+    Removed(T),
+}
+
+impl<T> Written<T> {
+    /// The object, whatever became of it.
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Changed(object) | Self::Unchanged(object) | Self::Removed(object) => object,
+        }
+    }
+
+    /// Whether anything happened.
+    pub fn is_unchanged(&self) -> bool {
+        matches!(self, Self::Unchanged(_))
+    }
+
+    /// The same outcome with another form of the object.
+    pub fn try_map<U, E>(self, f: impl FnOnce(T) -> Result<U, E>) -> Result<Written<U>, E> {
+        Ok(match self {
+            Self::Changed(object) => Written::Changed(f(object)?),
+            Self::Unchanged(object) => Written::Unchanged(f(object)?),
+            Self::Removed(object) => Written::Removed(f(object)?),
+        })
+    }
+}
+
+/// A transaction: all that [`ReadTx`] can do, and writing.
+pub struct Tx<'c> {
+    read: ReadTx<'c>,
+    now: Timestamp,
+    actor: Actor,
+    manager: String,
+}
+
+impl<'c> Deref for Tx<'c> {
+    type Target = ReadTx<'c>;
+
+    fn deref(&self) -> &ReadTx<'c> {
+        &self.read
+    }
+}
+
+/// Where a write comes from, for the record of owned fields.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    Object,
+    Status,
+}
+
+impl<'c> Tx<'c> {
+    pub(super) fn new(connection: &'c Connection, now: Timestamp, actor: Actor) -> Self {
+        let manager = actor.identity.clone();
+        Self { read: ReadTx::new(connection), now, actor, manager }
+    }
+
+    /// The time of this transaction.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// On whose behalf it is.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// Under which name fields are owned from here on (`fieldManager`); the actor's identity if
+    /// never set.
+    pub fn set_manager(&mut self, manager: impl Into<String>) {
+        self.manager = manager.into();
+    }
+
+    /// Makes a new object. Uid, version, generation, creation time and the kind's own finalizers
+    /// are the store's to give; so is the name, if only `generateName` is there.
+    ///
+    /// # Errors
+    /// [`Refusal::AlreadyExists`], [`Refusal::NoNamespace`], [`Refusal::NamespaceTerminating`];
+    /// [`Refusal::Invalid`] without a name, or if none of its owners exists.
+    pub fn create<K: Kind>(&mut self, object: &K) -> Result<K, StoreError> {
+        read::typed(&self.create_value(K::registration(), encode(object)?)?)
+    }
+
+    /// [`Tx::create`] for a kind that is known at run time only.
+    pub fn create_value(&mut self, kind: &'static Registration, mut object: Value) -> Result<Value, StoreError> {
+        self.check_namespace(kind, &object)?;
+        self.name(kind, &mut object)?;
+        let (namespace, name) = (meta::namespace(&object), meta::name(&object));
+        if self.get_value(kind, namespace, name)?.is_some() {
+            let (namespace, name) = (namespace.to_owned(), name.to_owned());
+            return Err(Refusal::AlreadyExists { kind: kind.key(), namespace, name }.into());
+        }
+        self.check_owners(kind, &object, None)?;
+        let object = self.newborn(kind, object);
+        self.put(kind, object, None, Part::Object)
+    }
+
+    /// Replaces an object, status excepted. A `resourceVersion` or `uid` in it must be that of the
+    /// object in the store. The generation rises if more than metadata is different.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], [`Refusal::Conflict`]; [`Refusal::Invalid`] if a spec is different
+    /// that never changes.
+    pub fn update<K: Kind>(&mut self, object: &K) -> Result<Written<K>, StoreError> {
+        self.update_value(K::registration(), encode(object)?)?.try_map(|object| read::typed(&object))
+    }
+
+    /// [`Tx::update`] for a kind that is known at run time only.
+    pub fn update_value(&mut self, kind: &'static Registration, object: Value) -> Result<Written<Value>, StoreError> {
+        let old = self.must_get(kind, meta::namespace(&object), meta::name(&object))?;
+        same_version(kind, &object, &old)?;
+        let mut new = updated(kind, object, &old);
+        collect::keep_hold(&mut new, &old);
+        if let Some(error) = kind.frozen_spec(&new, Some(&old)) {
+            return Err(invalid(kind, &new, error));
+        }
+        self.check_owners(kind, &new, Some(&old))?;
+        if content(&new) == content(&old) {
+            return Ok(Written::Unchanged(old));
+        }
+        if kind.status && without_status(&new) != without_status(&old) {
+            meta::set(&mut new, "generation", Some((meta::generation(&old) + 1).into()));
+        }
+        if meta::is_deleting(&new) && meta::finalizers(&new).is_empty() {
+            return self.remove_now(kind, new).map(Written::Removed);
+        }
+        self.put(kind, new, Some(&old), Part::Object).map(Written::Changed)
+    }
+
+    /// [`Tx::create`], or [`Tx::update`] if the object is there.
+    pub fn upsert<K: Kind>(&mut self, object: &K) -> Result<Written<K>, StoreError> {
+        let kind = K::registration();
+        let value = encode(object)?;
+        match self.get_value(kind, meta::namespace(&value), meta::name(&value))? {
+            Some(_) => self.update(object),
+            None => self.create(object).map(Written::Changed),
+        }
+    }
+
+    /// Replaces the status of an object, and nothing else.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], [`Refusal::Conflict`] as for [`Tx::update`].
+    pub fn update_status<K: Kind>(&mut self, object: &K) -> Result<Written<K>, StoreError> {
+        self.update_status_value(K::registration(), encode(object)?)?.try_map(|object| read::typed(&object))
+    }
+
+    /// [`Tx::update_status`] for a kind that is known at run time only.
+    pub fn update_status_value(
+        &mut self,
+        kind: &'static Registration,
+        mut object: Value,
+    ) -> Result<Written<Value>, StoreError> {
+        let old = self.must_get(kind, meta::namespace(&object), meta::name(&object))?;
+        same_version(kind, &object, &old)?;
+        let status = object.get_mut("status").map(Value::take);
+        let mut new = old.clone();
+        if let (Some(fields), Some(status)) = (new.as_object_mut(), status) {
+            fields.insert("status".into(), status);
+        }
+        if new == old {
+            return Ok(Written::Unchanged(old));
+        }
+        self.put(kind, new, Some(&old), Part::Status).map(Written::Changed)
+    }
+
+    /// Reads an object, lets `change` work on it, and keeps what became of its status.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`].
+    pub fn patch_status<K: Kind>(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        change: impl FnOnce(&mut K),
+    ) -> Result<Written<K>, StoreError> {
+        let old = self.must_get(K::registration(), namespace, name)?;
+        let mut object: K = read::typed(&old)?;
+        change(&mut object);
+        self.update_status(&object)
+    }
+
+    /// Puts a finalizer on an object.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`]; [`Refusal::Invalid`] if it is being deleted.
+    pub fn add_finalizer<K: Kind>(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        finalizer: &str,
+    ) -> Result<Written<K>, StoreError> {
+        let kind = K::registration();
+        let mut object = self.must_get(kind, namespace, name)?;
+        let mut list: Vec<String> = meta::finalizers(&object).into_iter().map(str::to_owned).collect();
+        if !list.iter().any(|known| known == finalizer) {
+            if meta::is_deleting(&object) {
+                let message = "none can be added, the object is being deleted";
+                return Err(invalid(kind, &object, FieldError::forbidden("metadata.finalizers", message)));
+            }
+            list.push(finalizer.to_owned());
+        }
+        meta::set(&mut object, "finalizers", Some(json!(list)));
+        self.update_value(kind, object)?.try_map(|object| read::typed(&object))
+    }
+
+    /// Takes a finalizer off an object; one that is being deleted goes with its last.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`].
+    pub fn remove_finalizer<K: Kind>(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        finalizer: &str,
+    ) -> Result<Written<K>, StoreError> {
+        let kind = K::registration();
+        let mut object = self.must_get(kind, namespace, name)?;
+        set_finalizers(&mut object, |list| list.retain(|known| *known != finalizer));
+        self.update_value(kind, object)?.try_map(|object| read::typed(&object))
+    }
+
+    pub(super) fn must_get(
+        &self,
+        kind: &'static Registration,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Value, StoreError> {
+        self.get_value(kind, namespace, name)?.ok_or_else(|| {
+            let (namespace, name) = (namespace.to_owned(), name.to_owned());
+            Refusal::NotFound { kind: kind.key(), namespace, name }.into()
+        })
+    }
+
+    pub(super) fn execute(
+        &self,
+        sql: &str,
+        parameters: impl rusqlite::Params,
+        doing: &'static str,
+    ) -> Result<usize, StoreError> {
+        let done = self.connection.prepare_cached(sql).and_then(|mut ready| ready.execute(parameters));
+        done.map_err(Fault::of(doing))
+    }
+
+    /// The next version; nobody sees it before the transaction is kept.
+    pub(super) fn next_version(&self) -> Result<u64, StoreError> {
+        let sql = "UPDATE meta SET value = value + 1 WHERE key = 'version' RETURNING value";
+        let next = self.connection.prepare_cached(sql);
+        let next = next.and_then(|mut ready| ready.query_row([], |row| row.get::<_, i64>(0)));
+        Ok(next.map_err(Fault::of("count a version"))?.cast_unsigned())
+    }
+
+    /// Keeps an object under the next version: row, owners, change log.
+    pub(super) fn put(
+        &mut self,
+        kind: &'static Registration,
+        mut object: Value,
+        old: Option<&Value>,
+        part: Part,
+    ) -> Result<Value, StoreError> {
+        self.own_fields(kind, &mut object, old, part)?;
+        let version = self.next_version()?;
+        meta::set(&mut object, "resourceVersion", Some(version.to_string().into()));
+        let what = if old.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+        self.put_row(kind, &object, version)?;
+        self.put_owners(&object)?;
+        self.log(&Entry { version, kind, what, object: &object, previous: old })?;
+        Ok(object)
+    }
+
+    fn put_row(&self, kind: &'static Registration, object: &Value, version: u64) -> Result<(), StoreError> {
+        let sql = "INSERT INTO object
+                   (uid, kind, namespace, name, version, generation, deleted_at, expires_at, body)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                   ON CONFLICT (uid) DO UPDATE SET
+                   version = ?5, generation = ?6, deleted_at = ?7, expires_at = ?8, body = ?9";
+        let expiry = kind.life.and_then(|life| self.now.checked_add(life).ok());
+        let deleted = meta::text(object, "deletionTimestamp").parse::<Timestamp>().ok();
+        let parameters = params![
+            meta::uid(object),
+            kind.key(),
+            meta::namespace(object),
+            meta::name(object),
+            version.cast_signed(),
+            meta::generation(object),
+            deleted.map(Timestamp::as_microsecond),
+            expiry.map(Timestamp::as_microsecond),
+            object.to_string(),
+        ];
+        self.execute(sql, parameters, "write an object").map(drop)
+    }
+
+    fn put_owners(&self, object: &Value) -> Result<(), StoreError> {
+        let uid = meta::uid(object);
+        self.execute("DELETE FROM owner WHERE dependent = ?1", [uid], "forget owners")?;
+        for owner in meta::owners(object) {
+            let sql = "INSERT OR IGNORE INTO owner (owner, dependent) VALUES (?1, ?2)";
+            self.execute(sql, [owner, uid], "note an owner")?;
+        }
+        Ok(())
+    }
+
+    fn own_fields(
+        &self,
+        kind: &'static Registration,
+        object: &mut Value,
+        old: Option<&Value>,
+        part: Part,
+    ) -> Result<(), StoreError> {
+        let entries = old.and_then(|old| old.pointer("/metadata/managedFields")).cloned();
+        let decode = |source| {
+            let what = format!("managedFields of {} {}", kind.key(), meta::name(object));
+            Fault::Decode { what, source: Arc::new(source) }
+        };
+        let entries: Vec<ManagedFieldsEntry> =
+            entries.map(serde_json::from_value).transpose().map_err(decode)?.unwrap_or_default();
+        let write = managed::Write {
+            manager: &self.manager,
+            subresource: match part {
+                Part::Object => "",
+                Part::Status => "status",
+            },
+            api_version: &kind.api_version(),
+            time: self.now,
+        };
+        let entries = managed::record(&entries, old, object, &write);
+        let entries = (!entries.is_empty()).then(|| json!(entries));
+        meta::set(object, "managedFields", entries);
+        Ok(())
+    }
+
+    fn check_namespace(&self, kind: &'static Registration, object: &Value) -> Result<(), StoreError> {
+        let name = meta::namespace(object);
+        if !kind.namespaced {
+            return Ok(());
+        }
+        match self.get_value(&NAMESPACE, "", name)? {
+            None => Err(Refusal::NoNamespace(name.to_owned()).into()),
+            Some(namespace) if meta::is_deleting(&namespace) && !kind.record => {
+                Err(Refusal::NamespaceTerminating(name.to_owned()).into())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Draws a name if only its beginning is given.
+    fn name(&self, kind: &'static Registration, object: &mut Value) -> Result<(), StoreError> {
+        if !meta::name(object).is_empty() {
+            return Ok(());
+        }
+        let prefix = meta::text(object, "generateName").to_owned();
+        if prefix.is_empty() {
+            let error = FieldError::required("metadata.name", "give the object a name");
+            return Err(invalid(kind, object, error));
+        }
+        for _ in 0..DRAWS {
+            let random = Uuid::new_v4().simple().to_string();
+            let name = format!("{prefix}{}", random.get(..6).unwrap_or(&random));
+            let taken = self.get_value(kind, meta::namespace(object), &name)?.is_some();
+            meta::set(object, "name", Some(name.into()));
+            if !taken {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// An owner that is named anew must be there: with none it would never be collected.
+    fn check_owners(&self, kind: &'static Registration, object: &Value, old: Option<&Value>) -> Result<(), StoreError> {
+        let known = old.map(meta::owners).unwrap_or_default();
+        for (index, uid) in meta::owners(object).into_iter().enumerate() {
+            let owner = self.by_uid(uid)?.map(|(_, owner)| meta::namespace(&owner).to_owned());
+            let fits = owner.is_some_and(|place| place.is_empty() || place == meta::namespace(object));
+            if !fits && !known.contains(&uid) {
+                let field = format!("metadata.ownerReferences[{index}].uid");
+                let message = format!("no object in reach has uid `{uid}`; read the owner again");
+                return Err(invalid(kind, object, FieldError::invalid(field, message)));
+            }
+        }
+        Ok(())
+    }
+
+    /// An object as it begins its life.
+    fn newborn(&self, kind: &'static Registration, object: Value) -> Value {
+        let mut new = framed(kind, object);
+        let given = ["name", "namespace", "generateName"].into_iter().chain(CLIENT_METADATA);
+        keep_metadata(&mut new, given);
+        set_finalizers(&mut new, |list| {
+            for own in kind.finalizers {
+                if !list.iter().any(|known| known == own) {
+                    list.push((*own).to_owned());
+                }
+            }
+        });
+        meta::set(&mut new, "uid", Some(Uuid::new_v4().to_string().into()));
+        meta::set(&mut new, "creationTimestamp", Some(time(self.now)));
+        meta::set(&mut new, "generation", kind.status.then(|| 1.into()));
+        new
+    }
+}
+
+/// A moment as objects carry it: whole seconds.
+pub(super) fn time(moment: Timestamp) -> Value {
+    json!(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(moment))
+}
+
+pub(super) fn encode<K: Kind>(object: &K) -> Result<Value, StoreError> {
+    let encoded = serde_json::to_value(object);
+    encoded.map_err(|source| Fault::Encode { kind: K::KIND, source: Arc::new(source) }.into())
+}
+
+pub(super) fn invalid(kind: &Registration, object: &Value, error: FieldError) -> StoreError {
+    let name = match meta::name(object) {
+        "" => meta::text(object, "generateName"),
+        name => name,
+    };
+    Refusal::Invalid { kind: kind.key(), name: name.to_owned(), error }.into()
+}
+
+/// Changes the list of finalizers; an empty one is left out.
+pub(super) fn set_finalizers(object: &mut Value, change: impl FnOnce(&mut Vec<String>)) {
+    let mut list: Vec<String> = meta::finalizers(object).into_iter().map(str::to_owned).collect();
+    change(&mut list);
+    meta::set(object, "finalizers", (!list.is_empty()).then(|| json!(list)));
+}
+
+/// Checks what a writer says he has read.
+pub(super) fn same_version(kind: &Registration, object: &Value, old: &Value) -> Result<(), StoreError> {
+    for field in ["uid", "resourceVersion"] {
+        let (given, found) = (meta::text(object, field), meta::text(old, field));
+        if !given.is_empty() && given != found {
+            return Err(Refusal::Conflict {
+                kind: kind.key(),
+                namespace: meta::namespace(old).to_owned(),
+                name: meta::name(old).to_owned(),
+                why: format!("{field} is {found}, not {given}"),
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// The object with apiVersion, kind and metadata first.
+fn framed(kind: &Registration, object: Value) -> Value {
+    let mut framed = Map::new();
+    framed.insert("apiVersion".into(), kind.api_version().into());
+    framed.insert("kind".into(), kind.kind.into());
+    framed.insert("metadata".into(), Value::Object(Map::new()));
+    if let Value::Object(object) = object {
+        framed.extend(object.into_iter().filter(|(key, _)| key != "apiVersion" && key != "kind"));
+    }
+    Value::Object(framed)
+}
+
+/// Drops all metadata but these fields, and empty ones among them.
+fn keep_metadata(object: &mut Value, fields: impl IntoIterator<Item = &'static str>) {
+    let fields: Vec<&str> = fields.into_iter().collect();
+    let empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    };
+    if let Some(metadata) = meta::metadata_mut(object) {
+        metadata.retain(|field, value| fields.contains(&field.as_str()) && !empty(value));
+    }
+}
+
+/// What an update makes of the old object.
+fn updated(kind: &Registration, object: Value, old: &Value) -> Value {
+    let mut new = framed(kind, object);
+    keep_metadata(&mut new, CLIENT_METADATA);
+    let stored = old.get("metadata").and_then(Value::as_object);
+    for (field, value) in stored.into_iter().flatten() {
+        if !CLIENT_METADATA.contains(&field.as_str()) {
+            meta::set(&mut new, field, Some(value.clone()));
+        }
+    }
+    let Some(fields) = new.as_object_mut().filter(|_| kind.status) else { return new };
+    match old.get("status") {
+        Some(status) => drop(fields.insert("status".into(), status.clone())),
+        None => drop(fields.shift_remove("status")),
+    }
+    new
+}
+
+/// An object without what every write sets anew.
+fn content(object: &Value) -> Value {
+    let mut content = object.clone();
+    for field in ["resourceVersion", "managedFields", "generation"] {
+        meta::set(&mut content, field, None);
+    }
+    content
+}
+
+/// What a generation counts the changes of.
+fn without_status(object: &Value) -> Vec<(&String, &Value)> {
+    let fields = object.as_object().into_iter().flatten();
+    let mut fields: Vec<_> =
+        fields.filter(|(key, _)| !["apiVersion", "kind", "metadata", "status"].contains(&key.as_str())).collect();
+    fields.sort_by_key(|(key, _)| *key);
+    fields
+}
