@@ -1,0 +1,33 @@
+//! `berth-run`: what systemd calls for every container, and nothing that stays.
+//!
+//! - [`start`] (ExecStart) makes a container out of a plan and hands its first process to systemd.
+//! - [`stopped`] (ExecStop, ExecStopPost) records how a unit ended and clears up.
+//! - [`exec`] runs one more command in a container, under the container's own confinement.
+//!
+//! The process has one thread throughout: it enters namespaces, changes its ids and is divided by
+//! raw clones. So there is no asynchronous run-time here, and no D-Bus.
+//!
+//! From plan to process: [`files`] and [`spec`] (with [`seccomp`]) render, [`userns`] and
+//! [`rootfs`] mount, [`user`] resolves, [`launcher`] creates, [`network`] (over [`netlink`])
+//! connects, [`program`] runs. [`report`] is how a process inside tells the one outside why it could
+//! not; [`sys`] holds the only unsafe code.
+
+pub mod exec;
+pub mod files;
+pub mod launcher;
+pub mod netlink;
+pub mod network;
+pub mod paths;
+pub mod program;
+pub mod report;
+pub mod rootfs;
+pub mod seccomp;
+pub mod spec;
+pub mod start;
+pub mod stopped;
+pub mod sys;
+pub mod user;
+pub mod userns;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,242 @@
+//! The container's root: an overlay of id-mapped layers below a writable layer in memory.
+//!
+//! Everything is mounted by the host's root inside the unit's own mount namespace, so that it is
+//! gone when the unit is. Three mounts, in this order:
+//!
+//! ```text
+//! <dir>/layers   one clone of the whole layer store, id-mapped, read-only; a layer is a directory in it
+//! <dir>/scratch  tmpfs, id-mapped, never swapped: upper/ work/ tmp/ files/
+//! <dir>/rootfs   overlay: layers/<topmost> ... layers/<lowest> below scratch/upper
+//! ```
+//!
+//! overlayfs acts with the credentials of whoever mounted it. Upper and work lie on an id-mapped
+//! mount, where the host's root has no id at all; therefore the overlay is mounted, and everything
+//! in scratch made, with the filesystem ids of the *container's* root ([`as_container_root`]).
+
+use std::ffi::CString;
+use std::fs::{DirBuilder, Permissions};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use berth_model::plan::{IdRange, Root};
+use libcontainer::capabilities::reset_effective;
+use libcontainer::syscall::SyscallError;
+use libcontainer::syscall::syscall::create_syscall;
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+
+use crate::paths::{ContainerDir, LAYERS, ROOTFS, SCRATCH};
+use crate::sys;
+
+/// The kernel takes at most this many characters of a mount parameter.
+const LONGEST_PARAMETER: usize = 255;
+
+/// What went wrong while the root was put together.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// A layer's name is not one plain file name, or there is none at all.
+    #[error("layer {0:?} is no directory name")]
+    LayerName(String),
+    /// A plan without layers.
+    #[error("the plan names no layer")]
+    NoLayer,
+    /// A layer is not in the store; an import or pull of the image brings it back.
+    #[error("layer {name} is missing in the image store")]
+    LayerMissing {
+        /// The layer.
+        name: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A mount point or a directory of the writable layer.
+    #[error("making {}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// One of the steps of a mount.
+    #[error("{doing}{said}")]
+    Mount {
+        /// The step.
+        doing: &'static str,
+        /// What the file system itself had to say, in brackets, or nothing.
+        said: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The filesystem ids did not change.
+    #[error("acting as the container's root {0}")]
+    Ids(u32),
+    /// The capabilities could not be taken again after the change of ids.
+    #[error("keeping the capabilities while acting as the container's root")]
+    Capabilities(#[source] SyscallError),
+}
+
+/// Mounts the root of a container at `dir`, and `files` (path, content) below `scratch/files`.
+pub fn assemble(
+    root: &Root,
+    ids: IdRange,
+    map: BorrowedFd<'_>,
+    dir: &ContainerDir,
+    files: &[(&'static str, String)],
+) -> Result<(), RootError> {
+    check_layers(root)?;
+    for path in [dir.layers(), dir.scratch(), dir.rootfs()] {
+        make_directory(&path, 0o755)?;
+    }
+    mount_layers(root, map, dir)?;
+    mount_scratch(root, map, dir)?;
+    as_container_root(ids.base, || {
+        fill_scratch(dir, files)?;
+        mount_overlay(root, dir)
+    })
+}
+
+fn check_layers(root: &Root) -> Result<(), RootError> {
+    if root.layers.is_empty() {
+        return Err(RootError::NoLayer);
+    }
+    for name in &root.layers {
+        if name.contains('/') || matches!(name.as_str(), "" | "." | "..") {
+            return Err(RootError::LayerName(name.clone()));
+        }
+        std::fs::metadata(root.store.join(name))
+            .map_err(|source| RootError::LayerMissing { name: name.clone(), source })?;
+    }
+    Ok(())
+}
+
+/// Makes a directory with exactly this mode; one that is there already is fine.
+pub fn make_directory(path: &Path, mode: u32) -> Result<(), RootError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(mode)))
+        .map_err(|source| RootError::Directory { path: path.to_owned(), source })
+}
+
+/// Turns an error of a mount's step into ours.
+fn at(doing: &'static str) -> impl Fn(io::Error) -> RootError {
+    move |source| RootError::Mount { doing, said: String::new(), source }
+}
+
+fn mount_layers(root: &Root, map: BorrowedFd<'_>, dir: &ContainerDir) -> Result<(), RootError> {
+    let layers = sys::open_tree_clone(&root.store).map_err(at("cloning the layer store"))?;
+    sys::mount_setattr(layers.as_fd(), sys::NOSUID_NODEV_READ_ONLY, Some(map))
+        .map_err(at("mapping the ids of the layer store"))?;
+    sys::move_mount(layers.as_fd(), &dir.layers()).map_err(at("attaching the layer store"))
+}
+
+fn mount_scratch(root: &Root, map: BorrowedFd<'_>, dir: &ContainerDir) -> Result<(), RootError> {
+    let context = sys::fsopen(c"tmpfs").map_err(at("opening a tmpfs"))?;
+    let parameters = [(c"size", root.writable_bytes.to_string()), (c"mode", "0755".to_owned())];
+    for (key, value) in parameters {
+        set(&context, "setting up the writable layer", key, &value)?;
+    }
+    // Swap may be a disk in clear; what a container scribbles must not get there.
+    sys::fsconfig_flag(context.as_fd(), c"noswap").map_err(at("keeping the writable layer out of swap"))?;
+    let scratch = create(&context, "making the writable layer")?;
+    sys::mount_setattr(scratch.as_fd(), sys::NOSUID_NODEV, Some(map))
+        .map_err(at("mapping the ids of the writable layer"))?;
+    sys::move_mount(scratch.as_fd(), &dir.scratch()).map_err(at("attaching the writable layer"))
+}
+
+fn fill_scratch(dir: &ContainerDir, files: &[(&'static str, String)]) -> Result<(), RootError> {
+    let scratch = dir.scratch();
+    let directories = [("upper", 0o755), ("work", 0o700), ("tmp", 0o1777), ("files", 0o755)];
+    for (name, mode) in directories {
+        make_directory(&scratch.join(name), mode)?;
+    }
+    for (name, content) in files {
+        let path = scratch.join("files").join(name);
+        std::fs::write(&path, content).map_err(|source| RootError::Directory { path, source })?;
+    }
+    Ok(())
+}
+
+/// Mounts the overlay. Its parameters are relative paths, so that a long id cannot make one too
+/// long for the kernel; hence the working directory.
+fn mount_overlay(root: &Root, dir: &ContainerDir) -> Result<(), RootError> {
+    let doing = "stacking the layers";
+    nix::unistd::chdir(dir.path()).map_err(|errno| at(doing)(errno.into()))?;
+    let context = sys::fsopen(c"overlay").map_err(at(doing))?;
+    for layer in &root.layers {
+        set(&context, doing, c"lowerdir+", &format!("{LAYERS}/{layer}"))?;
+    }
+    let parameters = [
+        (c"upperdir", format!("{SCRATCH}/upper")),
+        (c"workdir", format!("{SCRATCH}/work")),
+        // A layer that came from outside must not redirect a path or a file's data elsewhere.
+        (c"redirect_dir", "nofollow".to_owned()),
+        (c"metacopy", "off".to_owned()),
+    ];
+    for (key, value) in parameters {
+        set(&context, doing, key, &value)?;
+    }
+    let overlay = create(&context, doing)?;
+    sys::move_mount(overlay.as_fd(), Path::new(ROOTFS)).map_err(at("attaching the root"))?;
+    nix::unistd::chdir("/").map_err(|errno| at(doing)(errno.into()))
+}
+
+fn set(context: &OwnedFd, doing: &'static str, key: &std::ffi::CStr, value: &str) -> Result<(), RootError> {
+    let parameter = CString::new(value)
+        .ok()
+        .filter(|_| value.len() <= LONGEST_PARAMETER)
+        .ok_or_else(|| at(doing)(io::Error::from(io::ErrorKind::InvalidInput)))?;
+    sys::fsconfig_string(context.as_fd(), key, &parameter).map_err(|source| RootError::Mount {
+        doing,
+        said: said(context),
+        source,
+    })
+}
+
+fn create(context: &OwnedFd, doing: &'static str) -> Result<OwnedFd, RootError> {
+    sys::fsconfig_create(context.as_fd())
+        .and_then(|()| sys::fsmount(context.as_fd(), sys::NOSUID_NODEV))
+        .map_err(|source| RootError::Mount { doing, said: said(context), source })
+}
+
+/// What the file system has written into its context's log: far more than an errno tells.
+fn said(context: &OwnedFd) -> String {
+    let Ok(copy) = context.try_clone() else {
+        return String::new();
+    };
+    let mut log = std::fs::File::from(copy);
+    let mut messages = Vec::new();
+    let mut line = [0; 1024];
+    while let Ok(length @ 1..) = log.read(&mut line) {
+        messages.push(String::from_utf8_lossy(&line[..length]).trim().to_owned());
+    }
+    match messages.is_empty() {
+        true => String::new(),
+        false => format!(" [{}]", messages.join("; ")),
+    }
+}
+
+/// Runs `work` with the filesystem ids of the container's root and all capabilities.
+fn as_container_root<T>(base: u32, work: impl FnOnce() -> Result<T, RootError>) -> Result<T, RootError> {
+    switch_ids(base)?;
+    // Leaving filesystem id 0 takes the capabilities that have to do with files.
+    reset_effective(create_syscall().as_ref()).map_err(RootError::Capabilities)?;
+    let outcome = work();
+    switch_ids(0)?;
+    outcome
+}
+
+fn switch_ids(id: u32) -> Result<(), RootError> {
+    // Both calls give the previous id and never an error: asking twice shows what is in force.
+    setfsgid(Gid::from_raw(id));
+    setfsuid(Uid::from_raw(id));
+    let in_force = (setfsgid(Gid::from_raw(id)).as_raw(), setfsuid(Uid::from_raw(id)).as_raw());
+    match in_force == (id, id) {
+        true => Ok(()),
+        false => Err(RootError::Ids(id)),
+    }
+}

@@ -1,0 +1,217 @@
+//! The OCI specification of a container, rendered from its plan and from nothing else.
+//!
+//! What is left out matters as much as what is there. No `linux.resources`: every limit is a
+//! property of the unit, and a runtime that sets limits would enable controllers all the way up.
+//! No paths of namespaces: the container makes its own, so that its network namespace belongs to
+//! its user namespace (fresh `/sys`, low ports, ping). No id-mapped mounts: all of that is done
+//! before, and what is bound here is mapped already.
+
+use std::path::Path;
+
+use berth_model::plan::Plan;
+use serde_json::{Value, json};
+
+use crate::paths::ContainerDir;
+use crate::seccomp;
+use crate::user::Identity;
+
+/// Where programs are looked for if the image does not say.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Files and directories of `/proc` and `/sys` that say too much about the host.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Parts of `/proc` through which the host could be changed.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Annotation under which `stopped` finds the host end of the network when the plan is gone.
+pub const HOST_LINK: &str = "dev.berth.host-link";
+
+/// `config.json` of a container that runs as `identity` in the control group `cgroup`.
+///
+/// `files` are the names of those made for it (see `files.rs`); `cgroup` is absolute below the
+/// root of the hierarchy.
+pub fn render(plan: &Plan, identity: &Identity, cgroup: &str, dir: &ContainerDir, files: &[&str]) -> Value {
+    let map = json!([{ "containerID": 0, "hostID": plan.ids.base, "size": plan.ids.size }]);
+    let mut spec = json!({
+        "ociVersion": "1.2.0",
+        "process": process(plan, identity),
+        "root": { "path": dir.rootfs(), "readonly": plan.root.read_only },
+        "hostname": plan.hostname,
+        "mounts": mounts(plan, &dir.scratch(), files),
+        "linux": {
+            "cgroupsPath": cgroup,
+            "namespaces": [
+                { "type": "user" },
+                { "type": "network" },
+                { "type": "pid" },
+                { "type": "ipc" },
+                { "type": "uts" },
+                { "type": "mount" },
+                { "type": "cgroup" },
+            ],
+            "uidMappings": map,
+            "gidMappings": map,
+            "sysctl": sysctl(plan),
+            "seccomp": seccomp::render(),
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+        },
+    });
+    if let Some(network) = &plan.network {
+        spec["annotations"] = json!({ HOST_LINK: network.host_link });
+    }
+    spec
+}
+
+fn process(plan: &Plan, identity: &Identity) -> Value {
+    json!({
+        "terminal": false,
+        "user": {
+            "uid": identity.uid,
+            "gid": identity.gid,
+            "umask": 0o022,
+            "additionalGids": identity.groups,
+        },
+        "args": plan.process.args,
+        "env": environment(&plan.process.env, identity),
+        "cwd": if plan.process.cwd.is_empty() { "/" } else { &plan.process.cwd },
+        "capabilities": capabilities(&plan.security.capabilities, identity.uid),
+        "noNewPrivileges": true,
+    })
+}
+
+/// The environment with `PATH` and `HOME`, if it has none.
+pub fn environment(given: &[String], identity: &Identity) -> Vec<String> {
+    let mut environment = given.to_vec();
+    for default in [DEFAULT_PATH.to_owned(), format!("HOME={}", identity.home)] {
+        let name = default.split_inclusive('=').next().unwrap_or_default();
+        if !environment.iter().any(|entry| entry.starts_with(name)) {
+            environment.push(default);
+        }
+    }
+    environment
+}
+
+/// The listed capabilities and no other. Root keeps them across exec by being root; for any other
+/// user they have to be ambient, and so inheritable.
+fn capabilities(listed: &[String], uid: u32) -> Value {
+    let kept_by_exec: &[String] = if uid == 0 { &[] } else { listed };
+    json!({
+        "bounding": listed,
+        "effective": listed,
+        "permitted": listed,
+        "inheritable": kept_by_exec,
+        "ambient": kept_by_exec,
+    })
+}
+
+/// Ping without CAP_NET_RAW for every group of the container; the kernel refuses a range that
+/// goes beyond the ids that are mapped.
+fn sysctl(plan: &Plan) -> Value {
+    let last = plan.ids.size.saturating_sub(1);
+    json!({ "net.ipv4.ping_group_range": format!("0 {last}") })
+}
+
+fn mounts(plan: &Plan, scratch: &Path, files: &[&str]) -> Vec<Value> {
+    let mut mounts = vec![
+        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=64k"]),
+        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=64m"]),
+        mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        bind("/tmp", &scratch.join("tmp")),
+    ];
+    if plan.root.read_only {
+        mounts.push(mount("/run", "tmpfs", &["nosuid", "nodev", "mode=755", "size=16m"]));
+    }
+    for file in files {
+        mounts.push(bind(&format!("/etc/{file}"), &scratch.join("files").join(file)));
+    }
+    mounts
+}
+
+fn mount(destination: &str, kind: &str, options: &[&str]) -> Value {
+    json!({ "destination": destination, "type": kind, "source": kind, "options": options })
+}
+
+fn bind(destination: &str, source: &Path) -> Value {
+    json!({
+        "destination": destination,
+        "type": "bind",
+        "source": source,
+        "options": ["bind", "nosuid", "nodev"],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use libcontainer::oci_spec::runtime::Spec;
+
+    use super::*;
+    use crate::paths::Paths;
+    use crate::testing;
+
+    const CGROUP: &str = "/berth.slice/berth-default.slice/berth.default.web.r7.service/payload";
+    const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
+
+    fn rendered(plan: &Plan, identity: &Identity) -> Value {
+        let dir = Paths::default().container(&plan.id.parse().unwrap());
+        render(plan, identity, CGROUP, &dir, &FILES)
+    }
+
+    fn root() -> Identity {
+        Identity { uid: 0, gid: 0, groups: vec![], home: "/root".to_owned() }
+    }
+
+    fn www_data() -> Identity {
+        Identity { uid: 33, gid: 33, groups: vec![4], home: "/var/www".to_owned() }
+    }
+
+    #[test]
+    fn a_container_that_starts_as_root() {
+        testing::golden("spec-root.json", &rendered(&testing::plan(), &root()));
+    }
+
+    #[test]
+    fn a_container_of_a_user_with_a_read_only_root_and_no_network() {
+        let mut plan = testing::plan();
+        plan.network = None;
+        plan.root.read_only = true;
+        plan.process.cwd = String::new();
+        testing::golden("spec-user.json", &rendered(&plan, &www_data()));
+    }
+
+    #[test]
+    fn the_runtime_understands_what_is_rendered() {
+        let spec: Spec = serde_json::from_value(rendered(&testing::plan(), &root())).unwrap();
+        let again = serde_json::to_value(&spec).unwrap();
+        assert_eq!(again["linux"]["seccomp"]["defaultErrnoRet"], libc::ENOSYS);
+        assert!(spec.linux().as_ref().unwrap().resources().is_none());
+    }
+
+    #[test]
+    fn an_image_may_set_path_and_home_itself() {
+        let given = vec!["PATH=/opt".to_owned(), "HOME=/x".to_owned()];
+        assert_eq!(environment(&given, &root()), given);
+        assert_eq!(
+            environment(&["PATHS=/opt".to_owned()], &www_data()),
+            vec!["PATHS=/opt".to_owned(), DEFAULT_PATH.to_owned(), "HOME=/var/www".to_owned()]
+        );
+    }
+}
