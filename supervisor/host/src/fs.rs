@@ -34,11 +34,7 @@ impl FsError {
     }
 
     fn at<'a>(doing: &'static str, path: &'a Path) -> impl Fn(io::Error) -> FsError + use<'a> {
-        move |source| FsError {
-            doing,
-            path: path.to_owned(),
-            source,
-        }
+        move |source| FsError { doing, path: path.to_owned(), source }
     }
 }
 
@@ -135,9 +131,7 @@ pub fn sync_parent(path: &Path) -> Result<(), FsError> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(FsError::at("syncing directory", parent))
+    File::open(parent).and_then(|directory| directory.sync_all()).map_err(FsError::at("syncing directory", parent))
 }
 
 /// The id of this boot: 36 characters, the same until the machine starts again.
@@ -145,9 +139,7 @@ pub fn sync_parent(path: &Path) -> Result<(), FsError> {
 /// # Errors
 /// `/proc` is not there.
 pub fn boot_id() -> Result<String, FsError> {
-    fs::read_to_string(BOOT_ID)
-        .map(|id| id.trim_end().to_owned())
-        .map_err(FsError::at("reading", Path::new(BOOT_ID)))
+    fs::read_to_string(BOOT_ID).map(|id| id.trim_end().to_owned()).map_err(FsError::at("reading", Path::new(BOOT_ID)))
 }
 
 fn temporary_of(path: &Path) -> PathBuf {
@@ -188,10 +180,7 @@ mod tests {
     use super::*;
 
     fn names(directory: &Path) -> Vec<OsString> {
-        fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect()
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect()
     }
 
     #[test]
@@ -239,10 +228,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read_optional(&dir.path().join("a")).unwrap(), None);
         let error = read_optional(dir.path()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("reading {}", dir.path().display())
-        );
+        assert_eq!(error.to_string(), format!("reading {}", dir.path().display()));
     }
 
     #[test]
@@ -259,10 +245,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("d");
         fs::write(&path, b"").unwrap();
-        assert_eq!(
-            ensure_dir(&path, 0o700).unwrap_err().kind(),
-            io::ErrorKind::NotADirectory
-        );
+        assert_eq!(ensure_dir(&path, 0o700).unwrap_err().kind(), io::ErrorKind::NotADirectory);
     }
 
     #[test]

@@ -4,7 +4,13 @@
 //! links, the packet filter, registries and layers. Nothing here knows what the product is: no
 //! resource, no policy, no name of ours. Callers decide, this crate does, and says what happened.
 
+pub mod blob;
 pub mod cmd;
 pub mod fs;
 pub mod journal;
+pub mod layer;
+pub mod link;
+#[cfg(test)]
+mod netns;
+pub mod nft;
 pub mod systemd;

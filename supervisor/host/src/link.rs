@@ -1,0 +1,576 @@
+//! Links and addresses of the machine, over rtnetlink.
+//!
+//! [`Links`] holds one netlink socket of the network namespace it was opened in, and the task
+//! that serves it; both end with it. Nothing here forks and no thread changes its namespace.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
+use tokio::task::JoinHandle;
+
+/// The longest name of a link.
+const LONGEST_NAME: usize = 15;
+
+/// What went wrong between the kernel and here.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// No netlink socket.
+    #[error("opening a netlink socket")]
+    Open(#[source] std::io::Error),
+    /// The kernel cannot have a link of this name.
+    #[error("{0:?} cannot be the name of a link")]
+    BadName(String),
+    /// Something else has the name.
+    #[error("link {name} is no bridge but {kind}")]
+    NotABridge {
+        /// The name.
+        name: String,
+        /// What it is.
+        kind: String,
+    },
+    /// The kernel refused.
+    #[error("{doing} {about}")]
+    Request {
+        /// What was being done, as a verb.
+        doing: &'static str,
+        /// Which link or address.
+        about: String,
+        /// The refusal.
+        #[source]
+        source: rtnetlink::Error,
+    },
+}
+
+/// An address together with the length of its network's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+/// Text or numbers that are no address with a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no address with a prefix, such as 192.0.2.1/24")]
+pub struct BadNetwork(String);
+
+impl Network {
+    /// An address in a network; the prefix must fit the address family.
+    ///
+    /// # Errors
+    /// [`BadNetwork`] when the prefix is longer than the address.
+    pub fn new(address: IpAddr, prefix: u8) -> Result<Network, BadNetwork> {
+        if u32::from(prefix) > width(address) {
+            return Err(BadNetwork(format!("{address}/{prefix}")));
+        }
+        Ok(Network { address, prefix })
+    }
+
+    /// The address itself.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// The lowest address of the network.
+    #[must_use]
+    pub fn first(&self) -> IpAddr {
+        let host = width(self.address) - u32::from(self.prefix);
+        let mask = u128::MAX.checked_shl(host).unwrap_or(0);
+        match self.address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(host).unwrap_or(0);
+                Ipv4Addr::from(u32::from(address) & mask).into()
+            }
+            IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & mask).into(),
+        }
+    }
+
+    /// Leading bits that the network's addresses share.
+    #[must_use]
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// Whether the two networks have an address in common.
+    #[must_use]
+    pub fn overlaps(&self, other: &Network) -> bool {
+        if self.address.is_ipv4() != other.address.is_ipv4() {
+            return false;
+        }
+        let ignored = width(self.address) - u32::from(self.prefix.min(other.prefix));
+        let difference = bits(self.address) ^ bits(other.address);
+        difference.checked_shr(ignored).unwrap_or(0) == 0
+    }
+}
+
+impl FromStr for Network {
+    type Err = BadNetwork;
+
+    fn from_str(text: &str) -> Result<Network, BadNetwork> {
+        let bad = || BadNetwork(text.to_owned());
+        let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
+        let address = address.parse().map_err(|_| bad())?;
+        Network::new(address, prefix.parse().map_err(|_| bad())?).map_err(|_| bad())
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+fn width(address: IpAddr) -> u32 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+/// A link as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// `bridge`, `veth`, ...; empty for hardware.
+    pub kind: String,
+    /// Whether it was told to be up.
+    pub up: bool,
+    /// Number of the bridge it is a port of.
+    pub controller: Option<u32>,
+}
+
+/// An address of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Name of the link that has it.
+    pub link: String,
+    /// The address and its network.
+    pub network: Network,
+    /// Whether others can reach it: not loopback, not link-local.
+    pub global: bool,
+}
+
+/// What it took to have something as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ensured {
+    /// It was made.
+    Created,
+    /// It was there, and was put right.
+    Changed,
+    /// It was there, and right.
+    Unchanged,
+}
+
+/// What a bridge that is there lacks, and has too much.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Repair {
+    up: bool,
+    add: Vec<Network>,
+    remove: Vec<Network>,
+}
+
+impl Repair {
+    /// Addresses that are not global are the kernel's own affair.
+    fn of(link: &Link, has: &[Address], wanted: &[Network]) -> Repair {
+        let missing = |network: &&Network| !has.iter().any(|found| found.network == **network);
+        let surplus = |found: &&Address| found.global && !wanted.contains(&found.network);
+        Repair {
+            up: !link.up,
+            add: wanted.iter().filter(missing).copied().collect(),
+            remove: has.iter().filter(surplus).map(|found| found.network).collect(),
+        }
+    }
+}
+
+/// A handle on the links of one network namespace.
+#[derive(Debug)]
+pub struct Links {
+    handle: Handle,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Links {
+    /// Opens a socket in the network namespace of the calling thread. Needs to be called within
+    /// a tokio runtime.
+    ///
+    /// # Errors
+    /// [`LinkError::Open`].
+    pub fn open() -> Result<Links, LinkError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(LinkError::Open)?;
+        Ok(Links { handle, server: tokio::spawn(connection) })
+    }
+
+    /// Sees to it that there is a bridge that is up and has exactly these global addresses.
+    ///
+    /// A new bridge gets a hardware address of its own, made from its first address: without it
+    /// the bridge would take one of its ports', and change it as they come and go.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn ensure_bridge(&self, name: &str, addresses: &[Network]) -> Result<Ensured, LinkError> {
+        let (link, created) = match self.link(name).await? {
+            Some(link) => (link, false),
+            None => (self.create_bridge(name, addresses).await?, true),
+        };
+        if link.kind != InfoKind::Bridge.to_string() {
+            let (name, kind) = (link.name, kind_for_people(link.kind));
+            return Err(LinkError::NotABridge { name, kind });
+        }
+        let has = self.addresses_of(std::slice::from_ref(&link)).await?;
+        let repair = Repair::of(&link, &has, addresses);
+        let right = repair == Repair::default();
+        self.repair(&link, repair).await?;
+        Ok(match (created, right) {
+            (true, _) => Ensured::Created,
+            (false, true) => Ensured::Unchanged,
+            (false, false) => Ensured::Changed,
+        })
+    }
+
+    async fn create_bridge(&self, name: &str, addresses: &[Network]) -> Result<Link, LinkError> {
+        let mut bridge = LinkBridge::new(name);
+        if let Some(first) = addresses.first() {
+            bridge = bridge.address(hardware_address(first.address).to_vec());
+        }
+        let result = self.handle.link().add(bridge.build()).execute().await;
+        done(result, "making bridge", name, &[])?;
+        self.link(name).await?.ok_or_else(|| LinkError::Request {
+            doing: "finding again",
+            about: name.to_owned(),
+            source: rtnetlink::Error::RequestFailed,
+        })
+    }
+
+    async fn repair(&self, link: &Link, repair: Repair) -> Result<(), LinkError> {
+        if repair.up {
+            self.set_up(link).await?;
+        }
+        for network in repair.remove {
+            self.remove_address(link, network).await?;
+        }
+        for network in repair.add {
+            let Network { address, prefix } = network;
+            let request = self.handle.address().add(link.index, address, prefix);
+            let about = format!("{network} to {}", link.name);
+            done(request.execute().await, "adding address", &about, &[libc::EEXIST])?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn set_up(&self, link: &Link) -> Result<(), LinkError> {
+        let up = LinkMessageBuilder::<LinkUnspec>::new().index(link.index).up().build();
+        let result = self.handle.link().change(up).execute().await;
+        done(result, "setting up", &link.name, &[])?;
+        Ok(())
+    }
+
+    async fn remove_address(&self, link: &Link, network: Network) -> Result<(), LinkError> {
+        let about = format!("{network} from {}", link.name);
+        let messages = self.address_messages().await?;
+        let matching = messages
+            .into_iter()
+            .filter(|message| message.header.index == link.index && network_of(message) == Some(network));
+        for message in matching {
+            let result = self.handle.address().del(message).execute().await;
+            done(result, "removing address", &about, &[libc::EADDRNOTAVAIL])?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a link with all that depends on it; whether there was one.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn delete(&self, name: &str) -> Result<bool, LinkError> {
+        let Some(link) = self.link(name).await? else {
+            return Ok(false);
+        };
+        let result = self.handle.link().del(link.index).execute().await;
+        done(result, "deleting link", name, &[libc::ENODEV])
+    }
+
+    /// The link of this name.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn link(&self, name: &str) -> Result<Option<Link>, LinkError> {
+        if !is_name(name) {
+            return Err(LinkError::BadName(name.to_owned()));
+        }
+        let found = self.handle.link().get().match_name(name).execute();
+        match found.try_collect::<Vec<_>>().await {
+            Err(error) if is(&error, &[libc::ENODEV]) => Ok(None),
+            Err(error) => Err(request("looking for link", name, error)),
+            Ok(messages) => Ok(messages.iter().find_map(link_of)),
+        }
+    }
+
+    /// The links whose names begin with `prefix`; all of them for an empty one.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn list(&self, prefix: &str) -> Result<Vec<Link>, LinkError> {
+        let messages: Vec<LinkMessage> = self
+            .handle
+            .link()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| request("listing", "links", error))?;
+        let links = messages.iter().filter_map(link_of);
+        Ok(links.filter(|link| link.name.starts_with(prefix)).collect())
+    }
+
+    /// All addresses of the machine.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn addresses(&self) -> Result<Vec<Address>, LinkError> {
+        self.addresses_of(&self.list("").await?).await
+    }
+
+    async fn addresses_of(&self, links: &[Link]) -> Result<Vec<Address>, LinkError> {
+        let messages = self.address_messages().await?;
+        Ok(messages
+            .iter()
+            .filter_map(|message| {
+                let link = links.iter().find(|link| link.index == message.header.index)?;
+                Some(Address {
+                    link: link.name.clone(),
+                    network: network_of(message)?,
+                    global: message.header.scope == AddressScope::Universe,
+                })
+            })
+            .collect())
+    }
+
+    async fn address_messages(&self) -> Result<Vec<AddressMessage>, LinkError> {
+        let addresses = self.handle.address().get().execute();
+        addresses.try_collect().await.map_err(|error| request("listing", "addresses", error))
+    }
+}
+
+/// Locally administered, and different for different addresses of one machine.
+fn hardware_address(address: IpAddr) -> [u8; 6] {
+    let [.., a, b, c, d] = bits(address).to_be_bytes();
+    [0x02, 0x00, a, b, c, d]
+}
+
+fn kind_for_people(kind: String) -> String {
+    if kind.is_empty() { "hardware".to_owned() } else { kind }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':')
+        && name != "."
+        && name != ".."
+}
+
+fn link_of(message: &LinkMessage) -> Option<Link> {
+    let attributes = &message.attributes;
+    let name = attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })?;
+    let kind = attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
+            LinkInfo::Kind(kind) => Some(kind.to_string()),
+            _ => None,
+        }),
+        _ => None,
+    });
+    Some(Link {
+        index: message.header.index,
+        name,
+        kind: kind.unwrap_or_default(),
+        up: message.header.flags.contains(LinkFlags::Up),
+        controller: attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Controller(index) => Some(*index),
+            _ => None,
+        }),
+    })
+}
+
+/// The link's own address: on a point-to-point link the other attribute is the peer's.
+fn network_of(message: &AddressMessage) -> Option<Network> {
+    let mut own = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => own = Some(*address),
+            AddressAttribute::Address(address) => own = own.or(Some(*address)),
+            _ => {}
+        }
+    }
+    Network::new(own?, message.header.prefix_len).ok()
+}
+
+fn is(error: &rtnetlink::Error, tolerated: &[i32]) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(message)
+        if tolerated.contains(&message.raw_code().abs()))
+}
+
+/// Whether it was done, or did not need to be.
+fn done(
+    result: Result<(), rtnetlink::Error>,
+    doing: &'static str,
+    about: &str,
+    tolerated: &[i32],
+) -> Result<bool, LinkError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if is(&error, tolerated) => Ok(false),
+        Err(error) => Err(request(doing, about, error)),
+    }
+}
+
+fn request(doing: &'static str, about: &str, source: rtnetlink::Error) -> LinkError {
+    LinkError::Request { doing, about: about.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netns;
+
+    fn network(text: &str) -> Network {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn networks_overlap_when_one_contains_the_other() {
+        for (one, other, expected) in [
+            ("10.213.0.0/16", "10.213.7.9/24", true),
+            ("10.213.0.0/16", "10.0.0.5/8", true),
+            ("10.213.0.0/16", "10.214.0.1/16", false),
+            ("10.213.0.0/16", "0.0.0.0/0", true),
+            ("192.0.2.1/32", "192.0.2.1/32", true),
+            ("192.0.2.1/32", "192.0.2.2/32", false),
+            ("fd00::/8", "fd12::1/64", true),
+            ("fd00::/64", "fe80::1/64", false),
+            ("::/0", "0.0.0.0/0", false),
+        ] {
+            assert_eq!(network(one).overlaps(&network(other)), expected, "{one} {other}");
+            assert_eq!(network(other).overlaps(&network(one)), expected, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn a_network_reads_as_it_is_written() {
+        for text in ["192.0.2.1/24", "fd00::1/64", "0.0.0.0/0"] {
+            assert_eq!(network(text).to_string(), text);
+        }
+        for text in ["192.0.2.1", "192.0.2.1/33", "::/129", "x/8", "192.0.2.1/-1"] {
+            let error = text.parse::<Network>().unwrap_err();
+            assert_eq!(error, BadNetwork(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn bridges_of_different_networks_have_different_hardware_addresses() {
+        let of = |text: &str| hardware_address(network(text).address());
+        assert_eq!(of("10.213.1.1/24"), [2, 0, 10, 213, 1, 1]);
+        assert_ne!(of("10.213.2.1/24"), of("10.213.1.1/24"));
+    }
+
+    #[test]
+    fn a_repair_leaves_the_addresses_alone_that_the_kernel_made() {
+        let link = Link { index: 1, name: "b".to_owned(), kind: "bridge".to_owned(), up: true, controller: None };
+        let has = |text: &str, global: bool| Address { link: "b".to_owned(), network: network(text), global };
+        let found = [has("fe80::1/64", false), has("192.0.2.1/24", true)];
+        let repair = Repair::of(&link, &found, &[network("192.0.2.9/24")]);
+        let expected = Repair { up: false, add: vec![network("192.0.2.9/24")], remove: vec![network("192.0.2.1/24")] };
+        assert_eq!(repair, expected);
+    }
+
+    #[tokio::test]
+    async fn netns_a_bridge_is_made_once_and_then_left_alone() {
+        if !netns::enter() {
+            return;
+        }
+        let links = Links::open().unwrap();
+        let wanted = [network("10.213.1.1/24"), network("fd00::1/64")];
+        let first = links.ensure_bridge("x1", &wanted).await.unwrap();
+        assert_eq!(first, Ensured::Created);
+        let second = links.ensure_bridge("x1", &wanted).await.unwrap();
+        assert_eq!(second, Ensured::Unchanged);
+        let link = links.link("x1").await.unwrap().unwrap();
+        assert!(link.up);
+        assert_eq!(link.kind, "bridge");
+    }
+
+    #[tokio::test]
+    async fn netns_a_bridge_with_other_addresses_gets_the_right_ones() {
+        if !netns::enter() {
+            return;
+        }
+        let links = Links::open().unwrap();
+        let global = async || -> Vec<Network> {
+            let all = links.addresses().await.unwrap();
+            all.into_iter().filter(|one| one.global).map(|one| one.network).collect()
+        };
+        let (old, new) = ([network("10.213.1.1/24")], [network("10.213.2.1/24")]);
+        let _created = links.ensure_bridge("x1", &old).await.unwrap();
+        assert_eq!(global().await, old);
+        let changed = links.ensure_bridge("x1", &new).await.unwrap();
+        assert_eq!(changed, Ensured::Changed);
+        assert_eq!(global().await, new);
+    }
+
+    #[tokio::test]
+    async fn netns_links_are_found_by_prefix_and_deleted_once() {
+        if !netns::enter() {
+            return;
+        }
+        let links = Links::open().unwrap();
+        for name in ["x1", "x2", "y1"] {
+            let _created = links.ensure_bridge(name, &[]).await.unwrap();
+        }
+        let names = async || -> Vec<String> {
+            let found = links.list("x").await.unwrap();
+            found.into_iter().map(|link| link.name).collect()
+        };
+        assert_eq!(names().await, ["x1", "x2"]);
+        assert!(links.delete("x1").await.unwrap());
+        assert!(!links.delete("x1").await.unwrap());
+        assert_eq!(names().await, ["x2"]);
+    }
+
+    #[tokio::test]
+    async fn netns_another_kind_of_link_is_not_taken_for_a_bridge() {
+        if !netns::enter() {
+            return;
+        }
+        let links = Links::open().unwrap();
+        let error = links.ensure_bridge("lo", &[]).await.unwrap_err();
+        assert_eq!(error.to_string(), "link lo is no bridge but hardware");
+    }
+
+    #[tokio::test]
+    async fn netns_a_name_that_is_too_long_is_refused() {
+        if !netns::enter() {
+            return;
+        }
+        let error = Links::open().unwrap().link("sixteen-letters!").await.unwrap_err();
+        assert_eq!(error.to_string(), "\"sixteen-letters!\" cannot be the name of a link");
+    }
+}
