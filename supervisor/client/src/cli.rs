@@ -1,0 +1,179 @@
+//! What a person types. Each command is a file below; they share the [`Context`], which knows the
+//! server, the namespace and how to print, and end in `Ok` or one [`Failure`], which alone knows
+//! exit codes and how an error is told.
+//!
+//! Flow of a command that changes something: build a request, send it, follow the Operation that
+//! answers it ([`follow`]) with progress on stderr, print the outcome on stdout.
+
+mod apply;
+mod args;
+mod delete;
+mod describe;
+mod events;
+mod failure;
+mod follow;
+mod get;
+mod image;
+mod install;
+mod lifecycle;
+mod logs;
+mod manifest;
+mod operations;
+mod output;
+mod ports;
+mod progress;
+mod settings;
+mod sheet;
+mod status;
+mod version;
+mod views;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+pub use args::Cli;
+use args::{Command, Global};
+pub use failure::Failure;
+use output::Output;
+
+use crate::client::Client;
+use crate::error::ClientError;
+use crate::resource::ResourceType;
+use crate::server::Server;
+use crate::transport::Transport;
+
+/// What the commands take from outside: time and randomness.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings {
+    /// The time now.
+    pub clock: fn() -> Timestamp,
+    /// A new idempotency key.
+    pub new_key: fn() -> String,
+}
+
+/// So long a command waits for work to end if nothing else is said.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What every command is given.
+struct Context {
+    client: Client,
+    namespace: String,
+    output: Output,
+    wait: Option<bool>,
+    timeout: Duration,
+    surroundings: Surroundings,
+}
+
+/// Runs one command line and tells how it went.
+pub fn main(cli: Cli, surroundings: Surroundings) -> ExitCode {
+    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(cli, surroundings)),
+        Err(source) => Err(Failure::Runtime(source)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => tell(&failure),
+    }
+}
+
+fn tell(failure: &Failure) -> ExitCode {
+    let written = match failure {
+        Failure::Client(ClientError::Printed(command)) => writeln!(std::io::stdout(), "{command}"),
+        failure => write!(std::io::stderr(), "{}", failure.report()),
+    };
+    match written {
+        Ok(()) => ExitCode::from(failure.exit_code()),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
+    let context = Context::new(cli.global, surroundings)?;
+    match cli.command {
+        Command::Install(args) => install::run(&context, args).await,
+        Command::Start(args) => lifecycle::run(&context, lifecycle::START, &args.names).await,
+        Command::Stop(args) => lifecycle::run(&context, lifecycle::STOP, &args.names).await,
+        Command::Restart(args) => lifecycle::run(&context, lifecycle::RESTART, &args.names).await,
+        Command::Uninstall(args) => lifecycle::run(&context, lifecycle::UNINSTALL, &args.names).await,
+        Command::Update(args) => lifecycle::update(&context, &args).await,
+        Command::Status(args) => status::run(&context, args).await,
+        Command::Logs(args) => logs::run(&context, &args).await,
+        Command::Get(args) => get::run(&context, args).await,
+        Command::Describe(args) => describe::run(&context, &args).await,
+        Command::Apply(args) => apply::run(&context, &args).await,
+        Command::Delete(args) => delete::run(&context, &args).await,
+        Command::Events(args) => events::run(&context, &args).await,
+        Command::Operations(args) => operations::list(&context, &args).await,
+        Command::Operation(args) => operations::run(&context, &args.command).await,
+        Command::Image(args) => image::run(&context, args.command).await,
+        Command::Version(args) => version::run(&context, &args).await,
+    }
+}
+
+impl Context {
+    fn new(global: Global, surroundings: Surroundings) -> Result<Self, Failure> {
+        let server = Server::choose(global.server.as_deref(), global.token_file, global.ca)?;
+        let transport = match global.curl {
+            true => Transport::printing(server),
+            false => Transport::new(server)?,
+        };
+        Ok(Self {
+            client: Client::new(transport),
+            namespace: global.namespace,
+            output: global.output,
+            wait: if global.wait { Some(true) } else { global.no_wait.then_some(false) },
+            timeout: global.timeout.unwrap_or(DEFAULT_TIMEOUT),
+            surroundings,
+        })
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.surroundings.clock)()
+    }
+
+    fn new_key(&self) -> String {
+        (self.surroundings.new_key)()
+    }
+
+    /// Whether requests are printed instead of sent.
+    fn is_printing(&self) -> bool {
+        self.client.transport().is_printing()
+    }
+
+    /// The type a person means by a word; one this client does not know is asked of the server.
+    async fn kind(&self, word: &str) -> Result<ResourceType, Failure> {
+        let known = ResourceType::by_word(word);
+        let unknown = || Failure::Usage(format!("there is no kind {word:?}; try bundles, operations, configmaps"));
+        if known.is_some() || self.is_printing() {
+            return known.ok_or_else(unknown);
+        }
+        let means = |name: &str| name.eq_ignore_ascii_case(word);
+        for group in ["v1", "berth.dev/v1"] {
+            let found = self.client.discover(group, |one| means(&one.name) || means(&one.kind)).await?;
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        Err(unknown())
+    }
+
+    /// Writes a line, or several, to stdout.
+    fn say(&self, text: &str) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        write!(out, "{text}{end}").and_then(|()| out.flush()).map_err(Failure::Output)
+    }
+
+    /// Writes a line to stderr, for people.
+    fn note(&self, text: &str) -> Result<(), Failure> {
+        writeln!(std::io::stderr(), "{text}").map_err(Failure::Output)
+    }
+
+    /// A person is watching the progress.
+    fn on_terminal(&self) -> bool {
+        std::io::stderr().is_terminal()
+    }
+}

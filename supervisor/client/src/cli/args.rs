@@ -1,0 +1,349 @@
+//! Words and flags of the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use super::output::Output;
+use super::ports::{PortFlag, PublishFlag};
+use super::settings::{EnvFlag, SetFlag};
+
+/// Runs services on a Berth machine.
+#[derive(Debug, Parser)]
+#[command(name = "berth", version, after_help = EXIT_CODES, propagate_version = false)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXIT_CODES: &str = "Without --server it speaks to this machine's own socket, as root and without a login.\n\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 denied, 5 conflict, 6 timed out.";
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "For every command")]
+pub(super) struct Global {
+    /// The server: https://HOST:PORT or unix:///PATH.
+    #[arg(long, global = true, env = "BERTH_SERVER", value_name = "URL")]
+    pub server: Option<String>,
+    /// The file that holds the token.
+    #[arg(long, global = true, env = "BERTH_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The certificate authority of the server, as PEM.
+    #[arg(long, global = true, env = "BERTH_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// The namespace.
+    #[arg(short, long, global = true, env = "BERTH_NAMESPACE", default_value = "default", value_parser = name)]
+    pub namespace: String,
+    /// How to print.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Wait until it is done (the default for install, update, start, stop, restart, uninstall and delete).
+    #[arg(long, global = true, overrides_with = "no_wait")]
+    pub wait: bool,
+    /// Do not wait; say how to follow it.
+    #[arg(long, global = true, overrides_with = "wait")]
+    pub no_wait: bool,
+    /// Wait no longer than this, e.g. 90s or 5m (10m if not given).
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Print the request as a curl command instead of sending it.
+    #[arg(long, global = true)]
+    pub curl: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Install a service from an image, or from a Bundle in a file.
+    Install(InstallArgs),
+    /// Start a stopped service.
+    Start(NamesArgs),
+    /// Stop a service.
+    Stop(NamesArgs),
+    /// Stop a service and start it again.
+    Restart(NamesArgs),
+    /// Bring a service to a newer image: the one given, or a newer one behind its tag.
+    Update(UpdateArgs),
+    /// Remove a service and all that belongs to it.
+    Uninstall(NamesArgs),
+    /// Show how services fare.
+    Status(StatusArgs),
+    /// Show what a service writes.
+    Logs(LogsArgs),
+    /// Show resources of a kind.
+    Get(GetArgs),
+    /// Show a resource with its events.
+    Describe(DescribeArgs),
+    /// Create or change resources as manifests say. Fields left out stay; `null` removes one.
+    Apply(ApplyArgs),
+    /// Delete resources.
+    Delete(DeleteArgs),
+    /// Show what happened, the latest last.
+    Events(EventsArgs),
+    /// Show long work, the latest last.
+    Operations(OperationsArgs),
+    /// Show one piece of long work.
+    Operation(OperationArgs),
+    /// Show and import images.
+    Image(ImageArgs),
+    /// Show the versions of this program and of the server.
+    Version(VersionArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InstallArgs {
+    /// The image: registry/repository[:tag][@sha256:...].
+    #[arg(required_unless_present = "file")]
+    pub image: Option<String>,
+    /// A Bundle, as YAML or JSON; `-` reads standard input.
+    #[arg(short, long)]
+    pub file: Option<PathBuf>,
+    /// The name; by default the image's repository.
+    #[arg(long, value_parser = name)]
+    pub name: Option<String>,
+    /// A port: NAME:PORT[/udp][:HOSTPORT][=lan|none], e.g. http:80=lan. A host port means lan.
+    #[arg(long, value_name = "PORT")]
+    pub port: Vec<PortFlag>,
+    /// A port of the machine that leads to one of the service, e.g. 8080:80 or 5353:53/udp.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub publish: Vec<PublishFlag>,
+    /// An environment variable, e.g. MODE=fast.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub env: Vec<EnvFlag>,
+    /// Most memory, e.g. 512Mi.
+    #[arg(long)]
+    pub memory: Option<String>,
+    /// Most processor time in cores, e.g. 0.5.
+    #[arg(long)]
+    pub cpu: Option<String>,
+    /// Most processes and threads.
+    #[arg(long)]
+    pub pids: Option<u64>,
+    /// Any field of the spec, e.g. restart=always or ports[0].hostPort=8080.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<SetFlag>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NamesArgs {
+    /// Names of services.
+    #[arg(required = true, value_parser = name)]
+    pub names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UpdateArgs {
+    /// Name of the service.
+    #[arg(value_parser = name)]
+    pub name: String,
+    /// The image to change to; without it, whatever its tag means now.
+    #[arg(long)]
+    pub image: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Name of the service; without it, all of them.
+    #[arg(value_parser = name)]
+    pub name: Option<String>,
+    /// Of all namespaces.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Go on showing changes.
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogsArgs {
+    /// Name of the service.
+    #[arg(value_parser = name)]
+    pub name: String,
+    /// Go on showing what is written.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only so many lines from the end.
+    #[arg(long, value_name = "LINES")]
+    pub tail: Option<u64>,
+    /// Only what is not older than this, e.g. 10m.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub since: Option<Duration>,
+    /// Of the run before the present one.
+    #[arg(short, long)]
+    pub previous: bool,
+    /// With the time of each line.
+    #[arg(long)]
+    pub timestamps: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GetArgs {
+    /// A kind, e.g. bundles, or KIND/NAME.
+    pub kind: String,
+    /// Names.
+    #[arg(value_parser = name)]
+    pub names: Vec<String>,
+    /// Only with these labels, e.g. app=web,tier!=test.
+    #[arg(short = 'l', long)]
+    pub selector: Option<String>,
+    /// Only with these fields, e.g. status.phase=Failed.
+    #[arg(long)]
+    pub field_selector: Option<String>,
+    /// Of all namespaces.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Go on showing changes.
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DescribeArgs {
+    /// A kind, e.g. bundle, or KIND/NAME.
+    pub kind: String,
+    /// Its name.
+    #[arg(value_parser = name)]
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ApplyArgs {
+    /// A manifest or a directory of them; `-` reads standard input.
+    #[arg(short, long = "filename", visible_alias = "file", required = true)]
+    pub file: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeleteArgs {
+    /// A kind, e.g. bundle, or KIND/NAME.
+    #[arg(required_unless_present = "file")]
+    pub kind: Option<String>,
+    /// Names.
+    #[arg(value_parser = name)]
+    pub names: Vec<String>,
+    /// What this manifest names; `-` reads standard input.
+    #[arg(short, long = "filename", visible_alias = "file", conflicts_with = "kind")]
+    pub file: Vec<PathBuf>,
+    /// It is no failure if it is not there.
+    #[arg(long)]
+    pub ignore_not_found: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EventsArgs {
+    /// Only about this, e.g. bundle/web or web.
+    #[arg(long = "for", value_name = "[KIND/]NAME")]
+    pub regarding: Option<String>,
+    /// Of all namespaces.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Go on showing new ones.
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OperationsArgs {
+    /// Of all namespaces.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Go on showing changes.
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OperationArgs {
+    #[command(subcommand)]
+    pub command: OperationCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum OperationCommand {
+    /// Show an operation with its steps.
+    Show {
+        /// Its name.
+        #[arg(value_parser = name)]
+        name: String,
+        /// Follow it to its end; the exit code is that of the operation.
+        #[arg(short, long)]
+        watch: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImageArgs {
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImageCommand {
+    /// Show the images that lie on the machine.
+    List,
+    /// Bring an image to the machine without a registry.
+    Import {
+        /// An OCI layout: a tar file, a directory, or `-` for standard input.
+        source: PathBuf,
+        /// What the image is to be called, e.g. localhost/web:1.
+        #[arg(long = "name", value_name = "REFERENCE")]
+        reference: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VersionArgs {
+    /// Only of this program.
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub client: bool,
+}
+
+/// A name that cannot leave its place in a path. All other rules are the server's.
+fn name(text: &str) -> Result<String, String> {
+    match text {
+        "" | "." | ".." => Err("this cannot be a name".to_owned()),
+        text if text.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) => {
+            Err("a name holds no slash and no space".to_owned())
+        }
+        text => Ok(text.to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let help = || "write a time like 90s, 5m or 1h30m".to_owned();
+    let seconds = text.parse::<u64>().map(Duration::from_secs);
+    let written = || text.parse::<jiff::SignedDuration>().map_err(|_| help());
+    seconds.or_else(|_| Duration::try_from(written()?).map_err(|_| help()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let seconds = |text| duration(text).map(|time| time.as_secs());
+        assert_eq!(seconds("90"), Ok(90));
+        assert_eq!(seconds("90s"), Ok(90));
+        assert_eq!(seconds("1h30m"), Ok(5400));
+        assert_eq!(seconds("-5m"), Err("write a time like 90s, 5m or 1h30m".to_owned()));
+        assert_eq!(seconds("soon"), Err("write a time like 90s, 5m or 1h30m".to_owned()));
+    }
+
+    #[test]
+    fn a_name_cannot_lead_out_of_its_place() {
+        for bad in ["", ".", "..", "a/b", "a b", "a\n"] {
+            assert!(name(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(name("web-1.r2"), Ok("web-1.r2".to_owned()));
+    }
+}

@@ -1,0 +1,27 @@
+//! `berth describe`: one resource as YAML, and its events.
+
+use super::args::DescribeArgs;
+use super::failure::Failure;
+use super::status::indent;
+use super::{Context, events, get};
+use crate::yaml;
+
+pub(super) async fn run(context: &Context, args: &DescribeArgs) -> Result<(), Failure> {
+    let mut names: Vec<String> = args.name.iter().cloned().collect();
+    let word = get::split(&args.kind, &mut names)?;
+    let kind = context.kind(word).await?;
+    let name = names.pop().ok_or_else(|| Failure::Usage("say which one: KIND/NAME or KIND NAME".to_owned()))?;
+    let mut object = context.client.get_dynamic(&kind, &context.namespace, &name).await?;
+    if !context.output.is_table() {
+        return context.document(&kind, &object);
+    }
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.shift_remove("managedFields");
+    }
+    context.say(&yaml::to_string(&object)?)?;
+    let events = events::about(context, &kind.kind, &name).await?;
+    match events.is_empty() {
+        true => context.say("events: []"),
+        false => context.say(&format!("events:\n{}", indent(&events::table(context, &events)))),
+    }
+}

@@ -1,0 +1,332 @@
+//! How a command can fail, what is said about it, and with which code it ends.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use berth_model::resource::operation::OperationError;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
+
+use crate::error::{ClientError, chain};
+use crate::server::ServerError;
+use crate::yaml::YamlError;
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command line makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The server's address makes no sense.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The server refused, or did not answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A manifest cannot be used.
+    #[error(transparent)]
+    Manifest(#[from] YamlError),
+    /// A local file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something else is there under this name.
+    #[error("{what} exists already, and differs in {fields}")]
+    Differs {
+        /// The object.
+        what: String,
+        /// Where it differs.
+        fields: String,
+        /// How to have it after all.
+        instead: String,
+    },
+    /// An operation ended badly.
+    #[error("{} failed: {}", .operation, .error.message)]
+    Operation {
+        /// Its name.
+        operation: String,
+        /// What it says.
+        error: Box<OperationError>,
+    },
+    /// An operation was overtaken by a later wish.
+    #[error("{0} was cancelled: a later request overtook it")]
+    Cancelled(String),
+    /// A service is not ready and will not become so by itself.
+    #[error("{what} is not ready: {message}")]
+    NotReady {
+        /// The service.
+        what: String,
+        /// The reason of its condition.
+        reason: String,
+        /// Its message.
+        message: String,
+        /// What to do.
+        instead: String,
+    },
+    /// Waited long enough.
+    #[error("{what} is not done after {seconds} s")]
+    TimedOut {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        seconds: u64,
+        /// How to go on.
+        instead: String,
+    },
+    /// The person pressed Ctrl-C.
+    #[error("stopped waiting; {what} goes on")]
+    Interrupted {
+        /// What goes on.
+        what: String,
+        /// How to go on watching.
+        instead: String,
+    },
+    /// Some of several things failed; each has been told.
+    #[error("{0}")]
+    Several(String, u8),
+    /// Stdout or stderr cannot be written.
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+    /// The program itself cannot be set up.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+}
+
+/// What is said: a code, a sentence, one line per field, one line per advice.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    code: String,
+    message: String,
+    fields: Vec<String>,
+    advice: Vec<String>,
+}
+
+impl Failure {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Server(_) => 2,
+            Self::Client(error) => client_code(error),
+            Self::Differs { .. } => 5,
+            Self::Operation { error, .. } if error.code.contains("Conflict") => 5,
+            Self::TimedOut { .. } => 6,
+            Self::Interrupted { .. } => 130,
+            Self::Several(_, code) => *code,
+            // Whoever reads our output has seen enough, e.g. `head`.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            _ => 1,
+        }
+    }
+
+    /// The whole text for stderr, each thing said once.
+    pub fn report(&self) -> String {
+        if matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+            return String::new();
+        }
+        self.told().render()
+    }
+
+    fn told(&self) -> Told {
+        match self {
+            Self::Client(ClientError::Refused(status)) => refused(status),
+            Self::Client(error) => Told::new(client_name(error), with_root(error)).advise(client_advice(error)),
+            Self::Usage(message) => Told::new("Usage", message.clone()).advise("see `berth --help`"),
+            Self::Server(error) => Told::new("Usage", with_root(error)),
+            Self::Manifest(error) => Told::new("Manifest", with_root(error)),
+            Self::Differs { instead, .. } => Told::new("AlreadyExists", self.to_string()).advise(instead),
+            Self::Operation { operation, error } => failed(operation, error),
+            Self::NotReady { reason, instead, .. } => Told::new(reason, self.to_string()).advise(instead),
+            Self::TimedOut { instead, .. } => Told::new("Timeout", self.to_string()).advise(instead),
+            Self::Interrupted { instead, .. } => Told::new("Interrupted", self.to_string()).advise(instead),
+            Self::Cancelled(_) => Told::new("Cancelled", self.to_string()).advise("see `berth operations`"),
+            Self::Several(message, _) => Told::new("Failed", message.clone()),
+            Self::Read { .. } | Self::Output(_) | Self::Runtime(_) => Told::new("Local", with_root(self)),
+        }
+    }
+}
+
+impl Told {
+    fn new(code: &str, message: String) -> Self {
+        Self { code: code.to_owned(), message, ..Self::default() }
+    }
+
+    fn advise(mut self, advice: &str) -> Self {
+        if !advice.is_empty() {
+            self.advice.push(advice.to_owned());
+        }
+        self
+    }
+
+    fn render(&self) -> String {
+        let mut text = format!("error [{}]: {}\n", self.code, self.message);
+        let fields = self.fields.iter().map(|field| format!("  {field}\n"));
+        let advice = self.advice.iter().map(|advice| format!("  try: {advice}\n"));
+        text.extend(fields.chain(advice));
+        text
+    }
+}
+
+/// The server's message often holds its causes; what it holds is not said again.
+fn refused(status: &Status) -> Told {
+    let message = crate::error::told(status);
+    let code = status.code.map(|code| code.to_string());
+    let words: Vec<String> = code.into_iter().chain(status.reason.clone()).collect();
+    let causes = status.details.iter().flat_map(|details| details.causes.iter().flatten());
+    let fields = causes.filter(|cause| !holds(&message, cause)).map(cause_line).collect();
+    let told = Told { code: words.join(" "), message, fields, advice: Vec::new() };
+    match status.code {
+        Some(401) => {
+            told.advise("name the file that holds the token with --token-file, or run it on the machine as root")
+        }
+        _ => told,
+    }
+}
+
+fn holds(message: &str, cause: &StatusCause) -> bool {
+    let field = cause.field.as_deref().unwrap_or_default();
+    let said = cause.message.as_deref().unwrap_or_default();
+    message.contains(said) && message.contains(field)
+}
+
+fn cause_line(cause: &StatusCause) -> String {
+    let parts = [cause.field.as_deref(), cause.message.as_deref().or(cause.reason.as_deref())];
+    let parts: Vec<&str> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    parts.join(": ")
+}
+
+fn failed(operation: &str, error: &OperationError) -> Told {
+    let fields = error.detail.lines().filter(|line| !error.message.contains(line)).map(str::to_owned).collect();
+    let mut advice = error.suggestions.clone();
+    advice.push(format!("berth operation show {operation}"));
+    Told { code: error.code.clone(), message: error.message.clone(), fields, advice }
+}
+
+fn client_code(error: &ClientError) -> u8 {
+    match (error, error.code()) {
+        (ClientError::Printed(_), _) => 0,
+        (ClientError::NotForYou { .. }, _) | (_, Some(401 | 403)) => 4,
+        (_, Some(404)) => 3,
+        (_, Some(409)) => 5,
+        (_, Some(408 | 504)) => 6,
+        _ => 1,
+    }
+}
+
+fn client_name(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Refused(_) | ClientError::Printed(_) => "Server",
+        ClientError::Unreachable { .. } => "Unreachable",
+        ClientError::NotForYou { .. } => "Denied",
+        ClientError::Untrusted { .. } => "Untrusted",
+        ClientError::Interrupted { .. } => "Interrupted",
+        ClientError::Malformed { .. } => "Malformed",
+        ClientError::File { .. } | ClientError::Token(_) | ClientError::Setup { .. } => "Local",
+    }
+}
+
+fn client_advice(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Unreachable { server, .. } if server.starts_with("unix:") => {
+            "`systemctl status berthd` on this machine; for another machine give --server, --token-file and --ca"
+        }
+        ClientError::Unreachable { .. } => {
+            "check the address and, on that machine, `systemctl status berthd`; a firewall may stand between"
+        }
+        ClientError::NotForYou { .. } => "run it as root, or give --server, --token-file and --ca",
+        ClientError::Untrusted { .. } => {
+            "give the server's own authority with --ca; on its machine that is /var/lib/berth/keys/ca.crt"
+        }
+        ClientError::Interrupted { .. } => "the same again; `systemctl status berthd` tells whether it restarted",
+        ClientError::Malformed { .. } => "compare `berth version` on both sides; the address may be of another server",
+        ClientError::Token(_) => "the file must hold the token and nothing else",
+        _ => "",
+    }
+}
+
+/// The sentence and the deepest cause; what lies between says only which library passed it on.
+fn with_root(error: &(dyn Error + 'static)) -> String {
+    let text = error.to_string();
+    let root = chain(error).last().map(ToString::to_string);
+    match root.filter(|root| !text.contains(root.as_str())) {
+        Some(root) => format!("{text}: {root}"),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusDetails;
+
+    use super::*;
+
+    fn status(code: i32, reason: &str, message: &str, causes: &[(&str, &str)]) -> Failure {
+        let cause = |(field, message): &(&str, &str)| StatusCause {
+            field: Some((*field).to_owned()),
+            message: Some((*message).to_owned()),
+            reason: Some("FieldValueInvalid".to_owned()),
+        };
+        let details = StatusDetails { causes: Some(causes.iter().map(cause).collect()), ..StatusDetails::default() };
+        Failure::Client(ClientError::Refused(Box::new(Status {
+            code: Some(code),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            details: Some(details),
+            ..Status::default()
+        })))
+    }
+
+    #[test]
+    fn the_servers_words_are_said_once_with_each_field() {
+        let causes = [("spec.image", "must be given"), ("spec.ports[0].name", "`A` is no label")];
+        let failure = status(422, "Invalid", "Bundle \"web\" is invalid", &causes);
+        assert_eq!(
+            failure.report(),
+            "error [422 Invalid]: Bundle \"web\" is invalid\n  spec.image: must be given\n  \
+             spec.ports[0].name: `A` is no label\n"
+        );
+    }
+
+    #[test]
+    fn a_cause_that_the_message_holds_is_not_said_again() {
+        let failure = status(422, "Invalid", "invalid: spec.image: must be given", &[("spec.image", "must be given")]);
+        assert_eq!(failure.report(), "error [422 Invalid]: invalid: spec.image: must be given\n");
+    }
+
+    #[test]
+    fn exit_codes_tell_the_kinds_of_failure_apart() {
+        let codes = [(400, 1), (401, 4), (403, 4), (404, 3), (409, 5), (422, 1), (500, 1), (503, 1), (504, 6)];
+        for (http, exit) in codes {
+            assert_eq!(status(http, "X", "x", &[]).exit_code(), exit, "{http}");
+        }
+        assert_eq!(Failure::Usage("x".into()).exit_code(), 2);
+    }
+
+    #[test]
+    fn a_failed_operation_says_what_to_do() {
+        let error = OperationError {
+            code: "WorkloadFailed".into(),
+            message: "the image cannot be pulled".into(),
+            detail: "registry:5000 answered 404".into(),
+            suggestions: vec!["check the tag".into()],
+            retryable: false,
+        };
+        let failure = Failure::Operation { operation: "install-web-1".into(), error: Box::new(error) };
+        assert_eq!(
+            failure.report(),
+            "error [WorkloadFailed]: the image cannot be pulled\n  registry:5000 answered 404\n  \
+             try: check the tag\n  try: berth operation show install-web-1\n"
+        );
+        assert_eq!(failure.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure() {
+        let failure = Failure::Output(io::ErrorKind::BrokenPipe.into());
+        assert_eq!((failure.exit_code(), failure.report()), (0, String::new()));
+    }
+}

@@ -1,0 +1,138 @@
+//! `berth operations` and `berth operation show`.
+
+use berth_model::resource::Operation;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::args::{OperationCommand, OperationsArgs};
+use super::failure::Failure;
+use super::sheet::{Sheet, since};
+use super::status::indent;
+use super::views::{OperationView, StepView, words};
+use super::{Context, follow, get};
+use crate::resource::{ResourceType, Scope};
+
+pub(super) async fn list(context: &Context, args: &OperationsArgs) -> Result<(), Failure> {
+    let kind = ResourceType::of::<Operation>();
+    let namespace = (!args.all_namespaces).then(|| context.namespace.clone());
+    let scope = Scope { namespace, ..Scope::default() };
+    match args.watch {
+        true => get::watch(context, &kind, scope).await,
+        false if context.output.is_table() => table(context, &kind, &scope).await,
+        false => get::list(context, &kind, &scope).await,
+    }
+}
+
+async fn table(context: &Context, kind: &ResourceType, scope: &Scope) -> Result<(), Failure> {
+    let mut all = context.client.list_dynamic(kind, scope).await?.items;
+    all.sort_by_cached_key(|object| OperationView::of(object).order());
+    let sheet = Sheet::of_objects(kind, &all, context.now(), scope.namespace.is_none());
+    context.sheet(&sheet, "no operations")
+}
+
+pub(super) async fn run(context: &Context, command: &OperationCommand) -> Result<(), Failure> {
+    let OperationCommand::Show { name, watch } = command;
+    let kind = ResourceType::of::<Operation>();
+    let mut object = context.client.get_dynamic(&kind, &context.namespace, name).await?;
+    if *watch {
+        object = follow::operation(context, name).await?.unwrap_or(object);
+    }
+    match context.output.is_table() {
+        true => context.say(&page(&object, context.now())),
+        false => context.document(&kind, &object),
+    }
+}
+
+fn page(object: &Value, now: Timestamp) -> String {
+    let operation = OperationView::of(object);
+    let mut lines: Vec<String> =
+        facts(&operation, now).iter().map(|(name, value)| format!("{name:<9}{value}")).collect();
+    lines.push("Steps:".to_owned());
+    lines.push(indent(&steps(&operation)));
+    if let Some(error) = &operation.status.error {
+        lines.push(format!("Error:   [{}] {}", error.code, error.message));
+        lines.extend(error.detail.lines().map(|line| format!("         {line}")));
+        lines.extend(error.suggestions.iter().map(|advice| format!("         try: {advice}")));
+    }
+    lines.join("\n")
+}
+
+fn facts(operation: &OperationView, now: Timestamp) -> Vec<(&'static str, String)> {
+    let (spec, status) = (&operation.spec, &operation.status);
+    let created = operation.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
+    let target = format!("{}/{}", spec.target.kind.to_lowercase(), spec.target.name);
+    let mut facts = vec![
+        ("Name:", operation.name().to_owned()),
+        ("Kind:", spec.kind.clone()),
+        ("Target:", format!("{target} in {}", spec.target.namespace)),
+        ("State:", status.state.clone()),
+        (
+            "Asked:",
+            format!("{} ago by {} ({})", since(created.as_deref(), now), spec.actor.identity, spec.actor.source),
+        ),
+        ("Reason:", spec.reason.clone()),
+        ("Took:", took(status.started_at.as_deref(), status.finished_at.as_deref())),
+    ];
+    facts.retain(|(_, value)| !value.is_empty());
+    facts
+}
+
+fn steps(operation: &OperationView) -> String {
+    let mut sheet = Sheet::new(&["Step", "State", "Progress", "Attempt", "Took", "Message"]);
+    for step in &operation.status.steps {
+        sheet.row(row(step));
+    }
+    sheet.render(false, &mut Vec::new(), true)
+}
+
+fn row(step: &StepView) -> Vec<String> {
+    let progress = format!("{}%", if step.state == "Succeeded" { 100 } else { step.progress });
+    let took = took(step.started_at.as_deref(), step.finished_at.as_deref());
+    vec![words(&step.name), step.state.clone(), progress, step.attempt.to_string(), took, step.message.clone()]
+}
+
+/// Time between two RFC 3339 times; empty if one is missing.
+fn took(from: Option<&str>, to: Option<&str>) -> String {
+    let parse = |time: Option<&str>| time.and_then(|time| time.parse::<Timestamp>().ok());
+    match (parse(from), parse(to)) {
+        (Some(from), Some(to)) => format!("{:.1}s", to.duration_since(from).as_secs_f64()),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_failed_operation_shows_its_steps_and_what_to_do() {
+        let object = json!({
+            "metadata": {"name": "install-web-1", "creationTimestamp": "2026-11-21T00:00:00Z"},
+            "spec": {"kind": "Install", "target": {"kind": "Bundle", "namespace": "default", "name": "web"},
+                     "actor": {"identity": "owner", "source": "cli"}},
+            "status": {"state": "Failed", "startedAt": "2026-11-21T00:00:01Z", "finishedAt": "2026-11-21T00:00:03.5Z",
+                "steps": [
+                    {"name": "ResolveImage", "state": "Succeeded", "attempt": 1, "startedAt": "2026-11-21T00:00:01Z",
+                     "finishedAt": "2026-11-21T00:00:02Z", "message": "sha256:abc"},
+                    {"name": "PullImage", "state": "Failed", "attempt": 3, "progress": 40}],
+                "error": {"code": "WorkloadFailed", "message": "no such blob", "suggestions": ["push it again"]}}
+        });
+        let now = "2026-11-21T00:01:00Z".parse().unwrap();
+        let expected = "\
+Name:    install-web-1
+Kind:    Install
+Target:  bundle/web in default
+State:   Failed
+Asked:   60s ago by owner (cli)
+Took:    2.5s
+Steps:
+  STEP            STATE       PROGRESS   ATTEMPT   TOOK   MESSAGE
+  resolve image   Succeeded   100%       1         1.0s   sha256:abc
+  pull image      Failed      40%        3
+Error:   [WorkloadFailed] no such blob
+         try: push it again";
+        assert_eq!(page(&object, now), expected);
+    }
+}

@@ -1,0 +1,162 @@
+//! `--env` and `--set`: single settings on top of a Bundle.
+
+use std::str::FromStr;
+
+use berth_model::resource::bundle::{BundleSpec, EnvVar};
+use serde_json::{Map, Value};
+
+/// `NAME=VALUE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EnvFlag(pub EnvVar);
+
+impl FromStr for EnvFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                Ok(Self(EnvVar { name: name.to_owned(), value: value.to_owned() }))
+            }
+            _ => Err("write it like NAME=VALUE".to_owned()),
+        }
+    }
+}
+
+/// `PATH=VALUE` below the spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SetFlag {
+    shown: String,
+    path: Vec<Step>,
+    value: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Field(String),
+    Item(usize),
+}
+
+impl FromStr for SetFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (shown, value) = text.split_once('=').ok_or("write it like PATH=VALUE, e.g. restart=always")?;
+        let path = shown.strip_prefix("spec.").unwrap_or(shown);
+        let steps: Result<Vec<Vec<Step>>, String> = path.split('.').map(steps).collect();
+        Ok(Self { shown: shown.to_owned(), path: steps?.concat(), value: value.to_owned() })
+    }
+}
+
+/// `ports[0]` is a field and an item of it.
+fn steps(part: &str) -> Result<Vec<Step>, String> {
+    let (field, items) = part.split_once('[').map_or((part, ""), |(field, items)| (field, items));
+    if field.is_empty() {
+        return Err("a field of the path has no name".to_owned());
+    }
+    let mut steps = vec![Step::Field(field.to_owned())];
+    for item in items.split_terminator('[') {
+        let number = item.strip_suffix(']').and_then(|number| number.parse().ok());
+        steps.push(Step::Item(number.ok_or("an item of a list is written like ports[0]")?));
+    }
+    Ok(steps)
+}
+
+/// Puts the settings into a spec. A value is taken as JSON where the field wants that, else as text:
+/// `pids=100` is a number, and `cpu=2` is a string because the cpu is one.
+pub(super) fn set(spec: &mut Value, flags: &[SetFlag]) -> Result<(), String> {
+    for flag in flags {
+        let text = Value::from(flag.value.clone());
+        let json = serde_json::from_str(&flag.value).unwrap_or_else(|_| text.clone());
+        let with = |value: Value| put(spec.clone(), &flag.path, value);
+        let fits = |spec: &Value| serde_json::from_value::<BundleSpec>(spec.clone()).is_ok();
+        let spoken = || format!("{} cannot be set: it leads through something that is no map or list", flag.shown);
+        let first = with(json).ok_or_else(spoken)?;
+        *spec = match fits(&first) {
+            true => first,
+            false => with(text).filter(fits).unwrap_or(first),
+        };
+    }
+    Ok(())
+}
+
+fn put(mut root: Value, path: &[Step], value: Value) -> Option<Value> {
+    let mut place = &mut root;
+    for step in path {
+        place = match step {
+            Step::Field(name) => map(place)?.entry(name).or_insert(Value::Null),
+            Step::Item(number) => item(place, *number)?,
+        };
+    }
+    *place = value;
+    Some(root)
+}
+
+fn map(place: &mut Value) -> Option<&mut Map<String, Value>> {
+    if place.is_null() {
+        *place = Value::Object(Map::new());
+    }
+    place.as_object_mut()
+}
+
+/// An item, or a new one right behind the last.
+fn item(place: &mut Value, number: usize) -> Option<&mut Value> {
+    if place.is_null() {
+        *place = Value::Array(Vec::new());
+    }
+    let list = place.as_array_mut()?;
+    if number == list.len() {
+        list.push(Value::Null);
+    }
+    list.get_mut(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn with(flags: &[&str]) -> Result<Value, String> {
+        let mut spec = json!({"image": "r/web:1", "ports": [{"name": "http", "containerPort": 80}]});
+        let flags: Vec<SetFlag> = flags.iter().map(|flag| flag.parse()).collect::<Result<_, _>>()?;
+        set(&mut spec, &flags).map(|()| spec)
+    }
+
+    #[test]
+    fn fields_and_items_are_reached_by_path() {
+        let spec = with(&["restart=always", "spec.ports[0].hostPort=8080", "ports[1].name=extra"]).unwrap();
+        assert_eq!(spec["restart"], "always");
+        assert_eq!(spec["ports"][0]["hostPort"], 8080);
+        assert_eq!(spec["ports"][1]["name"], "extra");
+    }
+
+    #[test]
+    fn a_value_takes_the_type_that_its_field_wants() {
+        let spec = with(&["resources.cpu=2", "resources.pids=100", "start=false", "user=0"]).unwrap();
+        assert_eq!(spec["resources"], json!({"cpu": "2", "pids": 100}));
+        assert_eq!(spec["start"], false);
+        assert_eq!(spec["user"], "0");
+    }
+
+    #[test]
+    fn what_fits_in_no_way_is_left_to_the_server_to_name() {
+        assert_eq!(with(&["resources.pids=many"]).unwrap()["resources"]["pids"], "many");
+    }
+
+    #[test]
+    fn a_wrong_path_is_explained() {
+        assert_eq!(with(&["restart"]).unwrap_err(), "write it like PATH=VALUE, e.g. restart=always");
+        assert_eq!(with(&["ports[x]=1"]).unwrap_err(), "an item of a list is written like ports[0]");
+        assert_eq!(with(&["a..b=1"]).unwrap_err(), "a field of the path has no name");
+        let error = with(&["image.tag=1"]).unwrap_err();
+        assert_eq!(error, "image.tag cannot be set: it leads through something that is no map or list");
+    }
+
+    #[test]
+    fn the_value_of_a_variable_may_hold_anything() {
+        let flag: EnvFlag = "URL=http://a/?b=c".parse().unwrap();
+        assert_eq!((flag.0.name.as_str(), flag.0.value.as_str()), ("URL", "http://a/?b=c"));
+        assert!("=x".parse::<EnvFlag>().is_err());
+        assert!("x".parse::<EnvFlag>().is_err());
+    }
+}

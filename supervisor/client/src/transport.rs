@@ -1,0 +1,254 @@
+//! Sends requests and judges answers, knowing nothing of what they mean. The one place that holds
+//! the token. A transport made by [`Transport::printing`] sends nothing and returns the command.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Certificate, ClientBuilder, RequestBuilder, Response};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::curl;
+use crate::error::ClientError;
+use crate::request::{Body, Request};
+use crate::server::Server;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// A way to one server. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Transport {
+    server: Server,
+    shown: String,
+    way: Way,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    Send { http: reqwest::Client, token: Option<HeaderValue> },
+    Print,
+}
+
+impl Transport {
+    /// Prepares a way to the server; nothing is asked yet.
+    ///
+    /// # Errors
+    /// Token or certificate file cannot be read or used.
+    pub fn new(server: Server) -> Result<Self, ClientError> {
+        let shown = server.shown();
+        let token = server.token_file.as_deref().map(read_token).transpose()?;
+        let http = builder(&server)?.build().map_err(|source| ClientError::Setup { server: shown.clone(), source })?;
+        Ok(Self { server, shown, way: Way::Send { http, token } })
+    }
+
+    /// Sends nothing: every request fails with [`ClientError::Printed`].
+    pub fn printing(server: Server) -> Self {
+        let shown = server.shown();
+        Self { server, shown, way: Way::Print }
+    }
+
+    /// Requests are turned into commands.
+    pub fn is_printing(&self) -> bool {
+        matches!(self.way, Way::Print)
+    }
+
+    /// The server, as a person would name it.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// The request as a command.
+    pub fn command(&self, request: &Request) -> String {
+        curl::command(&self.server, request)
+    }
+
+    /// Asks and reads the whole answer as JSON.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; an answer that is an error is `Refused`.
+    pub async fn json<T: DeserializeOwned>(&self, request: &Request) -> Result<T, ClientError> {
+        let builder = self.prepare(request, curl::command)?.timeout(ANSWER_TIMEOUT);
+        let response = self.send(with_body(builder, &request.body)).await?;
+        self.decode(response).await
+    }
+
+    /// Asks with a streamed body and reads the whole answer as JSON. Has no time limit of its own.
+    ///
+    /// # Errors
+    /// As [`Transport::json`].
+    pub async fn upload(&self, request: &Request, body: reqwest::Body) -> Result<Value, ClientError> {
+        let response = self.send(self.prepare(request, curl::command)?.body(body)).await?;
+        self.decode(response).await
+    }
+
+    /// Asks and reads the answer line by line as it comes.
+    ///
+    /// # Errors
+    /// As [`Transport::json`], for the head of the answer.
+    pub async fn lines(&self, request: &Request) -> Result<Lines, ClientError> {
+        let builder = self.prepare(request, curl::streaming_command)?;
+        let response = self.send(builder).await?;
+        Ok(Lines { response, buffer: BytesMut::new(), server: self.shown.clone() })
+    }
+
+    fn prepare(&self, request: &Request, shown: Show) -> Result<RequestBuilder, ClientError> {
+        let Way::Send { http, token } = &self.way else {
+            return Err(ClientError::Printed(shown(&self.server, request)));
+        };
+        let mut builder = http.request(request.method.clone(), request.url(&self.server.base));
+        builder = builder.header(ACCEPT, request.accept);
+        if let Some(token) = token {
+            builder = builder.header(AUTHORIZATION, token);
+        }
+        if let Some(content) = request.body.content_type() {
+            builder = builder.header(CONTENT_TYPE, content);
+        }
+        if let Some(key) = &request.idempotency_key {
+            builder = builder.header("Idempotency-Key", key);
+        }
+        Ok(builder)
+    }
+
+    async fn send(&self, builder: RequestBuilder) -> Result<Response, ClientError> {
+        let response = builder.send().await.map_err(|error| ClientError::from_http(&self.shown, error))?;
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(self.refusal(response).await),
+        }
+    }
+
+    async fn refusal(&self, response: Response) -> ClientError {
+        let code = response.status();
+        let body = match response.bytes().await {
+            Ok(body) => body,
+            Err(error) => return ClientError::from_http(&self.shown, error),
+        };
+        let mut status = serde_json::from_slice::<Status>(&body).unwrap_or_else(|_| unspoken(code, &body));
+        status.code = Some(i32::from(code.as_u16()));
+        ClientError::Refused(Box::new(status))
+    }
+
+    async fn decode<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
+        let body = response.bytes().await.map_err(|error| ClientError::from_http(&self.shown, error))?;
+        parse(&self.shown, &body)
+    }
+}
+
+type Show = fn(&Server, &Request) -> String;
+
+/// An error that is no `Status`, e.g. of a proxy on the way.
+fn unspoken(code: reqwest::StatusCode, body: &[u8]) -> Status {
+    let text = String::from_utf8_lossy(body);
+    let first = text.lines().next().unwrap_or_default().trim();
+    let message = match first {
+        "" => format!("the server answered {code} without an explanation"),
+        said => format!("the server answered {code}: {said}"),
+    };
+    Status { message: Some(message), reason: code.canonical_reason().map(str::to_owned), ..Status::default() }
+}
+
+fn parse<T: DeserializeOwned>(server: &str, body: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(body).map_err(|source| ClientError::Malformed { server: server.to_owned(), source })
+}
+
+fn with_body(builder: RequestBuilder, body: &Body) -> RequestBuilder {
+    match body {
+        Body::Json(value) | Body::MergePatch(value) => builder.body(value.to_string()),
+        Body::Empty | Body::Archive(_) => builder,
+    }
+}
+
+fn builder(server: &Server) -> Result<ClientBuilder, ClientError> {
+    install_crypto();
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_keepalive(KEEPALIVE);
+    if server.is_local() {
+        builder = builder.no_proxy();
+    }
+    if let Some(socket) = &server.socket {
+        builder = builder.unix_socket(socket.as_path());
+    }
+    match &server.ca_file {
+        Some(file) => Ok(builder.tls_certs_only(read_certificates(server, file)?)),
+        None => Ok(builder),
+    }
+}
+
+/// The workspace builds rustls without a default provider. Whoever comes first has installed the
+/// same one, so that a second attempt is no failure.
+fn install_crypto() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+    }
+}
+
+fn read_certificates(server: &Server, file: &Path) -> Result<Vec<Certificate>, ClientError> {
+    let pem = read(file)?;
+    Certificate::from_pem_bundle(&pem).map_err(|source| ClientError::Setup { server: server.shown(), source })
+}
+
+fn read_token(file: &Path) -> Result<HeaderValue, ClientError> {
+    let text = read(file)?;
+    let token = text.trim_ascii();
+    let header = [b"Bearer ".as_slice(), token].concat();
+    let mut value = HeaderValue::from_bytes(&header).map_err(|_| ClientError::Token(file.to_owned()))?;
+    if token.is_empty() {
+        return Err(ClientError::Token(file.to_owned()));
+    }
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, ClientError> {
+    std::fs::read(file).map_err(|source| ClientError::File { path: file.to_owned(), source })
+}
+
+/// An answer that comes line by line. Dropping a `next` loses nothing.
+#[derive(Debug)]
+pub struct Lines {
+    response: Response,
+    buffer: BytesMut,
+    server: String,
+}
+
+impl Lines {
+    /// The next line without its end, or `None` after the last. A last line without an end counts.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            if let Some(line) = self.buffered() {
+                return Ok(Some(line));
+            }
+            let chunk = self.response.chunk().await;
+            match chunk.map_err(|error| ClientError::from_http(&self.server, error))? {
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Ok(Some(self.buffer.split().freeze())),
+            }
+        }
+    }
+
+    fn buffered(&mut self) -> Option<Bytes> {
+        let end = self.buffer.iter().position(|byte| *byte == b'\n')?;
+        let line = self.buffer.split_to(end).freeze();
+        self.buffer.advance(1);
+        Some(line)
+    }
+
+    /// A line as JSON.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn parse<T: DeserializeOwned>(&self, line: &[u8]) -> Result<T, ClientError> {
+        parse(&self.server, line)
+    }
+}
