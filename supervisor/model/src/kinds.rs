@@ -167,41 +167,4 @@ pub fn by_word(word: &str) -> Option<&'static Registration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_has_as_many_cells_as_columns_even_for_an_empty_object() {
-        for kind in KINDS {
-            let cells = (kind.cells)(&serde_json::json!({}), Timestamp::UNIX_EPOCH);
-            assert_eq!(cells.len(), kind.columns.len(), "{}", kind.kind);
-        }
-    }
-
-    #[test]
-    fn no_two_kinds_answer_to_the_same_word() {
-        for kind in KINDS {
-            let words = [kind.plural, kind.singular].into_iter().chain(kind.short_names.iter().copied());
-            for word in words {
-                assert_eq!(by_word(word), Some(*kind), "{word}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_kind_is_found_by_url_object_and_key() {
-        assert_eq!(by_plural("berth.dev", "v1", "bundles"), Some(&BUNDLE));
-        assert_eq!(by_plural("", "v1", "bundles"), None);
-        assert_eq!(by_kind("v1", "ConfigMap"), Some(&CONFIG_MAP));
-        assert_eq!(by_key("operations.berth.dev"), Some(&OPERATION));
-    }
-
-    #[test]
-    fn a_verb_that_is_not_served_comes_with_advice() {
-        let all = [Verb::Create, Verb::Update, Verb::Patch, Verb::Delete];
-        for kind in KINDS {
-            let complete = all.iter().all(|verb| kind.serves(*verb));
-            assert!(complete || !kind.instead.is_empty(), "{}", kind.kind);
-        }
-    }
-}
+mod tests;

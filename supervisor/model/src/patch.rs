@@ -17,6 +17,19 @@ pub fn merge(object: &Value, patch: &Value) -> Result<Value, FieldError> {
     Ok(patched)
 }
 
+/// Applies a JSON patch (RFC 6902) to an object: all of its operations, or none.
+///
+/// # Errors
+/// If it is not a list of operations, or one of them does not fit the object; says which.
+pub fn json(object: &Value, patch: &Value) -> Result<Value, FieldError> {
+    let operations: json_patch::Patch = serde::Deserialize::deserialize(patch)
+        .map_err(|error: serde_json::Error| FieldError::invalid("", format!("not a JSON patch: {error}")))?;
+    let mut patched = object.clone();
+    json_patch::patch(&mut patched, &operations)
+        .map_err(|error| FieldError::invalid("", format!("the JSON patch does not fit the object: {error}")))?;
+    Ok(patched)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +45,16 @@ mod tests {
     #[test]
     fn a_patch_that_is_no_object_is_refused() {
         assert!(merge(&json!({"a": 1}), &json!([1])).is_err());
+    }
+
+    #[test]
+    fn a_json_patch_is_applied_whole_or_not_at_all() {
+        let object = json!({"a": 1, "b": [1]});
+        let good = json!([{"op": "test", "path": "/a", "value": 1}, {"op": "add", "path": "/b/-", "value": 2}]);
+        assert_eq!(json(&object, &good).unwrap(), json!({"a": 1, "b": [1, 2]}));
+        let stale = json(&object, &json!([{"op": "test", "path": "/a", "value": 2}])).unwrap_err();
+        assert!(stale.message.starts_with("the JSON patch does not fit the object: operation '/0'"), "{stale}");
+        let wrong = json(&object, &json!({"a": 2})).unwrap_err();
+        assert!(wrong.message.starts_with("not a JSON patch"), "{wrong}");
     }
 }

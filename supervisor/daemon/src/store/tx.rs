@@ -115,17 +115,32 @@ impl<'c> Tx<'c> {
     }
 
     /// [`Tx::create`] for a kind that is known at run time only.
-    pub fn create_value(&mut self, kind: &'static Registration, mut object: Value) -> Result<Value, StoreError> {
+    pub fn create_value(&mut self, kind: &'static Registration, object: Value) -> Result<Value, StoreError> {
+        self.create_finished(kind, object, |_| Ok::<(), StoreError>(()))
+    }
+
+    /// [`Tx::create_value`] with a last hand laid on the object when everything about it is known,
+    /// its uid included, and before it is kept: the place to seal what must not be readable.
+    ///
+    /// # Errors
+    /// As [`Tx::create`]; what `finish` answers.
+    pub fn create_finished<E: From<StoreError>>(
+        &mut self,
+        kind: &'static Registration,
+        mut object: Value,
+        finish: impl FnOnce(&mut Value) -> Result<(), E>,
+    ) -> Result<Value, E> {
         self.check_namespace(kind, &object)?;
         self.name(kind, &mut object)?;
         let (namespace, name) = (meta::namespace(&object), meta::name(&object));
         if self.get_value(kind, namespace, name)?.is_some() {
             let (namespace, name) = (namespace.to_owned(), name.to_owned());
-            return Err(Refusal::AlreadyExists { kind: kind.key(), namespace, name }.into());
+            return Err(StoreError::from(Refusal::AlreadyExists { kind: kind.key(), namespace, name }).into());
         }
         self.check_owners(kind, &object, None)?;
-        let object = self.newborn(kind, object);
-        self.put(kind, object, None, Part::Object)
+        let mut object = self.newborn(kind, object);
+        finish(&mut object)?;
+        Ok(self.put(kind, object, None, Part::Object)?)
     }
 
     /// Replaces an object, status excepted. A `resourceVersion` or `uid` in it must be that of the

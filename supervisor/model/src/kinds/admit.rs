@@ -70,10 +70,12 @@ impl Registration {
         if errors.is_empty() { Ok(Admitted { object, unknown }) } else { Err(errors) }
     }
 
-    /// The complaint that a spec was changed which never changes.
+    /// The complaint that a spec was changed which never changes. Both are compared as the type
+    /// reads them, so that an object from before a field was added is not taken for another.
     pub fn frozen_spec(&self, new: &Value, old: Option<&Value>) -> Option<FieldError> {
         let old = old.filter(|_| self.immutable_spec)?;
-        let changed = old.get("spec") != new.get("spec");
+        let spec = |object: &Value| (self.decode)(object).ok()?.object.get("spec").cloned();
+        let changed = old.get("spec") != new.get("spec") && spec(old) != spec(new);
         changed.then(|| {
             let message = format!("the spec of a {} never changes", self.kind);
             FieldError::forbidden("spec", message)

@@ -174,3 +174,113 @@ fn capabilities(names: &[String]) -> Vec<FieldError> {
     };
     names.iter().enumerate().filter_map(check).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn findings(spec: Value) -> Vec<(String, Rule)> {
+        let mut object = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec});
+        if object["spec"].get("image").is_none() {
+            object["spec"]["image"] = json!("registry.local:5000/nginx:1.27");
+        }
+        validate(&object, None).into_iter().map(|error| (error.field, error.rule)).collect()
+    }
+
+    #[test]
+    fn a_bundle_with_all_it_can_have_is_in_order() {
+        let spec = json!({
+            "env": [{"name": "A", "value": "1"}, {"name": "lower.case-name", "value": ""}],
+            "command": ["/bin/sh"], "args": ["-c", "true"], "workingDir": "/srv",
+            "ports": [
+                {"name": "http", "containerPort": 80, "expose": "lan", "hostPort": 8080},
+                {"name": "dns", "containerPort": 80, "protocol": "UDP", "expose": "lan", "hostPort": 8080},
+            ],
+            "resources": {"cpu": "500m", "memory": "512Mi", "pids": 100, "ioWeight": 100},
+            "security": {"extraCapabilities": ["CAP_NET_BIND_SERVICE"]},
+        });
+        assert_eq!(findings(spec), []);
+    }
+
+    #[test]
+    fn an_image_is_named_and_can_be_parsed() {
+        assert_eq!(findings(json!({"image": ""})), [("spec.image".into(), Rule::Required)]);
+        assert_eq!(findings(json!({"image": "a b"})), [("spec.image".into(), Rule::Invalid)]);
+    }
+
+    #[test]
+    fn a_variable_has_a_name_of_its_own() {
+        let env = json!([{"name": "A"}, {"name": "A=B"}, {"name": "A"}, {"name": "C", "value": "\0"}]);
+        assert_eq!(
+            findings(json!({"env": env})),
+            [
+                ("spec.env[1].name".into(), Rule::Invalid),
+                ("spec.env[3].value".into(), Rule::Invalid),
+                ("spec.env[2].name".into(), Rule::Duplicate),
+            ]
+        );
+    }
+
+    #[test]
+    fn two_ports_cannot_share_name_number_or_place_on_the_machine() {
+        let ports = json!([
+            {"name": "a", "containerPort": 80, "expose": "lan"},
+            {"name": "a", "containerPort": 81, "expose": "lan", "hostPort": 80},
+            {"name": "b", "containerPort": 80},
+        ]);
+        assert_eq!(
+            findings(json!({"ports": ports})),
+            [
+                ("spec.ports[1].name".into(), Rule::Duplicate),
+                ("spec.ports[2].containerPort".into(), Rule::Duplicate),
+                ("spec.ports[1].hostPort".into(), Rule::Duplicate),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_port_has_a_label_for_a_name_and_a_number_and_no_host_port_that_does_nothing() {
+        let ports = json!([{"name": "Web", "containerPort": 0, "hostPort": 8080}]);
+        assert_eq!(
+            findings(json!({"ports": ports})),
+            [
+                ("spec.ports[0].name".into(), Rule::Invalid),
+                ("spec.ports[0].containerPort".into(), Rule::Invalid),
+                ("spec.ports[0].hostPort".into(), Rule::Forbidden),
+            ]
+        );
+    }
+
+    #[test]
+    fn limits_are_quantities_within_bounds() {
+        let resources = json!({"cpu": "lots", "memory": "1Mi", "pids": 0, "ioWeight": 10_001});
+        assert_eq!(
+            findings(json!({"resources": resources})),
+            [
+                ("spec.resources.cpu".into(), Rule::Invalid),
+                ("spec.resources.memory".into(), Rule::Invalid),
+                ("spec.resources.pids".into(), Rule::Invalid),
+                ("spec.resources.ioWeight".into(), Rule::Invalid),
+            ]
+        );
+    }
+
+    #[test]
+    fn only_capabilities_that_keep_a_service_in_its_box_can_be_given() {
+        let security = json!({"extraCapabilities": ["CAP_CHOWN", "CAP_SYS_ADMIN"]});
+        assert_eq!(
+            findings(json!({"security": security})),
+            [("spec.security.extraCapabilities[1]".into(), Rule::Unsupported)]
+        );
+    }
+
+    #[test]
+    fn paths_are_absolute_and_arguments_hold_no_nul() {
+        let spec = json!({"workingDir": "srv", "command": ["a\0b"]});
+        assert_eq!(
+            findings(spec),
+            [("spec.workingDir".into(), Rule::Invalid), ("spec.command[0]".into(), Rule::Invalid)]
+        );
+    }
+}
