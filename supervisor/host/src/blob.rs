@@ -113,6 +113,12 @@ impl Hasher {
         Ok(Self { context: Context::new(algorithm), algorithm: digest.algorithm().clone(), seen: 0 })
     }
 
+    /// With SHA-256.
+    #[must_use]
+    pub fn sha256() -> Self {
+        Self { context: Context::new(&SHA256), algorithm: DigestAlgorithm::Sha256, seen: 0 }
+    }
+
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.context.update(bytes);
@@ -152,7 +158,7 @@ impl Hasher {
 /// SHA-256 of some bytes.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
-    let mut hasher = Hasher { context: Context::new(&SHA256), algorithm: DigestAlgorithm::Sha256, seen: 0 };
+    let mut hasher = Hasher::sha256();
     hasher.update(bytes);
     hasher.finish()
 }

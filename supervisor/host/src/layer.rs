@@ -260,6 +260,12 @@ impl LayerStore {
     }
 }
 
+/// A member's path as a path below a root; `None` if it is none or climbs.
+#[must_use]
+pub fn relative_path(path: &[u8]) -> Option<PathBuf> {
+    name::relative(path).ok().filter(|path| !path.as_os_str().is_empty())
+}
+
 /// The rest of the stream after the archive's end belongs to what the digest covers.
 fn check<R: Read>(mut stream: Metered<R>, diff_id: &Digest) -> Result<u64, LayerError> {
     io::copy(&mut stream, &mut io::sink()).map_err(read_error)?;

@@ -10,7 +10,10 @@ pub mod fs;
 pub mod journal;
 pub mod layer;
 pub mod link;
+pub mod manifest;
 #[cfg(test)]
 mod netns;
 pub mod nft;
+pub mod oci_layout;
+pub mod registry;
 pub mod systemd;

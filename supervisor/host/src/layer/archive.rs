@@ -156,7 +156,12 @@ impl<R: Read> Archive<R> {
         Self { inner, body: 0, padding: 0 }
     }
 
-    /// The stream, wherever it is now.
+    /// The stream, wherever it is now: after `next`, at the first byte of the entry.
+    pub fn get_ref(&self) -> &R {
+        &self.inner
+    }
+
+    /// The same for good.
     pub fn into_inner(self) -> R {
         self.inner
     }
