@@ -18,7 +18,7 @@ const DIGEST_PREFIX: &str = "berth-digest:";
 
 impl Sealer {
     /// Seals every value. One that is in `stored` already keeps its envelope, so that an unchanged
-    /// object stays unchanged. `object` must hold the namespace, name and uid it is stored under.
+    /// object stays unchanged. Without one, `object` must hold the namespace, name and uid it will have.
     ///
     /// # Errors
     /// Locked, or a value that is not base64.
@@ -28,7 +28,7 @@ impl Sealer {
         object: &mut Value,
         stored: Option<&Value>,
     ) -> Result<(), SecretError> {
-        let identity = object["metadata"].clone();
+        let identity = stored.map_or_else(|| object["metadata"].clone(), |stored| stored["metadata"].clone());
         for map in maps {
             for (key, value) in entries(object, map) {
                 let kept = stored.and_then(|stored| stored.get(*map)?.get(key));

@@ -1,0 +1,192 @@
+//! The HTTP API: one table of routes, read from top to bottom.
+//!
+//! ```text
+//! listen.rs   TLS and unix socket; who is at the other end
+//! route.rs    the way from a row to its handler: authentication, authorization, counting
+//! read.rs watch.rs write.rs   the generic verbs, for every kind in the registry
+//! action.rs   what is more than a write: start, stop, restart, update, uninstall
+//! stream.rs   images in, logs out        health.rs discovery.rs   about the machine itself
+//! reply.rs    objects in the shape asked for; errors as `Status`, nowhere else
+//! ```
+//!
+//! Handlers decode, check and write to the store; they never touch the machine. Kinds are known
+//! from `berth_model::kinds` alone: a new one has all its routes by being registered.
+
+mod action;
+mod discovery;
+mod health;
+mod listen;
+mod read;
+mod reply;
+mod request;
+mod route;
+mod stream;
+mod watch;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use berth_model::kinds::{KINDS, Registration};
+use berth_model::policy::Verb;
+use http::Method;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Authenticator;
+use crate::metrics::Metrics;
+use crate::secret::Sealer;
+use crate::store::{Clock, Store};
+
+pub use health::Readiness;
+pub use listen::{bind_socket, serve_socket, serve_tls};
+pub use watch::WatchPace;
+pub use stream::{ByteStream, ImagesPort, LogRequest, LogsPort, PortError};
+
+use action::ACTIONS;
+use route::{Access, Route, Table};
+
+/// Everything the handlers work with.
+pub struct Api {
+    /// Where objects are.
+    pub store: Store,
+    /// Seals and opens the values of secrets.
+    pub sealer: Sealer,
+    /// Knows who asks.
+    pub authenticator: Authenticator,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Which parts are ready.
+    pub readiness: Readiness,
+    /// Images on the machine.
+    pub images: Arc<dyn ImagesPort>,
+    /// Output of bundles.
+    pub logs: Arc<dyn LogsPort>,
+    /// The time.
+    pub clock: Clock,
+    /// Ends watches and followed logs.
+    pub stop: CancellationToken,
+    /// How patient watches are.
+    pub pace: WatchPace,
+}
+
+/// The router with every route. Requests must carry their [`crate::auth::Peer`], as the listeners
+/// here see to.
+pub fn router(api: Api) -> Router {
+    table().into_router(&Arc::new(api))
+}
+
+/// Every route.
+fn table() -> Table {
+    let mut rows = vec![
+        path("/livez", health::livez),
+        path("/readyz", health::readyz),
+        path("/version", health::version),
+        path("/metrics", health::metrics),
+        path("/api", discovery::core),
+        path("/api/v1", discovery::core_resources),
+        path("/apis", discovery::groups),
+        path("/apis/berth.dev", discovery::group),
+        path("/apis/berth.dev/v1", discovery::berth_resources),
+        berth(Method::GET, "images", "images", "", Verb::List, stream::images),
+        berth(Method::POST, "images/import", "images", "import", Verb::Create, stream::import),
+        berth(Method::GET, "namespaces/{namespace}/bundles/{name}/log", "bundles", "log", Verb::Get, stream::log),
+    ];
+    rows.extend(ACTIONS.iter().map(|action| {
+        let path = format!("namespaces/{{namespace}}/bundles/{{name}}/{}", action.subresource);
+        let handler = move |ask| action::ask_for(ask, action);
+        berth(Method::POST, &path, "bundles", action.subresource, Verb::Create, handler)
+    }));
+    rows.extend(KINDS.iter().flat_map(|kind| generic(kind)));
+    Table(rows)
+}
+
+/// The routes every kind has.
+fn generic(kind: &'static Registration) -> Vec<Route> {
+    let root = match kind.group {
+        "" => format!("/api/{}", kind.version),
+        group => format!("/apis/{group}/{}", kind.version),
+    };
+    let all = format!("{root}/{}", kind.plural);
+    let collection = match kind.namespaced {
+        true => format!("{root}/namespaces/{{namespace}}/{}", kind.plural),
+        false => all.clone(),
+    };
+    let object = format!("{collection}/{{name}}");
+    let status = format!("{object}/status");
+    let mut rows = vec![
+        verb(kind, Method::GET, &collection, Verb::List, read::list),
+        verb(kind, Method::POST, &collection, Verb::Create, write::create),
+        verb(kind, Method::DELETE, &collection, Verb::DeleteCollection, write::delete_collection),
+        verb(kind, Method::GET, &object, Verb::Get, read::get),
+        verb(kind, Method::PUT, &object, Verb::Update, write::update),
+        verb(kind, Method::PATCH, &object, Verb::Patch, write::patch),
+        verb(kind, Method::DELETE, &object, Verb::Delete, write::delete),
+    ];
+    if kind.namespaced {
+        rows.push(verb(kind, Method::GET, &all, Verb::List, read::list));
+    }
+    if kind.status {
+        rows.push(status_row(kind, Method::GET, &status, Verb::Get));
+        rows.push(status_row(kind, Method::PUT, &status, Verb::Update));
+        rows.push(status_row(kind, Method::PATCH, &status, Verb::Patch));
+    }
+    rows
+}
+
+/// A verb of a kind, or the advice what to do instead of it.
+fn verb<R>(
+    kind: &'static Registration,
+    method: Method,
+    path: &str,
+    verb: Verb,
+    handler: fn(request::Ask, &'static Registration) -> R,
+) -> Route
+where
+    R: Future<Output = reply::Reply> + Send + 'static,
+{
+    let access = Access::Object { group: kind.group, plural: kind.plural, subresource: "", verb };
+    let route = match kind.serves(verb) {
+        true => Route::new(method, path, access, move |ask| handler(ask, kind)),
+        false => Route::new(method, path, access, move |ask| write::instead(ask, kind)),
+    };
+    route.of(kind)
+}
+
+/// Status is read like the object, and written by Berth alone.
+fn status_row(kind: &'static Registration, method: Method, path: &str, verb: Verb) -> Route {
+    let access = Access::Object { group: kind.group, plural: kind.plural, subresource: "status", verb };
+    let route = match verb {
+        Verb::Get => Route::new(method, path, access, move |ask| read::get(ask, kind)),
+        _ => Route::new(method, path, access, move |ask| write::status_is_ours(ask, kind)),
+    };
+    route.of(kind)
+}
+
+/// A path that is no object.
+fn path<F, R>(path: &str, handler: F) -> Route
+where
+    F: Fn(request::Ask) -> R + Send + Sync + 'static,
+    R: Future<Output = reply::Reply> + Send + 'static,
+{
+    Route::new(Method::GET, path, Access::Path, handler)
+}
+
+/// A path of Berth's own group beside the generic ones.
+fn berth<F, R>(
+    method: Method,
+    path: &str,
+    plural: &'static str,
+    subresource: &'static str,
+    verb: Verb,
+    handler: F,
+) -> Route
+where
+    F: Fn(request::Ask) -> R + Send + Sync + 'static,
+    R: Future<Output = reply::Reply> + Send + 'static,
+{
+    let access = Access::Object { group: berth_model::resource::GROUP, plural, subresource, verb };
+    Route::new(method, format!("/apis/berth.dev/v1/{path}"), access, handler)
+}

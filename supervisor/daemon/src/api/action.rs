@@ -1,0 +1,173 @@
+//! Actions on a bundle: one transaction that sets what is wanted and records the [`Operation`] that
+//! brings it about, so that neither is ever there without the other. Whoever asks gets the
+//! Operation at once (202) and follows it by watching.
+
+use berth_model::kinds::{BUNDLE, Kind};
+use berth_model::meta;
+use berth_model::resource::operation::{
+    Actor, Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Target,
+};
+use berth_model::resource::Bundle;
+use berth_model::status::Reason;
+use http::StatusCode;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+
+use super::reply::{self, Error, Reply};
+use super::request::Ask;
+use super::write::{must_get, transact};
+use crate::store::{Deletion, StoreError, Tx};
+
+/// Bytes of an idempotency key.
+const KEY_LIMIT: usize = 128;
+
+/// One action of the API.
+#[derive(Debug)]
+pub(super) struct Action {
+    /// `start`.
+    name: &'static str,
+    /// `actions/start`, as the policy and the path have it.
+    pub(super) subresource: &'static str,
+    operation: OperationKind,
+    /// What becomes of `spec.start`.
+    start: Option<bool>,
+}
+
+/// Every action.
+pub(super) static ACTIONS: [Action; 5] = [
+    Action { name: "start", subresource: "actions/start", operation: OperationKind::Start, start: Some(true) },
+    Action { name: "stop", subresource: "actions/stop", operation: OperationKind::Stop, start: Some(false) },
+    // A service that was stopped runs after a restart, as with systemd.
+    Action { name: "restart", subresource: "actions/restart", operation: OperationKind::Restart, start: Some(true) },
+    Action { name: "update", subresource: "actions/update", operation: OperationKind::Update, start: None },
+    Action { name: "uninstall", subresource: "actions/uninstall", operation: OperationKind::Uninstall, start: None },
+];
+
+/// The body of an action; may be left out.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Wish {
+    /// Why, for people.
+    reason: String,
+}
+
+/// `POST .../bundles/{name}/actions/{action}`.
+pub(super) async fn ask_for(mut ask: Ask, action: &'static Action) -> Reply {
+    let wish: Wish = ask.options().await?;
+    let target = Target { kind: Bundle::registration().kind.into(), namespace: ask.namespace(), name: ask.name() };
+    let asked = Asked { action, target, key: idempotency_key(&ask)?, reason: wish.reason, actor: ask.actor() };
+    let operation = transact(&ask, move |tx| asked.perform(tx)).await?;
+    let operation = serde_json::to_value(operation);
+    let operation = operation.map_err(|_| Error::new(Reason::InternalError, "the operation could not be shown"))?;
+    Ok(reply::with_code(StatusCode::ACCEPTED, reply::json(&operation)))
+}
+
+fn idempotency_key(ask: &Ask) -> Result<Option<String>, Error> {
+    let Some(header) = ask.headers.get("idempotency-key") else { return Ok(None) };
+    let key = header.to_str().ok().filter(|key| (1..=KEY_LIMIT).contains(&key.len()));
+    let wrong = || Error::bad_request(format!("Idempotency-Key must be 1 to {KEY_LIMIT} printable characters"));
+    key.map(|key| Some(key.to_owned())).ok_or_else(wrong)
+}
+
+struct Asked {
+    action: &'static Action,
+    target: Target,
+    key: Option<String>,
+    reason: String,
+    actor: Actor,
+}
+
+impl Asked {
+    fn perform(self, tx: &mut Tx<'_>) -> Result<Operation, Error> {
+        if let Some(before) = self.before(tx)? {
+            return Ok(before);
+        }
+        let bundle = must_get(tx, &BUNDLE, &self.target.namespace, &self.target.name)?;
+        if meta::is_deleting(&bundle) {
+            return self.already_going(tx);
+        }
+        let generation = self.set_desired(tx)?;
+        let operation = tx.create(&self.operation(generation))?;
+        if let Some(key) = &self.key {
+            tx.remember_key(key, &self.target, &operation)?;
+        }
+        Ok(operation)
+    }
+
+    /// The operation that an earlier request with the same key has started.
+    fn before(&self, tx: &Tx<'_>) -> Result<Option<Operation>, Error> {
+        let Some(key) = &self.key else { return Ok(None) };
+        match tx.operation_for(key, &self.target)? {
+            Some(other) if other.spec.kind != self.action.operation => {
+                let kind = other.spec.kind;
+                let message = format!("this Idempotency-Key was used for {kind:?} of the same bundle; use a new one");
+                Err(Error::new(Reason::Conflict, message))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// A bundle that is being removed can only be removed: the operation that does so, if there is
+    /// one already.
+    fn already_going(&self, tx: &mut Tx<'_>) -> Result<Operation, Error> {
+        let name = &self.target.name;
+        if self.action.operation != OperationKind::Uninstall {
+            let message =
+                format!("bundle {name} is being removed: {} is no longer possible; install it again", self.action.name);
+            return Err(Error::new(Reason::Conflict, message));
+        }
+        let all: Vec<Operation> = tx.list(Some(&self.target.namespace))?;
+        let ours = |operation: &Operation| {
+            operation.spec.target == self.target && operation.spec.kind == OperationKind::Uninstall
+        };
+        let at_work = |operation: &Operation| {
+            let state = operation.status.as_ref().map_or(OperationState::Pending, |status| status.state);
+            !state.finished()
+        };
+        match all.into_iter().find(|operation| ours(operation) && at_work(operation)) {
+            Some(operation) => Ok(operation),
+            None => {
+                let bundle: Option<Bundle> = tx.get(&self.target.namespace, name)?;
+                let generation = bundle.and_then(|bundle| bundle.metadata.generation).unwrap_or_default();
+                Ok(tx.create(&self.operation(generation))?)
+            }
+        }
+    }
+
+    /// Sets what is wanted of the bundle; answers the generation that says so.
+    fn set_desired(&self, tx: &mut Tx<'_>) -> Result<i64, StoreError> {
+        let Target { namespace, name, .. } = &self.target;
+        let generation = |bundle: &Bundle| bundle.metadata.generation.unwrap_or_default();
+        if self.action.operation == OperationKind::Uninstall {
+            let gone = tx.delete::<Bundle>(namespace, name, &Deletion::default())?;
+            return Ok(generation(&gone.into_inner()));
+        }
+        let Some(mut bundle) = tx.get::<Bundle>(namespace, name)? else { return Ok(0) };
+        if let Some(start) = self.action.start {
+            bundle.spec.start = start;
+            bundle = tx.update(&bundle)?.into_inner();
+        }
+        Ok(generation(&bundle))
+    }
+
+    fn operation(&self, generation: i64) -> Operation {
+        Operation {
+            metadata: ObjectMeta {
+                namespace: Some(self.target.namespace.clone()),
+                generate_name: Some(format!("{}-{}-", self.target.name, self.action.name)),
+                ..ObjectMeta::default()
+            },
+            spec: OperationSpec {
+                kind: self.action.operation,
+                target: self.target.clone(),
+                actor: self.actor.clone(),
+                generation,
+                reason: self.reason.clone(),
+                idempotency_key: self.key.clone(),
+                priority: Priority::Interactive,
+                rollback_of: None,
+            },
+            status: Some(OperationStatus::default()),
+        }
+    }
+}

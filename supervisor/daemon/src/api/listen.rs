@@ -1,0 +1,160 @@
+//! The two ways in: TLS on a port, and a unix socket whose peers the kernel names.
+//!
+//! ```text
+//! accept ─> permit (connections are capped) ─> TLS handshake in time ─> HTTP/1.1 or 2 ─> router
+//!   └─ stop: no new connections; open ones finish their requests within the grace, then end
+//! ```
+//!
+//! Every request carries the [`Peer`] it came from. A failed accept or handshake costs that
+//! connection only.
+
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::auth::Peer;
+
+/// Connections at a time, each listener by itself, so that the network cannot lock local root out.
+const CONNECTIONS: u32 = 512;
+/// Time for a handshake, and for the head of a request.
+const HEADER_TIME: Duration = Duration::from_secs(15);
+/// Time for requests to end after the daemon was told to stop.
+const GRACE: Duration = Duration::from_secs(5);
+/// Between looks whether an HTTP/2 client is still there.
+const PING: Duration = Duration::from_secs(30);
+/// After a failed accept, such as for want of file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds the unix socket, in the place of one left over. Root alone can open it.
+///
+/// # Errors
+/// The directory is missing or not writable.
+pub fn bind_socket(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves TLS connections until `stop`, and returns when the last one has ended.
+pub async fn serve_tls(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let accept = async || {
+        let (stream, address) = listener.accept().await?;
+        // Small answers at once; a refusal by the kernel costs a little latency.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was refused");
+        }
+        let acceptor = acceptor.clone();
+        let handshake = async move {
+            let stream = tokio::time::timeout(HEADER_TIME, acceptor.accept(stream)).await;
+            stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        };
+        Ok((handshake, Peer::Network(address)))
+    };
+    serve(accept, router, stop).await;
+}
+
+/// Serves connections on the unix socket until `stop`, and returns when the last one has ended.
+pub async fn serve_socket(listener: UnixListener, router: Router, stop: CancellationToken) {
+    let accept = async || {
+        let (stream, _) = listener.accept().await?;
+        let uid = stream.peer_cred()?.uid();
+        Ok((std::future::ready(Ok(stream)), Peer::Socket { uid }))
+    };
+    serve(accept, router, stop).await;
+}
+
+async fn serve<S, H>(
+    accept: impl AsyncFn() -> io::Result<(H, Peer)>,
+    router: Router,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Future<Output = io::Result<S>> + Send + 'static,
+{
+    let permits = Arc::new(Semaphore::new(CONNECTIONS as usize));
+    let next = async || {
+        let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
+        accept().await.map(|accepted| (permit, accepted))
+    };
+    while let Some(accepted) = stop.run_until_cancelled(next()).await {
+        match accepted {
+            Ok((permit, (handshake, peer))) => {
+                let (router, stop) = (router.clone(), stop.clone());
+                tokio::spawn(async move {
+                    match handshake.await {
+                        Ok(stream) => connection(stream, peer, router, stop).await,
+                        Err(error) => tracing::debug!(?peer, %error, "a handshake failed"),
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    // Whoever holds all permits is the last; the semaphore is never closed.
+    drop(permits.acquire_many(CONNECTIONS).await);
+}
+
+async fn connection<S>(stream: S, peer: Peer, router: Router, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        request
+    });
+    let builder = http_settings();
+    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut serving = pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => Some(ended),
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            tokio::time::timeout(GRACE, serving).await.ok()
+        }
+    };
+    if let Some(Err(error)) = ended {
+        tracing::debug!(?peer, error = &*error, "a connection broke off");
+    }
+}
+
+fn http_settings() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_headers(100);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(HEADER_TIME)
+        .max_concurrent_streams(128)
+        .max_header_list_size(32 * 1024);
+    builder
+}

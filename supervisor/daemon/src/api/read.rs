@@ -1,0 +1,107 @@
+//! Reading: one object, or a list as it was at one version.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use berth_model::kinds::Registration;
+use berth_model::selector::Selector;
+use berth_model::status::Reason;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Api;
+use super::reply::{self, Error, Reply};
+use super::request::Ask;
+use super::watch;
+use crate::secret::redact_object;
+use crate::store::{Page, PageRequest, Refusal};
+
+/// Where the next part of a list begins, as the client hands it back.
+#[derive(Serialize, Deserialize)]
+struct Continue {
+    #[serde(rename = "v")]
+    version: u64,
+    #[serde(rename = "a")]
+    after: (String, String),
+}
+
+/// `GET .../{name}`.
+pub(super) async fn get(ask: Ask, kind: &'static Registration) -> Reply {
+    let (namespace, name) = (ask.namespace(), ask.name());
+    let reveal = ask.flag("reveal")?;
+    let found = {
+        let (namespace, name) = (namespace.clone(), name.clone());
+        ask.api.store.read(move |tx| tx.get_value(kind, &namespace, &name)).await?
+    };
+    let object = found.ok_or_else(|| Refusal::NotFound { kind: kind.key(), namespace, name })?;
+    let object = visible(&ask.api, kind, object, reveal)?;
+    Ok(reply::json(&ask.shape().object(kind, object, (ask.api.clock)())))
+}
+
+/// `GET` of a collection, in one namespace or all: a list, or a watch if that is asked for.
+pub(super) async fn list(ask: Ask, kind: &'static Registration) -> Reply {
+    if ask.flag("watch")? {
+        return watch::watch(ask, kind).await;
+    }
+    let wanted = wanted(&ask, kind)?;
+    let page = ask.api.store.read(move |tx| tx.page(kind, &wanted)).await?;
+    let metadata = metadata(&page)?;
+    let reveal = ask.flag("reveal")?;
+    let visible = |object| visible(&ask.api, kind, object, reveal);
+    let items = page.items.into_iter().map(visible).collect::<Result<Vec<_>, _>>()?;
+    Ok(reply::json(&ask.shape().list(kind, items, metadata, (ask.api.clock)())))
+}
+
+/// What a reader may see of an object. That he may reveal it was decided before he came here.
+pub(super) fn visible(api: &Api, kind: &Registration, object: Value, reveal: bool) -> Result<Value, Error> {
+    match (kind.sealed, reveal) {
+        ([], _) => Ok(object),
+        (maps, false) => Ok(redact_object(maps, object)),
+        (maps, true) => Ok(api.sealer.reveal_object(maps, &object)?),
+    }
+}
+
+/// The objects that `labelSelector` and `fieldSelector` choose.
+pub(super) fn selector(ask: &Ask, kind: &Registration) -> Result<Selector, Error> {
+    let text = |name| ask.query(name).unwrap_or("");
+    Ok(Selector::parse(kind, text("labelSelector"), text("fieldSelector"))?)
+}
+
+/// The namespace of the request, if it is about one.
+pub(super) fn scope(ask: &Ask) -> Option<String> {
+    Some(ask.namespace()).filter(|namespace| !namespace.is_empty())
+}
+
+fn wanted(ask: &Ask, kind: &'static Registration) -> Result<PageRequest, Error> {
+    let exact = ask.query("resourceVersionMatch") == Some("Exact");
+    let token = ask.query("continue").map(resume).transpose()?;
+    let at = match &token {
+        Some(token) => Some(token.version),
+        None if exact => ask.number("resourceVersion")?,
+        None => None,
+    };
+    let limit = ask.number("limit")?.filter(|limit| *limit > 0);
+    Ok(PageRequest {
+        namespace: scope(ask),
+        selector: selector(ask, kind)?,
+        limit: limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        at,
+        after: token.map(|token| token.after),
+    })
+}
+
+fn resume(text: &str) -> Result<Continue, Error> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+    let token = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    token.ok_or_else(|| Error::bad_request("`continue` is not a token from here; list again without it"))
+}
+
+fn metadata(page: &Page) -> Result<Value, Error> {
+    let mut metadata = json!({ "resourceVersion": page.version.to_string() });
+    if let Some(after) = page.next.clone() {
+        let token = serde_json::to_vec(&Continue { version: page.version, after });
+        let token = token.map_err(|_| Error::new(Reason::InternalError, "the list could not be divided"))?;
+        metadata["continue"] = URL_SAFE_NO_PAD.encode(token).into();
+        metadata["remainingItemCount"] = page.remaining.into();
+    }
+    Ok(metadata)
+}

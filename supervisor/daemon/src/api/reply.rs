@@ -1,0 +1,272 @@
+//! Answers: the one place where an error becomes a `Status`, and where an object takes the shape
+//! the client asked for (itself, a row of a table, its metadata).
+
+use std::error::Error as StdError;
+
+use axum::body::Body;
+use axum::response::Response;
+use berth_model::field::FieldError;
+use berth_model::kinds::Registration;
+use berth_model::selector::SelectorError;
+use berth_model::status::{About, Failure, Reason};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WARNING, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::auth::Refusal as AuthRefusal;
+use crate::secret::SecretError;
+use crate::store::{Refusal, StoreError};
+
+use super::stream::PortError;
+
+/// What a handler answers.
+pub(super) type Reply = Result<Response, Error>;
+
+/// A request that failed, on its way to becoming a `Status`. Whatever goes wrong in a handler
+/// becomes one of these here, and nowhere else.
+#[derive(Debug)]
+pub(super) struct Error(Box<Failure>);
+
+impl Error {
+    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Failure::new(reason, message).into()
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(Reason::BadRequest, message)
+    }
+
+    /// The same with the object it is about, unless that is known already.
+    pub(super) fn about(mut self, about: impl FnOnce() -> About) -> Self {
+        if self.0.about == About::default() {
+            self.0.about = about();
+        }
+        self
+    }
+
+    /// The object that tells a client.
+    pub(super) fn status(&self) -> Value {
+        serde_json::to_value(self.0.status()).unwrap_or_default()
+    }
+
+    /// The answer, logged if it is our fault.
+    pub(super) fn into_response(self) -> Response {
+        let code = StatusCode::from_u16(self.0.reason.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = with_code(code, json(&self.status()));
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.0.retry_after_seconds {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.0.reason == Reason::Unauthorized {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"berth\""));
+        }
+        response
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self(Box::new(failure))
+    }
+}
+
+impl From<AuthRefusal> for Error {
+    fn from(refusal: AuthRefusal) -> Self {
+        let reason = match refusal {
+            AuthRefusal::NotRoot => Reason::Forbidden,
+            AuthRefusal::WrongToken | AuthRefusal::Malformed => Reason::Unauthorized,
+        };
+        Self::new(reason, refusal.to_string())
+    }
+}
+
+impl From<SelectorError> for Error {
+    fn from(error: SelectorError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl From<FieldError> for Error {
+    fn from(error: FieldError) -> Self {
+        let message = error.to_string();
+        Failure { causes: vec![error], ..Failure::new(Reason::Invalid, message) }.into()
+    }
+}
+
+impl From<SecretError> for Error {
+    fn from(error: SecretError) -> Self {
+        let reason = match &error {
+            SecretError::StaleDigest { .. } => Reason::Conflict,
+            SecretError::Malformed { .. } => Reason::Invalid,
+            SecretError::Locked(why) => return Self::new(Reason::ServiceUnavailable, format!("{error}: {why}")),
+            _ => return internal(&error),
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+impl From<PortError> for Error {
+    fn from(error: PortError) -> Self {
+        let reason = match &error {
+            PortError::Request(_) => Reason::BadRequest,
+            PortError::Absent(_) => Reason::NotFound,
+            PortError::Unavailable(_) => Reason::ServiceUnavailable,
+            PortError::Failed(source) => return internal(source.as_ref()),
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(refusal) => refusal.into(),
+            StoreError::Broken(fault) => internal(&fault),
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        let reason = match refusal {
+            Refusal::NotFound { .. } | Refusal::NoNamespace(_) => Reason::NotFound,
+            Refusal::AlreadyExists { .. } => Reason::AlreadyExists,
+            Refusal::Conflict { .. } => Reason::Conflict,
+            Refusal::NamespaceTerminating(_) | Refusal::Protected(_) => Reason::Forbidden,
+            Refusal::Gone { .. } => Reason::Expired,
+            Refusal::Ahead { .. } => Reason::Expired,
+            Refusal::Invalid { error, .. } => {
+                return Failure { causes: vec![error], ..Failure::new(Reason::Invalid, message) }.into();
+            }
+        };
+        Self::new(reason, message)
+    }
+}
+
+/// A fault of ours: the chain goes to the log, the client learns where to look.
+fn internal(error: &(dyn StdError + 'static)) -> Error {
+    tracing::error!(error, "a request failed");
+    let message = "berthd could not do this; `journalctl -u berthd` says why".to_owned();
+    Error::new(Reason::InternalError, message)
+}
+
+/// 200 with a JSON body.
+pub(super) fn json(value: &Value) -> Response {
+    let mut response = Response::new(Body::from(value.to_string()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The same answer with another code.
+pub(super) fn with_code(code: StatusCode, mut response: Response) -> Response {
+    *response.status_mut() = code;
+    response
+}
+
+/// 200 with a line of text.
+pub(super) fn text(content_type: &'static str, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// Adds what a client should know although all went well.
+pub(super) fn warn(mut response: Response, warnings: &[String]) -> Response {
+    for warning in warnings {
+        let text = warning.replace(['"', '\\'], "'");
+        if let Ok(header) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(WARNING, header);
+        }
+    }
+    response
+}
+
+/// The shape in which a client wants objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// As they are.
+    Whole,
+    /// Rows of a table, each with the object's metadata or all of it.
+    Table {
+        /// `includeObject=Object`.
+        whole_rows: bool,
+    },
+    /// Metadata alone.
+    Metadata,
+}
+
+impl Shape {
+    /// The first shape in `Accept` that is served; anything unknown is answered with plain JSON.
+    pub(super) fn wanted(headers: &HeaderMap, include_object: Option<&str>) -> Self {
+        let accept = headers.get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let shape = |range: &str| {
+            let mut parts = range.split(';').map(str::trim);
+            let media = parts.next()?;
+            let kind = parts.find_map(|part| part.strip_prefix("as="));
+            match (media, kind) {
+                ("application/json", Some("Table")) => {
+                    Some(Self::Table { whole_rows: include_object == Some("Object") })
+                }
+                ("application/json", Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => {
+                    Some(Self::Metadata)
+                }
+                ("application/json" | "application/*" | "*/*", None) => Some(Self::Whole),
+                _ => None,
+            }
+        };
+        accept.split(',').find_map(shape).unwrap_or(Self::Whole)
+    }
+
+    /// One object in this shape.
+    pub(super) fn object(self, kind: &Registration, object: Value, now: Timestamp) -> Value {
+        match self {
+            Self::Whole => object,
+            Self::Metadata => metadata_of(object),
+            Self::Table { .. } => {
+                let version = object["metadata"]["resourceVersion"].clone();
+                self.table(kind, vec![object], json!({ "resourceVersion": version }), now)
+            }
+        }
+    }
+
+    /// A list in this shape. `metadata` is that of the list.
+    pub(super) fn list(self, kind: &Registration, items: Vec<Value>, metadata: Value, now: Timestamp) -> Value {
+        match self {
+            Self::Table { .. } => self.table(kind, items, metadata, now),
+            Self::Whole => json!({
+                "kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": metadata, "items": items,
+            }),
+            Self::Metadata => json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+                "items": items.into_iter().map(metadata_of).collect::<Vec<_>>(),
+            }),
+        }
+    }
+
+    fn table(self, kind: &Registration, items: Vec<Value>, metadata: Value, now: Timestamp) -> Value {
+        let columns = kind.columns.iter().map(|column| {
+            json!({
+                "name": column.name, "type": column.kind, "format": "",
+                "description": column.description, "priority": column.priority,
+            })
+        });
+        let row = |object: Value| {
+            let cells = (kind.cells)(&object, now);
+            let whole = self == Self::Table { whole_rows: true };
+            let object = if whole { object } else { metadata_of(object) };
+            json!({ "cells": cells, "object": object })
+        };
+        json!({
+            "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+            "columnDefinitions": columns.collect::<Vec<_>>(), "rows": items.into_iter().map(row).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn metadata_of(mut object: Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"].take(),
+    })
+}

@@ -1,0 +1,198 @@
+//! What a handler gets: who asks for what, and the body as far as it wants it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use berth_model::kinds::Registration;
+use berth_model::policy::Subject;
+use berth_model::resource::operation::Actor;
+use berth_model::status::{About, Reason};
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, USER_AGENT};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Api;
+use super::reply::{Error, Shape};
+
+/// Bytes of a body that is read whole.
+pub(super) const BODY_LIMIT: usize = 3 * 1024 * 1024;
+/// Time for such a body to arrive.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// One request that has passed authorization.
+pub(super) struct Ask {
+    pub(super) api: Arc<Api>,
+    pub(super) subject: Subject,
+    pub(super) headers: HeaderMap,
+    /// Parameters of the path: `namespace`, `name`.
+    pub(super) path: Vec<(String, String)>,
+    pub(super) query: Vec<(String, String)>,
+    /// Behind a lock that is never waited for: a body alone could not be shared between threads.
+    pub(super) body: Mutex<Body>,
+}
+
+impl Ask {
+    /// A parameter of the path; empty if the route has none of that name.
+    pub(super) fn segment(&self, name: &str) -> &str {
+        find(&self.path, name).unwrap_or("")
+    }
+
+    /// `metadata.namespace`; empty for all, or for kinds without.
+    pub(super) fn namespace(&self) -> String {
+        self.segment("namespace").to_owned()
+    }
+
+    /// `metadata.name`; empty for a collection.
+    pub(super) fn name(&self) -> String {
+        self.segment("name").to_owned()
+    }
+
+    /// A parameter of the query; an empty one counts as absent.
+    pub(super) fn query(&self, name: &str) -> Option<&str> {
+        find(&self.query, name).filter(|value| !value.is_empty())
+    }
+
+    /// A parameter that is true or false; absent is false.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Error> {
+        match self.query(name) {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1") => Ok(true),
+            Some(other) => Err(Error::bad_request(format!("{name}={other} is not understood; use true or false"))),
+        }
+    }
+
+    /// A parameter that is a number.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Error> {
+        let parse = |text: &str| {
+            text.parse().map_err(|_| Error::bad_request(format!("{name}={text} is not a whole number")))
+        };
+        self.query(name).map(parse).transpose()
+    }
+
+    /// `dryRun=All`.
+    pub(super) fn dry_run(&self) -> Result<bool, Error> {
+        match self.query("dryRun") {
+            None => Ok(false),
+            Some("All") => Ok(true),
+            Some(other) => Err(Error::bad_request(format!("dryRun={other} is not understood; use dryRun=All"))),
+        }
+    }
+
+    /// The shape in which the client wants objects.
+    pub(super) fn shape(&self) -> Shape {
+        Shape::wanted(&self.headers, self.query("includeObject"))
+    }
+
+    /// On whose behalf something is written, and by what way.
+    pub(super) fn actor(&self) -> Actor {
+        let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
+        let agent = header(USER_AGENT.as_str()).unwrap_or("");
+        Actor {
+            identity: self.subject.identity().to_owned(),
+            source: source_of(header("x-berth-source"), agent).to_owned(),
+        }
+    }
+
+    /// Who is recorded as the owner of the fields that are written: `fieldManager`, or the program.
+    pub(super) fn manager(&self) -> String {
+        let agent = self.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let program = agent.split(['/', ' ']).next().filter(|program| !program.is_empty());
+        self.query("fieldManager").or(program).unwrap_or("unknown").chars().take(128).collect()
+    }
+
+    /// The media type of the body, without parameters; JSON if it is not said.
+    pub(super) fn media_type(&self) -> String {
+        let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media = value.and_then(|value| value.split(';').next()).map(str::trim);
+        media.unwrap_or("application/json").to_ascii_lowercase()
+    }
+
+    /// The body as JSON.
+    pub(super) async fn json(&mut self) -> Result<Value, Error> {
+        let media = self.media_type();
+        if media != "application/json" {
+            let message = format!("a body of type {media} is not read here; send application/json");
+            return Err(Error::new(Reason::UnsupportedMediaType, message));
+        }
+        self.body_value().await
+    }
+
+    /// The body as JSON, whatever its type is called.
+    pub(super) async fn body_value(&mut self) -> Result<Value, Error> {
+        parse(&self.bytes().await?)
+    }
+
+    /// The body as JSON of a known shape; absent is the default.
+    pub(super) async fn options<T: DeserializeOwned + Default>(&mut self) -> Result<T, Error> {
+        let bytes = self.bytes().await?;
+        if bytes.is_empty() { Ok(T::default()) } else { parse(&bytes) }
+    }
+
+    /// The body as it streams in; empty if it was taken before.
+    pub(super) fn take_body(&mut self) -> Body {
+        std::mem::take(self.body.get_mut().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The whole body, within the limit and in time.
+    pub(super) async fn bytes(&mut self) -> Result<bytes::Bytes, Error> {
+        let whole = Limited::new(self.take_body(), BODY_LIMIT).collect();
+        match tokio::time::timeout(BODY_TIME, whole).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                let message = format!("the body is larger than {BODY_LIMIT} bytes; send less at once");
+                Err(Error::new(Reason::RequestEntityTooLarge, message))
+            }
+            Ok(Err(error)) => Err(Error::bad_request(format!("the body could not be read: {error}"))),
+            Err(_) => Err(Error::new(Reason::Timeout, "the body did not arrive in time; send it again")),
+        }
+    }
+}
+
+/// What a failed request was about.
+pub(super) fn about(kind: &Registration, name: &str) -> About {
+    let (group, kind) = (kind.group.to_owned(), kind.plural.to_owned());
+    About { group, kind, name: name.to_owned(), uid: String::new() }
+}
+
+fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let text = error.to_string();
+        let what = text.split(" at line ").next().unwrap_or(&text);
+        Error::bad_request(format!("the body is not the JSON expected here: {what}, at line {line}, column {column}"))
+    })
+}
+
+/// By what way: what the client says of itself, as far as it is one of the known ways.
+fn source_of(said: Option<&str>, agent: &str) -> &'static str {
+    const WAYS: [&str; 5] = ["panel", "cli", "api", "mcp", "schedule"];
+    let said = WAYS.into_iter().find(|way| Some(*way) == said);
+    said.unwrap_or(if agent.starts_with("berth/") || agent == "berth" { "cli" } else { "api" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_is_what_the_client_says_or_what_its_program_is() {
+        assert_eq!(source_of(Some("panel"), "Mozilla/5.0"), "panel");
+        assert_eq!(source_of(Some("reconciler"), "curl/8"), "api");
+        assert_eq!(source_of(None, "berth/0.1.0"), "cli");
+        assert_eq!(source_of(None, "kubectl/v1.32"), "api");
+    }
+
+    #[test]
+    fn broken_json_is_told_with_its_position() {
+        let error = parse::<Value>(b"{\n  \"a\": 1,\n}").unwrap_err().status();
+        let message = "the body is not the JSON expected here: trailing comma, at line 3, column 1";
+        assert_eq!((error["code"].clone(), error["message"].clone()), (400.into(), message.into()));
+    }
+}

@@ -1,0 +1,206 @@
+//! One row of the routing table, and the only way from a row to a handler.
+//!
+//! ```text
+//! request ─> who asks (auth) ─> may he (policy) ─> handler ─> answer, counted
+//! ```
+//!
+//! A [`Route`] cannot be made without saying what it gives access to, and [`Table::into_router`] is
+//! the only thing that calls a handler; so no route is without authorization.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{Query, RawPathParams, Request};
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter};
+use berth_model::kinds::Registration;
+use berth_model::policy::{Decision, Resource, Subject, Verb, authorize};
+use berth_model::status::{About, Reason};
+use http::Method;
+use http::request::Parts;
+
+use super::Api;
+use super::reply::{Error, Reply};
+use super::request::{Ask, about};
+use crate::auth::Peer;
+
+type Running = Pin<Box<dyn Future<Output = Reply> + Send>>;
+type Handler = Arc<dyn Fn(Ask) -> Running + Send + Sync>;
+
+/// What a route gives access to, as the policy sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// A path that is no object.
+    Path,
+    /// Objects; namespace and name are in the path of the request.
+    Object {
+        group: &'static str,
+        plural: &'static str,
+        /// Empty for the object itself.
+        subresource: &'static str,
+        verb: Verb,
+    },
+}
+
+/// One row of the table.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) access: Access,
+    /// The kind whose objects the route is about, if it is in the registry.
+    pub(super) kind: Option<&'static Registration>,
+    handler: Handler,
+}
+
+impl Route {
+    pub(super) fn new<F, R>(method: Method, path: impl Into<String>, access: Access, handler: F) -> Self
+    where
+        F: Fn(Ask) -> R + Send + Sync + 'static,
+        R: Future<Output = Reply> + Send + 'static,
+    {
+        let handler: Handler = Arc::new(move |ask| Box::pin(handler(ask)));
+        Self { method, path: path.into(), access, kind: None, handler }
+    }
+
+    /// The same about objects of a kind.
+    pub(super) fn of(mut self, kind: &'static Registration) -> Self {
+        self.kind = Some(kind);
+        self
+    }
+}
+
+/// All rows.
+pub(super) struct Table(pub(super) Vec<Route>);
+
+impl Table {
+    /// The router: rows by path and method, and what answers to everything else.
+    pub(super) fn into_router(self, api: &Arc<Api>) -> Router {
+        let mut router = Router::new();
+        for route in self.0 {
+            let path = route.path.clone();
+            router = router.route(&path, served(api, route));
+        }
+        let absent = Route::new(Method::GET, "*", Access::Path, absent);
+        let wrong = Route::new(Method::GET, "*", Access::Path, wrong_method);
+        router.fallback(service(api, absent)).method_not_allowed_fallback(service(api, wrong))
+    }
+}
+
+async fn absent(_: Ask) -> Reply {
+    let message = "nothing is served at this path; GET /api and /apis tell what is";
+    Err(Error::new(Reason::NotFound, message))
+}
+
+async fn wrong_method(_: Ask) -> Reply {
+    Err(Error::new(Reason::MethodNotAllowed, "this path does not take this method; see the Allow header"))
+}
+
+fn served(api: &Arc<Api>, route: Route) -> MethodRouter {
+    let filter = match route.method {
+        Method::POST => MethodFilter::POST,
+        Method::PUT => MethodFilter::PUT,
+        Method::PATCH => MethodFilter::PATCH,
+        Method::DELETE => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
+    };
+    MethodRouter::new().on(filter, service(api, route))
+}
+
+/// What axum calls for a row.
+fn service(
+    api: &Arc<Api>,
+    route: Route,
+) -> impl Fn(RawPathParams, Request) -> Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>
++ Clone
++ Send
++ Sync
++ 'static {
+    let (api, route) = (api.clone(), Arc::new(route));
+    move |params, request| {
+        let (api, route) = (api.clone(), route.clone());
+        Box::pin(async move { Ok(answer(api, &route, params, request).await) })
+    }
+}
+
+async fn answer(api: Arc<Api>, route: &Route, params: RawPathParams, request: Request) -> Response {
+    let (began, method) = (Instant::now(), request.method().clone());
+    let metrics = api.metrics.clone();
+    let path: Vec<_> = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let about = About::default;
+    let about = route.kind.map_or_else(about, |kind| self::about(kind, find(&path, "name")));
+    let reply = match admitted(api, route, path, request) {
+        Ok(ask) => (route.handler)(ask).await,
+        Err(error) => Err(error),
+    };
+    let response = reply.unwrap_or_else(|error| error.about(|| about).into_response());
+    metrics.request(method.as_str(), &route.path, response.status().as_u16(), began.elapsed());
+    response
+}
+
+/// Authentication and authorization: the way every request goes.
+fn admitted(api: Arc<Api>, route: &Route, path: Vec<(String, String)>, request: Request) -> Result<Ask, Error> {
+    let (head, body) = request.into_parts();
+    let query = Query::<Vec<(String, String)>>::try_from_uri(&head.uri);
+    let Query(query) = query.map_err(|_| Error::bad_request("the query of the URL cannot be read"))?;
+    let peer = head.extensions.get::<Peer>().copied();
+    let peer = peer.ok_or_else(|| Error::new(Reason::InternalError, "a request came by no known way"))?;
+    let subject = api.authenticator.identify(peer, &head.headers)?;
+    permitted(&subject, route, &head, &path, &query)?;
+    Ok(Ask { api, subject, headers: head.headers, path, query, body: Mutex::new(body) })
+}
+
+fn permitted(
+    subject: &Subject,
+    route: &Route,
+    head: &Parts,
+    path: &[(String, String)],
+    query: &[(String, String)],
+) -> Result<(), Error> {
+    let decision = match route.access {
+        Access::Path => authorize(subject, verb_of(&head.method), &Resource::Path(head.uri.path())),
+        Access::Object { group, plural, subresource, verb } => {
+            let (namespace, name) = (find(path, "namespace"), find(path, "name"));
+            let (verb, subresource) = asked(route, verb, subresource, query);
+            authorize(subject, verb, &Resource::Object { group, plural, subresource, namespace, name })
+        }
+    };
+    match (decision, subject) {
+        (Decision::Allowed, _) => Ok(()),
+        (Decision::Denied(why), Subject::Anonymous) => Err(Error::new(Reason::Unauthorized, why)),
+        (Decision::Denied(why), _) => Err(Error::new(Reason::Forbidden, why)),
+    }
+}
+
+/// What is really asked for: a list may be a watch, a read may reveal.
+fn asked(
+    route: &Route,
+    verb: Verb,
+    subresource: &'static str,
+    query: &[(String, String)],
+) -> (Verb, &'static str) {
+    let set = |name| matches!(find(query, name), "true" | "1");
+    let verb = if verb == Verb::List && set("watch") { Verb::Watch } else { verb };
+    let sealed = route.kind.is_some_and(|kind| !kind.sealed.is_empty());
+    (verb, if sealed && set("reveal") { REVEAL } else { subresource })
+}
+
+/// Subresource that stands for values in the clear.
+pub(super) const REVEAL: &str = "reveal";
+
+fn verb_of(method: &Method) -> Verb {
+    match *method {
+        Method::POST => Verb::Create,
+        Method::PUT => Verb::Update,
+        Method::PATCH => Verb::Patch,
+        Method::DELETE => Verb::Delete,
+        _ => Verb::Get,
+    }
+}
+
+fn find<'a>(pairs: &'a [(String, String)], name: &str) -> &'a str {
+    pairs.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+}

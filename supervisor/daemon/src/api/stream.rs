@@ -1,0 +1,119 @@
+//! Streams: image archives in, a bundle's output out. What does the work is behind two seams,
+//! which the wiring fills.
+
+use std::io;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::reply::{self, Error, Reply};
+use super::request::Ask;
+
+/// Bytes of an archive or of output, in pieces.
+pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
+
+/// Why a stream could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// The request is wrong; says what to do.
+    #[error("{0}")]
+    Request(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    Absent(String),
+    /// Not now; says when.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A fault of ours.
+    #[error("serving a stream")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The images on the machine.
+pub trait ImagesPort: Send + Sync {
+    /// Takes in an OCI layout as a tar archive under `reference`; answers the Image.
+    fn import(&self, reference: String, archive: ByteStream) -> BoxFuture<'_, Result<Value, PortError>>;
+    /// Every Image there is: objects with `metadata.name`, in the order in which they are shown.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Value>, PortError>>;
+}
+
+/// The output of bundles.
+pub trait LogsPort: Send + Sync {
+    /// Begins to read; the stream ends with the output, or never if it is followed.
+    fn open(&self, request: LogRequest) -> BoxFuture<'_, Result<ByteStream, PortError>>;
+}
+
+/// Which output of which bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRequest {
+    /// Namespace of the bundle.
+    pub namespace: String,
+    /// Name of the bundle.
+    pub bundle: String,
+    /// Go on with what comes.
+    pub follow: bool,
+    /// Only so many lines from the end.
+    pub tail_lines: Option<u64>,
+    /// Only what was written since.
+    pub since: Option<Timestamp>,
+    /// Begin each line with its time, RFC 3339.
+    pub timestamps: bool,
+    /// What the invocation before the present one wrote.
+    pub previous: bool,
+}
+
+/// `POST .../images/import?name=<reference>`, body: the archive, of any size.
+pub(super) async fn import(mut ask: Ask) -> Reply {
+    let Some(reference) = ask.query("name").map(str::to_owned) else {
+        return Err(Error::bad_request("say what the image is to be called: ?name=<registry/repository:tag>"));
+    };
+    let body = ask.take_body().into_data_stream();
+    let image = ask.api.images.import(reference, body.map_err(io::Error::other).boxed()).await?;
+    Ok(reply::with_code(StatusCode::CREATED, reply::json(&image)))
+}
+
+/// `GET .../images`.
+pub(super) async fn images(ask: Ask) -> Reply {
+    let items = ask.api.images.list().await?;
+    let version = ask.api.store.revision().borrow().to_string();
+    Ok(reply::json(&json!({
+        "kind": "ImageList", "apiVersion": "berth.dev/v1", "metadata": { "resourceVersion": version }, "items": items,
+    })))
+}
+
+/// `GET .../bundles/{name}/log`.
+pub(super) async fn log(ask: Ask) -> Reply {
+    let request = LogRequest {
+        namespace: ask.namespace(),
+        bundle: ask.name(),
+        follow: ask.flag("follow")?,
+        tail_lines: ask.number("tailLines")?,
+        since: since(&ask)?,
+        timestamps: ask.flag("timestamps")?,
+        previous: ask.flag("previous")?,
+    };
+    let output = ask.api.logs.open(request).await?;
+    let stopped = ask.api.stop.clone().cancelled_owned();
+    let mut response = Response::new(Body::from_stream(output.take_until(stopped)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    Ok(response)
+}
+
+fn since(ask: &Ask) -> Result<Option<Timestamp>, Error> {
+    if let Some(text) = ask.query("sinceTime") {
+        let wrong = |_| Error::bad_request(format!("sinceTime={text} is not a time like 2026-01-31T12:00:00Z"));
+        return text.parse().map(Some).map_err(wrong);
+    }
+    let Some(seconds) = ask.number("sinceSeconds")? else { return Ok(None) };
+    let seconds = jiff::SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+    // Longer ago than time goes back: everything.
+    Ok((ask.api.clock)().checked_sub(seconds).ok())
+}

@@ -1,0 +1,313 @@
+//! The generic writes, each one transaction: admit (the registry's rules), seal, keep.
+//!
+//! A dry run does all of it and then undoes the transaction by answering with an error.
+
+use std::borrow::Cow;
+
+use berth_model::field::FieldError;
+use berth_model::kinds::{Admitted, Registration, Request};
+use berth_model::status::{Failure, Reason};
+use berth_model::{meta, patch as patching};
+use http::StatusCode;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+use serde_json::{Value, json};
+
+use super::read::{scope, selector, visible};
+use super::reply::{self, Error, Reply};
+use super::request::{Ask, about};
+use crate::secret::Sealer;
+use crate::store::{Deletion, PageRequest, Propagation, Refusal, StoreError, Tx, Written};
+
+/// An object as it was kept, and what the client should know about its request.
+struct Kept {
+    object: Value,
+    warnings: Vec<String>,
+}
+
+/// What to do about fields that are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// `POST` to a collection.
+pub(super) async fn create(mut ask: Ask, kind: &'static Registration) -> Reply {
+    let validation = FieldValidation::of(&ask, kind)?;
+    let mut body = ask.json().await?;
+    frame(kind, &mut body, &ask.namespace(), "")?;
+    let sealer = ask.api.sealer.clone();
+    sealer.resolve_digests(kind.sealed, &mut body, None)?;
+    let admitted = admit(kind, body, &Request::Create)?;
+    let warnings = validation.judge(kind, &admitted)?;
+    let work = move |tx: &mut Tx<'_>| -> Result<Kept, Error> {
+        let seal = |object: &mut Value| seal(&sealer, kind, object, None);
+        let object = tx.create_finished(kind, admitted.object, seal)?;
+        Ok(Kept { object, warnings })
+    };
+    let kept = transact(&ask, work).await?;
+    answer(&ask, kind, StatusCode::CREATED, kept)
+}
+
+/// `PUT` of an object.
+pub(super) async fn update(mut ask: Ask, kind: &'static Registration) -> Reply {
+    let mut body = ask.json().await?;
+    frame(kind, &mut body, &ask.namespace(), &ask.name())?;
+    replace(ask, kind, Replacement::Whole(body)).await
+}
+
+/// `PATCH` of an object: a JSON merge patch (RFC 7396) or a JSON patch (RFC 6902).
+pub(super) async fn patch(mut ask: Ask, kind: &'static Registration) -> Reply {
+    let media = ask.media_type();
+    let apply = match media.as_str() {
+        "application/merge-patch+json" => patching::merge,
+        "application/json-patch+json" => patching::json,
+        _ => {
+            let message = format!(
+                "a patch of type {media} is not taken here; send application/merge-patch+json \
+                 (kubectl patch --type=merge) or application/json-patch+json (--type=json)"
+            );
+            return Err(Error::new(Reason::UnsupportedMediaType, message));
+        }
+    };
+    let changes = ask.body_value().await?;
+    replace(ask, kind, Replacement::Patch { apply, changes }).await
+}
+
+/// What an object is to be replaced by.
+enum Replacement {
+    Whole(Value),
+    Patch { apply: fn(&Value, &Value) -> Result<Value, FieldError>, changes: Value },
+}
+
+async fn replace(ask: Ask, kind: &'static Registration, by: Replacement) -> Reply {
+    let validation = FieldValidation::of(&ask, kind)?;
+    let (namespace, name, sealer) = (ask.namespace(), ask.name(), ask.api.sealer.clone());
+    let work = move |tx: &mut Tx<'_>| -> Result<Kept, Error> {
+        let old = must_get(tx, kind, &namespace, &name)?;
+        let clear = in_the_clear(&sealer, kind, &old)?;
+        let (mut body, request) = match by {
+            Replacement::Whole(body) => (body, Request::Replace(&clear)),
+            Replacement::Patch { apply, changes } => (apply(&clear, &changes)?, Request::Patch(&clear)),
+        };
+        sealer.resolve_digests(kind.sealed, &mut body, Some(&old))?;
+        let mut admitted = admit(kind, body, &request)?;
+        let warnings = validation.judge(kind, &admitted)?;
+        seal(&sealer, kind, &mut admitted.object, Some(&old))?;
+        let object = tx.update_value(kind, admitted.object)?.into_inner();
+        Ok(Kept { object, warnings })
+    };
+    let kept = transact(&ask, work).await?;
+    answer(&ask, kind, StatusCode::OK, kept)
+}
+
+/// `DELETE` of an object: a `Status` if it is gone, the object if something holds it.
+pub(super) async fn delete(mut ask: Ask, kind: &'static Registration) -> Reply {
+    let how = deletion(&mut ask).await?;
+    let (namespace, name) = (ask.namespace(), ask.name());
+    let work = move |tx: &mut Tx<'_>| Ok(tx.delete_value(kind, &namespace, &name, &how)?);
+    match transact(&ask, work).await? {
+        Written::Removed(last) => Ok(reply::json(&removed(kind, &last))),
+        Written::Changed(object) | Written::Unchanged(object) => {
+            answer(&ask, kind, StatusCode::OK, Kept { object, warnings: Vec::new() })
+        }
+    }
+}
+
+/// `DELETE` of a collection: everything that the selectors choose, in one transaction.
+pub(super) async fn delete_collection(mut ask: Ask, kind: &'static Registration) -> Reply {
+    let how = deletion(&mut ask).await?;
+    let chosen =
+        PageRequest { namespace: scope(&ask), selector: selector(&ask, kind)?, ..PageRequest::default() };
+    let work = move |tx: &mut Tx<'_>| -> Result<Vec<Value>, Error> {
+        let page = tx.page(kind, &chosen)?;
+        let mut deleted = Vec::new();
+        for object in page.items {
+            match tx.delete_value(kind, meta::namespace(&object), meta::name(&object), &how) {
+                Ok(written) => deleted.push(written.into_inner()),
+                // It went with one before it.
+                Err(StoreError::Refused(Refusal::NotFound { .. })) => deleted.push(object),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(deleted)
+    };
+    let deleted = transact(&ask, work).await?;
+    let visible = |object| visible(&ask.api, kind, object, false);
+    let items = deleted.into_iter().map(visible).collect::<Result<Vec<_>, _>>()?;
+    let version = ask.api.store.revision().borrow().to_string();
+    let metadata = json!({ "resourceVersion": version });
+    Ok(reply::json(&ask.shape().list(kind, items, metadata, (ask.api.clock)())))
+}
+
+/// Answers to a verb that the kind does not serve.
+pub(super) async fn instead(_: Ask, kind: &'static Registration) -> Reply {
+    let message = format!("{} cannot be changed so: {}", kind.plural, kind.instead);
+    Err(Error::new(Reason::MethodNotAllowed, message))
+}
+
+/// Answers to a write of status.
+pub(super) async fn status_is_ours(_: Ask, kind: &'static Registration) -> Reply {
+    let message = format!("the status of {} is written by Berth alone; change the spec instead", kind.plural);
+    Err(Error::new(Reason::MethodNotAllowed, message))
+}
+
+/// How a transaction ends that is not to be kept.
+enum Undone<T> {
+    Failed(Error),
+    DryRun(T),
+}
+
+impl<T> From<StoreError> for Undone<T> {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Runs one transaction on behalf of whoever asks, and undoes it if that is only to see what would
+/// come of it.
+pub(super) async fn transact<T: Send + 'static>(
+    ask: &Ask,
+    work: impl FnOnce(&mut Tx<'_>) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (dry, manager) = (ask.dry_run()?, ask.manager());
+    let all = move |tx: &mut Tx<'_>| {
+        tx.set_manager(manager);
+        let done = work(tx).map_err(Undone::Failed)?;
+        if dry { Err(Undone::DryRun(done)) } else { Ok(done) }
+    };
+    match ask.api.store.write(&ask.actor(), all).await {
+        Ok(done) | Err(Undone::DryRun(done)) => Ok(done),
+        Err(Undone::Failed(error)) => Err(error),
+    }
+}
+
+/// An object that has to be there.
+pub(super) fn must_get(
+    tx: &Tx<'_>,
+    kind: &'static Registration,
+    namespace: &str,
+    name: &str,
+) -> Result<Value, Error> {
+    let found = tx.get_value(kind, namespace, name)?;
+    let (namespace, name) = (namespace.to_owned(), name.to_owned());
+    found.ok_or_else(|| Refusal::NotFound { kind: kind.key(), namespace, name }.into())
+}
+
+fn answer(ask: &Ask, kind: &Registration, code: StatusCode, kept: Kept) -> Reply {
+    let object = visible(&ask.api, kind, kept.object, false)?;
+    let shaped = ask.shape().object(kind, object, (ask.api.clock)());
+    Ok(reply::warn(reply::with_code(code, reply::json(&shaped)), &kept.warnings))
+}
+
+/// Makes a body agree with the place it was sent to.
+fn frame(kind: &Registration, body: &mut Value, namespace: &str, name: &str) -> Result<(), Error> {
+    if !body.is_object() {
+        return Err(Error::bad_request("the body must be a JSON object"));
+    }
+    for (field, expected) in [("apiVersion", kind.api_version().as_str()), ("kind", kind.kind)] {
+        match body.get(field).and_then(Value::as_str) {
+            None | Some("") => body[field] = expected.into(),
+            Some(found) if found == expected => {}
+            Some(found) => {
+                let message = format!("{field} of the body is `{found}`, but this path takes `{expected}`");
+                return Err(Error::bad_request(message));
+            }
+        }
+    }
+    for (field, expected) in [("namespace", namespace), ("name", name)] {
+        let found = meta::text(body, field);
+        if !expected.is_empty() && found.is_empty() {
+            meta::set(body, field, Some(expected.into()));
+        } else if !expected.is_empty() && found != expected {
+            let message = format!("metadata.{field} of the body is `{found}`, but the path says `{expected}`");
+            return Err(Error::bad_request(message));
+        }
+    }
+    Ok(())
+}
+
+fn admit(kind: &'static Registration, body: Value, request: &Request<'_>) -> Result<Admitted, Error> {
+    let name = meta::name(&body).to_owned();
+    kind.admit(body, request).map_err(|causes| {
+        let about = berth_model::status::About { kind: kind.kind.to_owned(), ..about(kind, &name) };
+        Failure::invalid(about, causes).into()
+    })
+}
+
+fn in_the_clear<'a>(sealer: &Sealer, kind: &Registration, stored: &'a Value) -> Result<Cow<'a, Value>, Error> {
+    match kind.sealed {
+        [] => Ok(Cow::Borrowed(stored)),
+        maps => Ok(Cow::Owned(sealer.reveal_object(maps, stored)?)),
+    }
+}
+
+fn seal(sealer: &Sealer, kind: &Registration, object: &mut Value, stored: Option<&Value>) -> Result<(), Error> {
+    match kind.sealed {
+        [] => Ok(()),
+        maps => Ok(sealer.seal_object(maps, object, stored)?),
+    }
+}
+
+fn removed(kind: &Registration, last: &Value) -> Value {
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200,
+        "details": {
+            "name": meta::name(last), "group": kind.group, "kind": kind.plural, "uid": meta::uid(last),
+        },
+    })
+}
+
+/// The options of a deletion, from body and query.
+async fn deletion(ask: &mut Ask) -> Result<Deletion, Error> {
+    let options: DeleteOptions = ask.options().await?;
+    if let Some(dry_run) = options.dry_run.as_deref().and_then(<[String]>::first) {
+        ask.query.push(("dryRun".to_owned(), dry_run.clone()));
+    }
+    let policy = options.propagation_policy.or_else(|| ask.query("propagationPolicy").map(str::to_owned));
+    let propagation = match policy.as_deref() {
+        None | Some("" | "Background") => Propagation::Background,
+        Some("Foreground") => Propagation::Foreground,
+        Some("Orphan") => Propagation::Orphan,
+        Some(other) => {
+            let message = format!("propagationPolicy={other} is not understood; use Background, Foreground or Orphan");
+            return Err(Error::bad_request(message));
+        }
+    };
+    let only = options.preconditions.unwrap_or_default();
+    Ok(Deletion { uid: only.uid, resource_version: only.resource_version, propagation })
+}
+
+impl FieldValidation {
+    /// As asked for; strict for Berth's own kinds, a warning for the others, as Kubernetes has it.
+    fn of(ask: &Ask, kind: &Registration) -> Result<Self, Error> {
+        match ask.query("fieldValidation") {
+            Some("Strict") => Ok(Self::Strict),
+            Some("Warn") => Ok(Self::Warn),
+            Some("Ignore") => Ok(Self::Ignore),
+            Some(other) => {
+                let message = format!("fieldValidation={other} is not understood; use Strict, Warn or Ignore");
+                Err(Error::bad_request(message))
+            }
+            None if kind.group.is_empty() => Ok(Self::Warn),
+            None => Ok(Self::Strict),
+        }
+    }
+
+    fn judge(self, kind: &Registration, admitted: &Admitted) -> Result<Vec<String>, Error> {
+        let named = |field: &String| format!("unknown field \"{field}\"");
+        match self {
+            Self::Strict if !admitted.unknown.is_empty() => {
+                let found: Vec<String> = admitted.unknown.iter().map(named).collect();
+                let advice = "correct the spelling, or leave it out";
+                let message = format!("{} has {}; {advice}", kind.kind, found.join(", "));
+                let cause = |field: &String| FieldError::invalid(field.clone(), format!("is not known; {advice}"));
+                let causes = admitted.unknown.iter().map(cause).collect();
+                Err(Failure { causes, ..Failure::new(Reason::BadRequest, message) }.into())
+            }
+            Self::Warn => Ok(admitted.unknown.iter().map(named).collect()),
+            Self::Strict | Self::Ignore => Ok(Vec::new()),
+        }
+    }
+}
