@@ -96,11 +96,13 @@ impl Store {
     ///
     /// # Errors
     /// What `f` answers; [`Fault`] if the database cannot be read.
-    pub async fn read<T: Send + 'static>(
-        &self,
-        f: impl FnOnce(&ReadTx<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.readers.read(f).await
+    pub fn read<T, F>(&self, f: F) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ReadTx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let readers = self.readers.clone();
+        async move { readers.read(f).await }
     }
 
     /// Runs `f` on behalf of `actor`; all it did is on the disk when this returns `Ok`, and
@@ -109,16 +111,14 @@ impl Store {
     ///
     /// # Errors
     /// What `f` answers; [`Fault`] if the database cannot be written, or the store is closed.
-    pub async fn write<T, E>(
-        &self,
-        actor: &Actor,
-        f: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E>
+    pub fn write<T, E, F>(&self, actor: &Actor, f: F) -> impl Future<Output = Result<T, E>> + Send + use<T, E, F>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
-        self.writer.write(actor.clone(), f).await
+        let (writer, actor) = (self.writer.clone(), actor.clone());
+        async move { writer.write(actor, f).await }
     }
 
     /// The newest version; changes after every commit that changed an object.
