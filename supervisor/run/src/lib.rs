@@ -8,10 +8,11 @@
 //! raw clones. So there is no asynchronous run-time here, and no D-Bus.
 //!
 //! From plan to process: [`files`] and [`spec`] (with [`seccomp`]) render, [`userns`] and
-//! [`rootfs`] mount, [`user`] resolves, [`launcher`] creates, [`network`] (over [`netlink`])
+//! [`rootfs`] mount, [`user`] (by [`confined`]) resolves, [`launcher`] creates, [`network`] (over [`netlink`])
 //! connects, [`program`] runs. [`report`] is how a process inside tells the one outside why it could
 //! not; [`sys`] holds the only unsafe code.
 
+pub mod confined;
 pub mod exec;
 pub mod files;
 pub mod launcher;

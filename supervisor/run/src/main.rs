@@ -13,6 +13,9 @@ use berth_run::stopped::{self, Told};
 use berth_run::sys;
 use clap::{Args, Parser, Subcommand};
 use sd_notify::NotifyState;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// What systemd and berthd call for one container.
 #[derive(Debug, Parser)]
@@ -63,12 +66,7 @@ struct ExecArguments {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::ERROR)
-        .with_writer(std::io::stderr)
-        .without_time()
-        .with_ansi(false)
-        .init();
+    log_to_stderr();
     let paths = Paths::default();
     let code = match Arguments::parse().command {
         Command::Start { id } => start(&paths, &id),
@@ -78,13 +76,30 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
+/// The runtime flattens its errors into a word or two; where the words come from it logs. What it
+/// logs on the way out again only repeats them.
+fn log_to_stderr() {
+    let causes = [
+        "berth_run",
+        "libcontainer::namespaces",
+        "libcontainer::process::init",
+        "libcontainer::rootfs",
+        "libcontainer::syscall",
+        "libcontainer::user_ns",
+    ];
+    let filter =
+        causes.into_iter().fold(Targets::new(), |filter, target| filter.with_target(target, LevelFilter::ERROR));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_ansi(false);
+    tracing_subscriber::registry().with(lines).with(filter).init();
+}
+
 fn start(paths: &Paths, id: &ContainerId) -> u8 {
     match start::start(paths, id, &Libcontainer) {
         Ok(()) => 0,
         Err(error) => {
             let text = explain(&error);
             if let Err(error) = sd_notify::notify(&[NotifyState::Status(&text)]) {
-                eprintln!("<4>berth-run: telling systemd the status: {error}");
+                tracing::error!(%error, "cannot tell systemd the status");
             }
             error.exit_code()
         }
@@ -127,10 +142,15 @@ fn exec(paths: &Paths, arguments: ExecArguments) -> u8 {
     })
 }
 
-/// Prints an error with all its causes, in journald's priority "error", and gives the text.
+/// Prints an error with all its causes, for the journal with the priority "error", and gives the
+/// text.
 fn explain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    eprintln!("<3>berth-run: {text}");
+    let priority = match std::env::var_os("JOURNAL_STREAM") {
+        Some(_) => "<3>",
+        None => "",
+    };
+    eprintln!("{priority}berth-run: {text}");
     text
 }

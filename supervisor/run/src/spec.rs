@@ -37,6 +37,9 @@ const MASKED: [&str; 12] = [
 /// Parts of `/proc` through which the host could be changed.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Below these the container sees mounts of its own and not the image.
+pub const MOUNTED: [&str; 5] = ["/proc", "/dev", "/sys", "/tmp", "/run"];
+
 /// Annotation under which `stopped` finds the host end of the network when the plan is gone.
 pub const HOST_LINK: &str = "dev.berth.host-link";
 

@@ -19,6 +19,7 @@ use berth_model::plan::{PLAN_VERSION, Plan};
 use nix::unistd::Pid;
 use sd_notify::NotifyState;
 
+use crate::confined::{self, Found};
 use crate::launcher::{LaunchError, Launcher};
 use crate::network::{self, NetworkError};
 use crate::paths::{ContainerDir, ContainerId, Paths};
@@ -103,6 +104,12 @@ pub enum StartError {
         #[source]
         source: UserError,
     },
+    /// The working directory cannot be looked at.
+    #[error("looking for the working directory")]
+    FindDirectory(#[source] io::Error),
+    /// The working directory is not there.
+    #[error("the image has no directory {0:?} to work in; give one of the image")]
+    NoDirectory(String),
     /// `config.json`.
     #[error("writing the container's specification")]
     Spec(#[source] io::Error),
@@ -148,6 +155,7 @@ fn launch(paths: &Paths, id: &ContainerId, launcher: &dyn Launcher) -> Result<Pi
     let map = userns::mapping(plan.ids).map_err(StartError::UserNamespace)?;
     rootfs::assemble(&plan.root, plan.ids, map.as_fd(), &dir, &files).map_err(StartError::Root)?;
     let identity = find_user(&plan, &dir)?;
+    check_directory(&plan.process.cwd, &dir)?;
     write_spec(&plan, &identity, &cgroup, &dir, &files)?;
 
     let waiting = launcher.create(id, &dir).map_err(StartError::Launch)?;
@@ -222,6 +230,18 @@ pub fn clear(dir: &ContainerDir) -> Result<(), StartError> {
 fn find_user(plan: &Plan, dir: &ContainerDir) -> Result<Identity, StartError> {
     user::resolve_in(&dir.rootfs(), &plan.process.user, plan.ids.size)
         .map_err(|source| StartError::User { user: plan.process.user.clone(), source })
+}
+
+/// The runtime would only say that some system call failed.
+fn check_directory(cwd: &str, dir: &ContainerDir) -> Result<(), StartError> {
+    let mounted_later = spec::MOUNTED.iter().any(|mount| Path::new(cwd).starts_with(mount));
+    if cwd.is_empty() || mounted_later {
+        return Ok(());
+    }
+    match confined::look(&dir.rootfs(), Path::new(cwd)).map_err(StartError::FindDirectory)? {
+        Found::Directory => Ok(()),
+        _ => Err(StartError::NoDirectory(cwd.to_owned())),
+    }
 }
 
 fn write_spec(

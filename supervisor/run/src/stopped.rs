@@ -24,6 +24,9 @@ use crate::paths::{ContainerId, Paths};
 use crate::spec::HOST_LINK;
 use crate::start::{self, StartError};
 
+/// So many markers of one container are kept, should it crash for days with no daemon to read them.
+const KEPT: usize = 32;
+
 /// What went wrong while the end of a unit was recorded or cleared up.
 #[derive(Debug, thiserror::Error)]
 pub enum StoppedError {
@@ -105,7 +108,7 @@ pub fn ended(paths: &Paths, id: &ContainerId, told: &Told) -> Result<(), Stopped
         exit_code: told.exit_code.clone(),
         exit_status: told.exit_status.clone(),
     };
-    let written = write_marker(paths, &ending);
+    let written = write_marker(paths, &ending).and_then(|()| drop_old_markers(paths, id));
     let link = host_link(paths, id).map_or(Ok(()), |link| network::delete_link(&link));
     let cleared = start::clear(&paths.container(id));
     written?;
@@ -148,6 +151,24 @@ fn write_marker(paths: &Paths, ending: &Ending) -> Result<(), StoppedError> {
         File::open(paths.last())?.sync_all()
     };
     write().map_err(|source| StoppedError::Marker { path: path.clone(), source })
+}
+
+/// Removes the oldest markers of a container beyond [`KEPT`].
+fn drop_old_markers(paths: &Paths, id: &ContainerId) -> Result<(), StoppedError> {
+    let drop = || -> io::Result<()> {
+        let prefix = format!("{id}.");
+        let mut markers = Vec::new();
+        for entry in fs::read_dir(paths.last())? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                markers.push((entry.metadata()?.modified()?, entry.path()));
+            }
+        }
+        markers.sort();
+        let old = markers.len().saturating_sub(KEPT);
+        markers.iter().take(old).try_for_each(|(_, path)| fs::remove_file(path))
+    };
+    drop().map_err(|source| StoppedError::Marker { path: paths.last(), source })
 }
 
 /// Name of the host end, from the plan or, if that is gone, from the container's specification.
@@ -233,6 +254,22 @@ mod tests {
         fs::create_dir_all(&state).unwrap();
         ended(&paths, &id(), &told(&[])).unwrap();
         assert!(!paths.container(&id()).path().exists());
+    }
+
+    #[test]
+    fn a_unit_that_crashes_for_ever_does_not_fill_the_memory_with_markers() {
+        let (_keep, paths) = scratch();
+        for life in 0..KEPT + 3 {
+            let told =
+                Told { invocation: Some(format!("{life:032x}")), result: Some("signal".to_owned()), ..Told::default() };
+            ended(&paths, &id(), &told).unwrap();
+        }
+        let other: ContainerId = "default.web.r70".parse().unwrap();
+        ended(&paths, &other, &told(&[])).unwrap();
+        let count = fs::read_dir(paths.last()).unwrap().count();
+        assert_eq!(count, KEPT + 1);
+        let newest = format!("{:032x}", KEPT + 2);
+        assert!(marker_path(&paths, id().as_str(), &newest).exists());
     }
 
     #[test]

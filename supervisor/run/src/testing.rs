@@ -45,5 +45,10 @@ pub fn golden(name: &str, value: &Value) {
         std::fs::write(&path, &text).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(text, expected, "{} differs; if that is meant: BERTH_BLESS=1 cargo test -p berth-run", path.display());
+    let differing = text.lines().zip(expected.lines()).find(|(new, old)| new != old);
+    assert!(
+        text == expected,
+        "{} differs first at {differing:?}; if that is meant: BERTH_BLESS=1 cargo test -p berth-run",
+        path.display()
+    );
 }

@@ -1,27 +1,17 @@
 //! Who a container's process is: a user as written in an image's configuration, resolved against
 //! the image's own passwd and group files.
 //!
-//! The files belong to the image and so to nobody we trust. They are opened so that no symbolic
-//! link leads out of the root, must be regular files of a sane size, and lines that are no entries
-//! are passed over.
+//! The files belong to the image and so to nobody we trust: see `confined.rs` for how they are
+//! opened; lines that are no entries are passed over.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
 use std::path::Path;
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
-use nix::sys::stat::{Mode, SFlag};
-
-/// Larger files are refused; a distribution's passwd has two kilobytes.
-const LARGEST_FILE: u64 = 1 << 20;
+use crate::confined::{self, Found};
 
 /// What went wrong while a user was resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
-    /// The root itself cannot be opened.
-    #[error("opening the container's root")]
-    Root(#[source] io::Error),
     /// A file of the image cannot be read.
     #[error("reading {file} of the image")]
     Read {
@@ -82,9 +72,8 @@ struct Group {
 
 /// Resolves `user` in the root at `root`; ids have to be below `size`.
 pub fn resolve_in(root: &Path, user: &str, size: u32) -> Result<Identity, UserError> {
-    let root: OwnedFd = File::open(root).map_err(UserError::Root)?.into();
-    let passwd = read_inside(&root, "/etc/passwd")?;
-    let group = read_inside(&root, "/etc/group")?;
+    let passwd = read_inside(root, "/etc/passwd")?;
+    let group = read_inside(root, "/etc/group")?;
     resolve(user, &passwd, &group, size)
 }
 
@@ -186,42 +175,17 @@ fn entry_name(name: &str) -> Option<String> {
 }
 
 /// Reads a file of the image; a file that is not there is empty.
-fn read_inside(root: &OwnedFd, file: &'static str) -> Result<String, UserError> {
-    match open_inside(root, Path::new(file)) {
-        Err(nix::Error::ENOENT) => Ok(String::new()),
-        Err(errno) => Err(UserError::Read { file, source: errno.into() }),
-        Ok(found) => read_regular(&found, file),
+fn read_inside(root: &Path, file: &'static str) -> Result<String, UserError> {
+    match confined::look(root, Path::new(file)) {
+        Ok(Found::File(text)) => Ok(text),
+        Ok(Found::Nothing) => Ok(String::new()),
+        Ok(Found::Directory | Found::Unfit) => Err(UserError::Unfit(file)),
+        Err(source) => Err(UserError::Read { file, source }),
     }
-}
-
-/// Finds a file without opening it: to open a pipe would hang, to open a device may do anything.
-fn open_inside(root: &OwnedFd, file: &Path) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    nix::fcntl::openat2(root, file, how)
-}
-
-fn read_regular(found: &OwnedFd, file: &'static str) -> Result<String, UserError> {
-    let status = nix::sys::stat::fstat(found).map_err(|errno| UserError::Read { file, source: errno.into() })?;
-    let kind = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits());
-    if kind != SFlag::S_IFREG || u64::try_from(status.st_size).is_ok_and(|size| size > LARGEST_FILE) {
-        return Err(UserError::Unfit(file));
-    }
-    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
-    let read = || -> io::Result<Vec<u8>> {
-        let opened = nix::fcntl::open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        let mut bytes = Vec::new();
-        File::from(opened).take(LARGEST_FILE).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    read().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).map_err(|source| UserError::Read { file, source })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
     use super::*;
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\n\
@@ -315,43 +279,9 @@ mod tests {
     }
 
     #[test]
-    fn a_link_out_of_the_root_ends_inside_of_it() {
-        let outside = tempfile::tempdir().unwrap();
-        std::fs::write(outside.path().join("passwd"), "evil:x:7:7::/:/bin/sh\n").unwrap();
+    fn files_that_are_no_files_are_refused_by_name() {
         let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("etc")).unwrap();
-        symlink(outside.path().join("passwd"), root.path().join("etc/passwd")).unwrap();
-        assert!(matches!(resolve_in(root.path(), "evil", SIZE), Err(UserError::NoUser(_))));
-    }
-
-    #[test]
-    fn a_link_within_the_root_is_followed() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(root.path().join("usr/etc")).unwrap();
-        symlink("/usr/etc", root.path().join("etc")).unwrap();
-        std::fs::write(root.path().join("usr/etc/passwd"), PASSWD).unwrap();
-        assert_eq!(resolve_in(root.path(), "www-data", SIZE).unwrap().uid, 33);
-    }
-
-    #[test]
-    fn a_pipe_or_a_directory_is_refused_at_once() {
-        let root = tempfile::tempdir().unwrap();
-        let etc = root.path().join("etc");
-        std::fs::create_dir(&etc).unwrap();
-        nix::unistd::mkfifo(&etc.join("passwd"), Mode::S_IRUSR).unwrap();
-        assert!(matches!(resolve_in(root.path(), "", SIZE), Err(UserError::Unfit("/etc/passwd"))));
-        std::fs::remove_file(etc.join("passwd")).unwrap();
-        std::fs::create_dir(etc.join("group")).unwrap();
+        std::fs::create_dir_all(root.path().join("etc/group")).unwrap();
         assert!(matches!(resolve_in(root.path(), "", SIZE), Err(UserError::Unfit("/etc/group"))));
-    }
-
-    #[test]
-    fn a_file_that_is_too_large_is_refused() {
-        let root = tempfile::tempdir().unwrap();
-        let etc = root.path().join("etc");
-        std::fs::create_dir(&etc).unwrap();
-        let file = File::create(etc.join("passwd")).unwrap();
-        file.set_len(LARGEST_FILE + 1).unwrap();
-        assert!(matches!(resolve_in(root.path(), "", SIZE), Err(UserError::Unfit("/etc/passwd"))));
     }
 }

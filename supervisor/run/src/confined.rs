@@ -1,0 +1,124 @@
+//! Opening files of an image, which nobody trusts: no symbolic link leads out of its root, and
+//! nothing but a regular file of a sane size is ever opened for reading.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
+use nix::sys::stat::{Mode, SFlag, fstat};
+
+/// Larger files are refused; what is read here has a few kilobytes.
+pub const LARGEST_FILE: u64 = 1 << 20;
+
+/// What a path of an image leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// A regular file of at most [`LARGEST_FILE`] bytes, with what it says.
+    File(String),
+    /// A directory.
+    Directory,
+    /// A device, a pipe, a file that is too large.
+    Unfit,
+}
+
+/// Follows `path` inside the directory `root`.
+pub fn look(root: &Path, path: &Path) -> io::Result<Found> {
+    let root = File::open(root)?;
+    // Finding is not opening: to open a pipe would hang, to open a device may do anything.
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let found = match nix::fcntl::openat2(&root, path, how) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(Found::Nothing),
+        other => other?,
+    };
+    let status = fstat(&found)?;
+    match SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFDIR => Ok(Found::Directory),
+        SFlag::S_IFREG if u64::try_from(status.st_size).is_ok_and(|size| size <= LARGEST_FILE) => {
+            read(&found).map(Found::File)
+        }
+        _ => Ok(Found::Unfit),
+    }
+}
+
+fn read(found: &OwnedFd) -> io::Result<String> {
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let opened = nix::fcntl::open(path.as_str(), flags, Mode::empty())?;
+    let mut bytes = Vec::new();
+    File::from(opened).take(LARGEST_FILE).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn root() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        root
+    }
+
+    fn passwd(root: &tempfile::TempDir) -> Found {
+        look(root.path(), Path::new("/etc/passwd")).unwrap()
+    }
+
+    #[test]
+    fn a_link_out_of_the_root_ends_inside_of_it() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("passwd"), "evil").unwrap();
+        let root = root();
+        let link = root.path().join("etc/passwd");
+        symlink(outside.path().join("passwd"), &link).unwrap();
+        assert_eq!(passwd(&root), Found::Nothing);
+        fs::remove_file(&link).unwrap();
+        symlink("../../../../../../../../../../etc/hostname", &link).unwrap();
+        assert_eq!(passwd(&root), Found::Nothing);
+    }
+
+    #[test]
+    fn a_link_within_the_root_is_followed() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("usr/etc")).unwrap();
+        symlink("/usr/etc", root.path().join("etc")).unwrap();
+        fs::write(root.path().join("usr/etc/passwd"), "text").unwrap();
+        assert_eq!(passwd(&root), Found::File("text".to_owned()));
+    }
+
+    #[test]
+    fn a_link_into_proc_is_not_followed_as_a_magic_one() {
+        let root = root();
+        symlink("/proc/self/exe", root.path().join("etc/passwd")).unwrap();
+        assert_eq!(passwd(&root), Found::Nothing);
+    }
+
+    #[test]
+    fn a_pipe_is_unfit_and_never_opened() {
+        let root = root();
+        nix::unistd::mkfifo(&root.path().join("etc/passwd"), Mode::S_IRUSR).unwrap();
+        assert_eq!(passwd(&root), Found::Unfit);
+    }
+
+    #[test]
+    fn a_directory_is_one() {
+        assert_eq!(look(root().path(), Path::new("etc")).unwrap(), Found::Directory);
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_unfit() {
+        let root = root();
+        let file = File::create(root.path().join("etc/passwd")).unwrap();
+        file.set_len(LARGEST_FILE + 1).unwrap();
+        assert_eq!(passwd(&root), Found::Unfit);
+    }
+}
