@@ -251,7 +251,9 @@ async fn serve(shared: &Shared, connection: &Connection) {
         let path = header.path().map(|path| path.as_str()).unwrap_or_default();
         if sender == Some(BUS) && member == "NameOwnerChanged" {
             systemd = new_owner(&message);
-            shared.each_follower(Follower::everything);
+            if systemd.is_some() {
+                shared.each_follower(Follower::everything);
+            }
         } else if sender.is_none() || sender != systemd.as_deref() {
             continue;
         } else if interface == MANAGER {
