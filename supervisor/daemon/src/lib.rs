@@ -1,3 +1,15 @@
 //! The supervisor: a store of wishes, an API to write them, and reconcilers that make them so.
 
+pub mod api;
+pub mod auth;
+pub mod bundle;
+pub mod config;
+pub mod image;
+pub mod log;
+pub mod metrics;
+pub mod network;
+pub mod operation;
+pub mod reconcile;
+pub mod secret;
+pub mod setup;
 pub mod store;

@@ -191,7 +191,10 @@ pub fn verify_stream(from: impl Read, digest: &Digest, size: u64) -> Result<(), 
 }
 
 /// The names in a directory that are text.
-pub(crate) fn names(directory: &Path) -> Result<Vec<String>, BlobError> {
+///
+/// # Errors
+/// It cannot be read.
+pub fn names(directory: &Path) -> Result<Vec<String>, BlobError> {
     let list = || -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(directory)? {

@@ -89,11 +89,15 @@ impl Registry {
             // Somebody else may be quicker; then theirs is as good.
             drop(rustls::crypto::ring::default_provider().install_default());
         }
-        let builder = reqwest::Client::builder()
-            .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(patience.connect)
-            .read_timeout(patience.read);
-        let http = builder.build().map_err(|error| RegistryError::Client(error.into()))?;
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(patience.connect)
+                .read_timeout(patience.read)
+        };
+        // A system without certificates can still talk to registries that speak plain HTTP.
+        let http = builder().build().or_else(|_| builder().tls_certs_only([]).build());
+        let http = http.map_err(|error| RegistryError::Client(error.into()))?;
         Ok(Self { http, patience })
     }
 
