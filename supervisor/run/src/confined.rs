@@ -1,14 +1,15 @@
-//! Opening files of an image, which nobody trusts: no symbolic link leads out of its root, and
-//! nothing but a regular file of a sane size is ever opened for reading.
+//! Reading and replacing files of an image, which nobody trusts: no symbolic link leads out of its
+//! root, and nothing but a regular file of a sane size is ever opened for reading.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// Larger files are refused; what is read here has a few kilobytes.
 pub const LARGEST_FILE: u64 = 1 << 20;
@@ -45,6 +46,38 @@ pub fn look(root: &Path, path: &Path) -> io::Result<Found> {
         }
         _ => Ok(Found::Unfit),
     }
+}
+
+/// Writes `files` (name, content) into the directory `parent` inside `root`. Whatever has the name,
+/// a link that leads nowhere included, is replaced and never followed.
+pub fn write(root: &Path, parent: &Path, files: &[(&str, String)]) -> io::Result<()> {
+    let parent = open_directory(&File::open(root)?, parent)?;
+    for (name, content) in files {
+        let new = format!(".{name}.new");
+        match unlinkat(&parent, new.as_str(), UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IROTH;
+        let file = nix::fcntl::openat(&parent, new.as_str(), flags, mode)?;
+        File::from(file).write_all(content.as_bytes())?;
+        nix::fcntl::renameat(&parent, new.as_str(), &parent, *name)?;
+    }
+    Ok(())
+}
+
+/// Opens a directory, which is made if the image has none.
+fn open_directory(root: &File, path: &Path) -> io::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    match nix::fcntl::openat2(root, path, how) {
+        Err(Errno::ENOENT) => {}
+        other => return Ok(other?),
+    }
+    nix::sys::stat::mkdirat(root, path, Mode::from_bits_truncate(0o755))?;
+    Ok(nix::fcntl::openat2(root, path, how)?)
 }
 
 fn read(found: &OwnedFd) -> io::Result<String> {
@@ -120,5 +153,41 @@ mod tests {
         let file = File::create(root.path().join("etc/passwd")).unwrap();
         file.set_len(LARGEST_FILE + 1).unwrap();
         assert_eq!(passwd(&root), Found::Unfit);
+    }
+
+    #[test]
+    fn a_written_file_takes_the_place_of_a_link_and_never_goes_through_it() {
+        let outside = tempfile::tempdir().unwrap();
+        let victim = outside.path().join("hosts");
+        fs::write(&victim, "untouched").unwrap();
+        let root = root();
+        symlink(&victim, root.path().join("etc/hosts")).unwrap();
+        symlink(&victim, root.path().join("etc/.hosts.new")).unwrap();
+        symlink("../run/nowhere", root.path().join("etc/resolv.conf")).unwrap();
+        let files = ["hosts", "resolv.conf"].map(|name| (name, "new".to_owned()));
+        write(root.path(), Path::new("etc"), &files).unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+        for name in ["hosts", "resolv.conf"] {
+            let path = root.path().join("etc").join(name);
+            assert!(fs::symlink_metadata(&path).unwrap().is_file());
+            assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_a_link_out_of_the_root_is_made_inside_or_refused() {
+        let outside = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        symlink(outside.path(), root.path().join("etc")).unwrap();
+        assert!(write(root.path(), Path::new("etc"), &[("hosts", String::new())]).is_err());
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_is_missing_is_made() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), Path::new("etc"), &[("hosts", "x".to_owned())]).unwrap();
+        assert_eq!(passwd(&root), Found::Nothing);
+        assert!(root.path().join("etc/hosts").is_file());
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use berth_model::plan::Plan;
 
-/// Names and contents, below `scratch/files` and to be bound over `/etc/<name>`.
+/// Names below `/etc`, and contents.
 pub fn render(plan: &Plan) -> Vec<(&'static str, String)> {
     let mut files = vec![("hostname", format!("{}\n", plan.hostname)), ("hosts", hosts(plan))];
     if let Some(text) = resolv_conf(plan) {

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! <dir>/layers   one clone of the whole layer store, id-mapped, read-only; a layer is a directory in it
-//! <dir>/scratch  tmpfs, id-mapped, never swapped: upper/ work/ tmp/ files/
+//! <dir>/scratch  tmpfs, id-mapped, never swapped: upper/ work/ tmp/
 //! <dir>/rootfs   overlay: layers/<topmost> ... layers/<lowest> below scratch/upper
 //! ```
 //!
@@ -27,7 +27,7 @@ use libcontainer::syscall::syscall::create_syscall;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 use crate::paths::{ContainerDir, LAYERS, ROOTFS, SCRATCH};
-use crate::sys;
+use crate::{confined, sys};
 
 /// The kernel takes at most this many characters of a mount parameter.
 const LONGEST_PARAMETER: usize = 255;
@@ -70,6 +70,9 @@ pub enum RootError {
         #[source]
         source: io::Error,
     },
+    /// Host name, hosts, resolv.conf.
+    #[error("writing the container's own files in /etc")]
+    Files(#[source] io::Error),
     /// The filesystem ids did not change.
     #[error("acting as the container's root {0}")]
     Ids(u32),
@@ -78,7 +81,7 @@ pub enum RootError {
     Capabilities(#[source] SyscallError),
 }
 
-/// Mounts the root of a container at `dir`, and `files` (path, content) below `scratch/files`.
+/// Mounts the root of a container at `dir`, and writes `files` (name, content) into its `/etc`.
 pub fn assemble(
     root: &Root,
     ids: IdRange,
@@ -93,8 +96,9 @@ pub fn assemble(
     mount_layers(root, map, dir)?;
     mount_scratch(root, map, dir)?;
     as_container_root(ids.base, || {
-        fill_scratch(dir, files)?;
-        mount_overlay(root, dir)
+        fill_scratch(dir)?;
+        mount_overlay(root, dir)?;
+        confined::write(&dir.rootfs(), Path::new("etc"), files).map_err(RootError::Files)
     })
 }
 
@@ -148,15 +152,9 @@ fn mount_scratch(root: &Root, map: BorrowedFd<'_>, dir: &ContainerDir) -> Result
     sys::move_mount(scratch.as_fd(), &dir.scratch()).map_err(at("attaching the writable layer"))
 }
 
-fn fill_scratch(dir: &ContainerDir, files: &[(&'static str, String)]) -> Result<(), RootError> {
-    let scratch = dir.scratch();
-    let directories = [("upper", 0o755), ("work", 0o700), ("tmp", 0o1777), ("files", 0o755)];
-    for (name, mode) in directories {
-        make_directory(&scratch.join(name), mode)?;
-    }
-    for (name, content) in files {
-        let path = scratch.join("files").join(name);
-        std::fs::write(&path, content).map_err(|source| RootError::Directory { path, source })?;
+fn fill_scratch(dir: &ContainerDir) -> Result<(), RootError> {
+    for (name, mode) in [("upper", 0o755), ("work", 0o700), ("tmp", 0o1777)] {
+        make_directory(&dir.scratch().join(name), mode)?;
     }
     Ok(())
 }

@@ -45,16 +45,15 @@ pub const HOST_LINK: &str = "dev.berth.host-link";
 
 /// `config.json` of a container that runs as `identity` in the control group `cgroup`.
 ///
-/// `files` are the names of those made for it (see `files.rs`); `cgroup` is absolute below the
-/// root of the hierarchy.
-pub fn render(plan: &Plan, identity: &Identity, cgroup: &str, dir: &ContainerDir, files: &[&str]) -> Value {
+/// `cgroup` is absolute below the root of the hierarchy.
+pub fn render(plan: &Plan, identity: &Identity, cgroup: &str, dir: &ContainerDir) -> Value {
     let map = json!([{ "containerID": 0, "hostID": plan.ids.base, "size": plan.ids.size }]);
     let mut spec = json!({
         "ociVersion": "1.2.0",
         "process": process(plan, identity),
         "root": { "path": dir.rootfs(), "readonly": plan.root.read_only },
         "hostname": plan.hostname,
-        "mounts": mounts(plan, &dir.scratch(), files),
+        "mounts": mounts(plan, &dir.scratch()),
         "linux": {
             "cgroupsPath": cgroup,
             "namespaces": [
@@ -129,7 +128,7 @@ fn sysctl(plan: &Plan) -> Value {
     json!({ "net.ipv4.ping_group_range": format!("0 {last}") })
 }
 
-fn mounts(plan: &Plan, scratch: &Path, files: &[&str]) -> Vec<Value> {
+fn mounts(plan: &Plan, scratch: &Path) -> Vec<Value> {
     let mut mounts = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=64k"]),
@@ -142,9 +141,6 @@ fn mounts(plan: &Plan, scratch: &Path, files: &[&str]) -> Vec<Value> {
     ];
     if plan.root.read_only {
         mounts.push(mount("/run", "tmpfs", &["nosuid", "nodev", "mode=755", "size=16m"]));
-    }
-    for file in files {
-        mounts.push(bind(&format!("/etc/{file}"), &scratch.join("files").join(file)));
     }
     mounts
 }
@@ -171,11 +167,10 @@ mod tests {
     use crate::testing;
 
     const CGROUP: &str = "/berth.slice/berth-default.slice/berth.default.web.r7.service/payload";
-    const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 
     fn rendered(plan: &Plan, identity: &Identity) -> Value {
         let dir = Paths::default().container(&plan.id.parse().unwrap());
-        render(plan, identity, CGROUP, &dir, &FILES)
+        render(plan, identity, CGROUP, &dir)
     }
 
     fn root() -> Identity {

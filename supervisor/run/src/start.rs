@@ -16,6 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use berth_model::plan::{PLAN_VERSION, Plan};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 use sd_notify::NotifyState;
 
@@ -147,6 +148,7 @@ pub fn start(paths: &Paths, id: &ContainerId, launcher: &dyn Launcher) -> Result
 fn launch(paths: &Paths, id: &ContainerId, launcher: &dyn Launcher) -> Result<Pid, StartError> {
     let plan = read_plan(&paths.plan(id), id)?;
     sys::reset_signals().map_err(StartError::Signals)?;
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let cgroup = make_cgroup()?;
     let dir = paths.container(id);
     prepare_directory(paths, &dir)?;
@@ -156,7 +158,7 @@ fn launch(paths: &Paths, id: &ContainerId, launcher: &dyn Launcher) -> Result<Pi
     rootfs::assemble(&plan.root, plan.ids, map.as_fd(), &dir, &files).map_err(StartError::Root)?;
     let identity = find_user(&plan, &dir)?;
     check_directory(&plan.process.cwd, &dir)?;
-    write_spec(&plan, &identity, &cgroup, &dir, &files)?;
+    write_spec(&plan, &identity, &cgroup, &dir)?;
 
     let waiting = launcher.create(id, &dir).map_err(StartError::Launch)?;
     let pid = waiting.pid();
@@ -244,15 +246,8 @@ fn check_directory(cwd: &str, dir: &ContainerDir) -> Result<(), StartError> {
     }
 }
 
-fn write_spec(
-    plan: &Plan,
-    identity: &Identity,
-    cgroup: &str,
-    dir: &ContainerDir,
-    files: &[(&'static str, String)],
-) -> Result<(), StartError> {
-    let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
-    let rendered = spec::render(plan, identity, cgroup, dir, &names);
+fn write_spec(plan: &Plan, identity: &Identity, cgroup: &str, dir: &ContainerDir) -> Result<(), StartError> {
+    let rendered = spec::render(plan, identity, cgroup, dir);
     let text = serde_json::to_vec(&rendered).map_err(|error| StartError::Spec(error.into()))?;
     // The environment may hold secrets.
     fs::OpenOptions::new()
