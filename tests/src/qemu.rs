@@ -1,0 +1,103 @@
+//! QEMU's command line, rendered from a plan, and its disks.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::accel::Accel;
+use crate::machine::Plan;
+use crate::spawn::{self, SpawnError};
+use crate::wire;
+
+/// The emulator.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The address of the user network's card; the guest's own network file matches it.
+const USER_CARD: &str = "52:54:00:be:00:01";
+
+/// All options. Paths are relative to the machine's folder, which QEMU runs in, so that the folder can be moved and
+/// its sockets' names stay short.
+pub fn options(plan: &Plan, accel: Accel, forwards: &BTreeMap<u16, u16>, memory: Option<&Path>) -> Vec<String> {
+    let mut options = machine(accel, plan.cpus, plan.mebibytes);
+    options.extend(words(&format!("-name {}", plan.name)));
+    options.extend(words("-kernel vmlinuz -initrd initrd -append"));
+    options.push("console=ttyS0 root=/dev/vda rw quiet loglevel=4 panic=5 berth.agent systemd.show_status=0".into());
+    options.extend(words("-chardev file,id=console,path=console.log,append=on -serial chardev:console"));
+    options.extend(words("-qmp unix:qmp.sock,server=on,wait=off -device virtio-rng-pci -device vmgenid,guid=auto"));
+    options.extend(disks(plan));
+    options.extend(ports());
+    options.extend(network(plan, forwards));
+    if let Some(memory) = memory {
+        options.extend(["-incoming".into(), format!("file:{}", memory.display())]);
+    }
+    options
+}
+
+/// The bare machine.
+pub fn machine(accel: Accel, cpus: u32, mebibytes: u32) -> Vec<String> {
+    let mut options = words("-nodefaults -no-user-config -display none -M q35,usb=off,vmport=off -rtc base=utc");
+    options.extend(accel.options().map(str::to_owned));
+    options.extend(words(&format!("-smp {cpus} -m {mebibytes}")));
+    options
+}
+
+fn disks(plan: &Plan) -> Vec<String> {
+    let cache = if plan.durable { "writeback" } else { "unsafe" };
+    let mut options = Vec::new();
+    let mut add = |file: &str, serial: &str, format: &str, more: &str| {
+        let id = format!("disk-{serial}");
+        options.extend(["-drive".into(), format!("if=none,id={id},file={file},format={format},cache={cache},discard=unmap{more}")]);
+        options.extend(["-device".into(), format!("virtio-blk-pci,drive={id},serial={serial}")]);
+    };
+    add("root.qcow2", "root", "qcow2", "");
+    add("data.qcow2", "berth-data", "qcow2", "");
+    add("tools.tar", "berth-tools", "raw", ",read-only=on");
+    for disk in &plan.disks {
+        add(&format!("{}.qcow2", disk.name), &disk.name, "qcow2", "");
+    }
+    options
+}
+
+fn ports() -> Vec<String> {
+    let mut options = words("-device virtio-serial-pci,max_ports=16");
+    for n in 0..wire::PORTS {
+        options.extend(words(&format!(
+            "-chardev socket,id=agent{n},path=agent.{n}.sock,server=on,wait=off -device virtserialport,chardev=agent{n},name=berth.{n}"
+        )));
+    }
+    options
+}
+
+fn network(plan: &Plan, forwards: &BTreeMap<u16, u16>) -> Vec<String> {
+    let forwards: String = forwards.iter().map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}")).collect();
+    let mut options = words(&format!(
+        "-netdev user,id=user,restrict=on,ipv6=off{forwards} -device virtio-net-pci,netdev=user,mac={USER_CARD},romfile="
+    ));
+    if let Some(link) = &plan.link {
+        options.extend(words(&format!(
+            "-netdev socket,id=link,mcast=230.0.0.1:{},localaddr=127.0.0.1 -device virtio-net-pci,netdev=link,mac={},romfile=",
+            link.network,
+            link_card(link.number)
+        )));
+    }
+    options
+}
+
+/// The address of the card on a private network.
+pub fn link_card(number: u8) -> String {
+    format!("52:54:00:be:01:{number:02x}")
+}
+
+/// Makes a qcow2 disk, blank or on top of another.
+pub fn new_disk(path: &Path, backing: Option<(&str, &str)>, gibibytes: Option<u32>) -> Result<(), SpawnError> {
+    let mut command = spawn::command("qemu-img");
+    command.args(["create", "-q", "-f", "qcow2"]);
+    if let Some((file, format)) = backing {
+        command.args(["-b", file, "-F", format]);
+    }
+    command.arg(path).args(gibibytes.map(|size| format!("{size}G")));
+    spawn::output(&mut command).map(drop)
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
