@@ -65,13 +65,19 @@ pub fn objects(origin: &str, text: &str) -> Result<Vec<Value>, YamlError> {
 /// # Errors
 /// It cannot be read.
 pub fn documents(origin: &str, text: &str) -> Result<Vec<Value>, YamlError> {
-    let yaml = serde_saphyr::from_multiple(text);
+    let yaml = serde_saphyr::from_multiple_with_options(text, options());
     if !text.trim_start().starts_with(['{', '[']) {
         return yaml.map_err(|source| YamlError::Read { origin: origin.to_owned(), source: Box::new(source) });
     }
     let json: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
     // What begins like JSON can still be YAML in flow style.
     json.or_else(|source| yaml.map_err(|_| YamlError::ReadJson { origin: origin.to_owned(), source }))
+}
+
+/// As kubectl reads: unquoted `yes` is a truth value and `0755` is octal. Where a text is wanted
+/// the server then refuses them by field, instead of storing something else than was meant.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false }
 }
 
 /// Writes one document.
@@ -129,6 +135,12 @@ mod tests {
         let expected = json!({"a": "yes", "b": "0755", "c": 8080, "d": true, "e": "1.20", "f": 0.5, "g": null,
                               "h": "2026-11-21"});
         assert_eq!(read(text), expected);
+    }
+
+    #[test]
+    fn an_unquoted_word_is_read_as_kubectl_reads_it() {
+        let text = "a: yes\nb: 0755\nc: web\nd: 1e3x\ne: 512Mi\n";
+        assert_eq!(read(text), json!({"a": true, "b": 493, "c": "web", "d": "1e3x", "e": "512Mi"}));
     }
 
     #[test]
@@ -199,8 +211,8 @@ mod tests {
     #[test]
     fn what_begins_with_a_brace_may_be_json_or_flow_style_yaml() {
         assert_eq!(documents("test", "{\"a\": 1}\n{\"b\": 2}").unwrap(), [json!({"a": 1}), json!({"b": 2})]);
-        assert_eq!(read("{a: [x, y]}"), json!({"a": ["x", "y"]}));
-        let error = documents("web.json", "{\"a\": }").unwrap_err();
+        assert_eq!(read("{a: [x, z]}"), json!({"a": ["x", "z"]}));
+        let error = documents("web.json", "{\"a\": [1, }").unwrap_err();
         assert_eq!(error.to_string(), "cannot read web.json");
     }
 

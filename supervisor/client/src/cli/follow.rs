@@ -176,7 +176,8 @@ impl Readiness {
 
     /// Only the latest operation counts: an earlier one may have failed and been tried again.
     fn operation(&mut self, operation: OperationView, name: &str) -> Verdict {
-        let later = self.operation.as_ref().is_none_or(|known| known.order() <= operation.order());
+        let later = |known: &OperationView| known.name() == operation.name() || known.order() < operation.order();
+        let later = self.operation.as_ref().is_none_or(later);
         if later && self.concerns(&operation, name) {
             self.operation = Some(operation);
         }
@@ -289,8 +290,10 @@ mod tests {
 
     #[test]
     fn a_later_try_counts_more_than_the_one_before() {
-        let tries = [operation("b", 2, "Running"), operation("a", 2, "Failed")];
+        let tries = [operation("a", 2, "Running"), operation("b", 2, "Failed")];
         assert_eq!(known(bundle(2, "Failed", ("False", "StartFailed")), &tries), "wait");
+        let end = [operation("a", 2, "Running"), operation("a", 2, "Failed")];
+        assert_eq!(known(bundle(2, "Failed", ("False", "StartFailed")), &end), "a failed: no image");
     }
 
     #[test]

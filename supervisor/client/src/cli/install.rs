@@ -133,6 +133,7 @@ fn differs(name: &str, fields: &BTreeSet<String>, wish: &Value) -> Failure {
     let all: Vec<&str> = fields.iter().map(String::as_str).collect();
     let instead = match (all.as_slice(), wish["spec"]["image"].as_str()) {
         (["spec.image"], Some(image)) => format!("berth update {name} --image {image}"),
+        (["spec.start"], _) => format!("berth start {name}"),
         _ => format!("change it with berth apply, take another --name, or first berth uninstall {name}"),
     };
     Failure::Differs { what: format!("bundle/{name}"), fields: all.join(", "), instead }

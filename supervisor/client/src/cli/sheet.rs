@@ -108,7 +108,7 @@ impl Sheet {
             table.set_header(columns.iter().map(|column| self.headers[*column].name.clone()));
         }
         for row in &self.rows {
-            table.add_row(columns.iter().map(|column| row.get(*column).map(clean).unwrap_or_default()));
+            table.add_row(columns.iter().map(|column| row.get(*column).map(|cell| clean(cell)).unwrap_or_default()));
         }
         fit(&mut table, widths);
         table.trim_fmt()
@@ -128,7 +128,7 @@ fn fit(table: &mut Table, widths: &mut Vec<u16>) {
 }
 
 /// A cell stays on its line.
-fn clean(cell: &String) -> String {
+fn clean(cell: &str) -> String {
     cell.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

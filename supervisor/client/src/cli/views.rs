@@ -3,6 +3,7 @@
 
 use berth_model::resource::bundle::{Port, Termination};
 use berth_model::resource::operation::{Actor, OperationError, Target};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde::Deserialize;
 use serde_json::Value;
@@ -99,10 +100,12 @@ impl OperationView {
         matches!(self.status.state.as_str(), "Succeeded" | "Failed" | "Cancelled" | "RolledBack")
     }
 
-    /// Sorts by age, the oldest first.
-    pub fn order(&self) -> (Option<jiff::Timestamp>, String) {
+    /// Sorts by age, the oldest first. Creation is told in whole seconds; within one, what ended
+    /// earlier comes first, and what is still at work comes last.
+    pub fn order(&self) -> (Option<Timestamp>, bool, Option<Timestamp>, String) {
         let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (created, self.name().to_owned())
+        let finished = self.status.finished_at.as_deref().and_then(|time| time.parse().ok());
+        (created, !self.finished(), finished, self.name().to_owned())
     }
 }
 

@@ -1,0 +1,22 @@
+//! The `berth` command as a person runs it, against a server that is scripted per test.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+#[path = "cli/connecting.rs"]
+mod connecting;
+#[path = "cli/curling.rs"]
+mod curling;
+#[path = "cli/declaring.rs"]
+mod declaring;
+#[path = "cli/fake.rs"]
+mod fake;
+#[path = "cli/following.rs"]
+mod following;
+#[path = "cli/logging.rs"]
+mod logging;
+#[path = "cli/reading.rs"]
+mod reading;
+#[path = "cli/run.rs"]
+mod run;
+#[path = "cli/watching.rs"]
+mod watching;
