@@ -40,7 +40,7 @@ use berth_host::oci_layout::Layout;
 use berth_host::registry::{Patience, Registry, RegistryError, Session, Settings};
 use berth_model::id::ImageReference;
 use berth_model::resource::bundle::BundleSpec;
-use berth_model::resource::revision::ResolvedImage;
+use berth_model::resource::revision::{ResolvedImage, layer_directory};
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc::{O_CLOEXEC, O_TMPFILE};
 use oci_spec::image::ImageConfiguration;
@@ -341,12 +341,6 @@ impl ImageStore {
         };
         tokio::spawn(work).await.map_err(|_| ImageError::CutOff)?
     }
-}
-
-/// The directory of a layer below [`ImageStore::layers`], by its diff id.
-#[must_use]
-pub fn layer_directory(diff_id: &str) -> String {
-    diff_id.replacen(':', "-", 1)
 }
 
 impl Inner {

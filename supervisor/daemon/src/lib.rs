@@ -4,6 +4,7 @@ pub mod api;
 pub mod auth;
 pub mod bundle;
 pub mod config;
+pub mod daemon;
 pub mod image;
 pub mod log;
 pub mod metrics;

@@ -54,6 +54,11 @@ pub struct ResolvedImage {
     pub stop_signal: String,
 }
 
+/// The directory of an unpacked layer, by its diff id.
+pub fn layer_directory(diff_id: &str) -> String {
+    diff_id.replacen(':', "-", 1)
+}
+
 /// What was set aside for one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

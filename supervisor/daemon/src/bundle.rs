@@ -1,0 +1,168 @@
+//! Bundles: from a wish to a running unit.
+//!
+//! The domain has two halves that meet in the store. The *reconciler* ([`Bundles`]) looks at one
+//! bundle: it fetches a [`view::View`], lets [`decide`] say what to do and [`status`] say how it
+//! fares (both pure), and writes the answer: at most one new Operation, and the status. The *steps*
+//! ([`steps::Steps`]) are what such an Operation is made of. Neither calls the other.
+//!
+//! A revision walks through these states:
+//!
+//! ```text
+//!  Candidate -- ready, promoted --> Active -- its successor is promoted --> Retiring --> Superseded
+//!      |
+//!      +-- did not become ready --> Failed
+//! ```
+
+pub mod decide;
+mod fetch;
+pub mod seams;
+pub mod status;
+pub mod steps;
+pub mod unit;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_model::resource::bundle::{Bundle, BundleStatus};
+use berth_model::resource::operation::{Actor, Operation, OperationKind};
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+
+use crate::operation::order;
+use crate::reconcile::{Outcome, Reconciler};
+use crate::store::{Clock, Store, StoreError, Tx};
+use decide::Wish;
+use seams::{Cause, Machine};
+use view::View;
+
+/// Which bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BundleKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for BundleKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A bundle could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The store.
+    #[error("reading or writing the records of a bundle")]
+    Store(#[from] StoreError),
+    /// systemd or the files beside it.
+    #[error("looking at unit {id}")]
+    Observe {
+        /// Container id.
+        id: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+}
+
+/// Brings bundles to what the store says of them.
+pub struct Bundles {
+    store: Store,
+    machine: Arc<dyn Machine>,
+    clock: Clock,
+}
+
+impl Bundles {
+    /// The reconciler.
+    pub fn new(store: Store, machine: Arc<dyn Machine>, clock: Clock) -> Self {
+        Self { store, machine, clock }
+    }
+
+    async fn look(&self, key: &BundleKey) -> Result<Outcome, BundleError> {
+        let Some(view) = fetch::view(&self.store, &*self.machine, key, (self.clock)()).await? else {
+            return Ok(None);
+        };
+        let wish = decide::decide(&view);
+        let status = status::status(&view, &wish);
+        let again = pause(&wish, view.now);
+        self.apply(view, wish, status).await?;
+        Ok(again)
+    }
+
+    async fn apply(&self, view: View, wish: Wish, status: BundleStatus) -> Result<(), BundleError> {
+        let kind = match wish {
+            Wish::Now(kind) => Some(kind),
+            _ => None,
+        };
+        if kind.is_none() && view.bundle.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let written = self.store.write(&berthd(), move |tx| write(tx, &view, kind, status)).await;
+        written.map_err(BundleError::from)
+    }
+}
+
+impl Reconciler for Bundles {
+    type Key = BundleKey;
+    type Error = BundleError;
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<BundleKey>, BundleError>> {
+        Box::pin(async {
+            let bundles = self.store.read(|tx| tx.list::<Bundle>(None)).await?;
+            Ok(bundles.into_iter().map(|bundle| key_of(&bundle)).collect())
+        })
+    }
+
+    fn reconcile<'a>(&'a self, key: &'a BundleKey) -> BoxFuture<'a, Result<Outcome, BundleError>> {
+        Box::pin(self.look(key))
+    }
+}
+
+pub(crate) fn key_of(bundle: &Bundle) -> BundleKey {
+    BundleKey {
+        namespace: bundle.metadata.namespace.clone().unwrap_or_default(),
+        name: bundle.metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+fn pause(wish: &Wish, now: Timestamp) -> Option<Duration> {
+    match wish {
+        Wish::At(_, when) => Some(Duration::try_from(when.duration_since(now)).unwrap_or_default()),
+        _ => None,
+    }
+}
+
+/// Who writes here.
+pub(crate) fn berthd() -> Actor {
+    Actor { identity: "berthd".into(), source: "reconciler".into() }
+}
+
+/// One transaction: the status, the events that tell of its change, and the operation, unless the
+/// bundle was changed or somebody else began one meanwhile.
+fn write(tx: &mut Tx<'_>, view: &View, kind: Option<OperationKind>, status: BundleStatus) -> Result<(), StoreError> {
+    let key = key_of(&view.bundle);
+    let Some(mut bundle) = tx.get::<Bundle>(&key.namespace, &key.name)? else { return Ok(()) };
+    if bundle.metadata.uid != view.bundle.metadata.uid || bundle.metadata.generation != view.bundle.metadata.generation {
+        return Ok(());
+    }
+    fetch::tell(tx, &bundle, &status)?;
+    bundle.status = Some(status);
+    tx.update_status(&bundle)?;
+    if let Some(kind) = kind {
+        fetch::begin(tx, &bundle, kind)?;
+    }
+    Ok(())
+}
+
+/// The operations on a bundle, the oldest first.
+pub(crate) fn operations_of(mut all: Vec<Operation>, key: &BundleKey) -> Vec<Operation> {
+    all.retain(|op| op.spec.target.kind == "Bundle" && op.spec.target.name == key.name);
+    all.sort_by_key(order);
+    all
+}

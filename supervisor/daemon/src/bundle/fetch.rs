@@ -1,0 +1,131 @@
+//! Reading what a decision is made from, and writing what it came to.
+
+use std::collections::BTreeMap;
+
+use berth_model::kinds::TEARDOWN_FINALIZER;
+use berth_model::resource::bundle::{Bundle, BundleStatus};
+use berth_model::resource::operation::{Actor, Operation, OperationKind, OperationSpec, OperationStatus, Priority, Target};
+use berth_model::resource::revision::Revision;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use jiff::Timestamp;
+
+use super::seams::{Machine, Observed};
+use super::view::{View, container_id, operation_state, state_of};
+use super::{BundleError, BundleKey, operations_of};
+use crate::store::{Deletion, EventType, Store, StoreError, Tx};
+
+/// Finished operations kept per bundle.
+const KEPT_OPERATIONS: usize = 20;
+
+/// Everything about one bundle; `None` if there is no such bundle.
+pub(super) async fn view(
+    store: &Store,
+    machine: &dyn Machine,
+    key: &BundleKey,
+    now: Timestamp,
+) -> Result<Option<View>, BundleError> {
+    let wanted = key.clone();
+    let stored = store
+        .read(move |tx| {
+            let Some(bundle) = tx.get::<Bundle>(&wanted.namespace, &wanted.name)? else { return Ok(None) };
+            let revisions = revisions_of(tx.list(Some(&wanted.namespace))?, &wanted.name);
+            let operations = operations_of(tx.list(Some(&wanted.namespace))?, &wanted);
+            Ok(Some((bundle, revisions, operations)))
+        })
+        .await?;
+    let Some((bundle, revisions, operations)) = stored else { return Ok(None) };
+    let observed = observe(machine, &revisions).await?;
+    Ok(Some(View { bundle, revisions, operations, observed, now }))
+}
+
+/// The revisions of a bundle, by number.
+pub(super) fn revisions_of(mut all: Vec<Revision>, bundle: &str) -> Vec<Revision> {
+    all.retain(|revision| revision.spec.bundle == bundle);
+    all.sort_by_key(|revision| revision.spec.number);
+    all
+}
+
+async fn observe(machine: &dyn Machine, revisions: &[Revision]) -> Result<BTreeMap<u64, Observed>, BundleError> {
+    let mut seen = BTreeMap::new();
+    for revision in revisions.iter().filter(|revision| state_of(revision).holds_allocation()) {
+        let id = container_id(revision);
+        let observed =
+            machine.observe(&id).await.map_err(|source| BundleError::Observe { id: id.clone(), source })?;
+        seen.insert(revision.spec.number, observed);
+    }
+    Ok(seen)
+}
+
+/// Events about what is new in a status.
+pub(super) fn tell(tx: &mut Tx<'_>, bundle: &Bundle, new: &BundleStatus) -> Result<(), StoreError> {
+    let old = bundle.status.clone().unwrap_or_default();
+    for condition in &new.conditions {
+        let before = old.conditions.iter().find(|known| known.type_ == condition.type_);
+        if before.is_some_and(|known| known.reason == condition.reason && known.status == condition.status) {
+            continue;
+        }
+        let alarm = condition.reason.ends_with("Failed") || is_alarm(&condition.reason);
+        let kind = if alarm { EventType::Warning } else { EventType::Normal };
+        tx.emit_event(bundle, kind, &condition.reason, &condition.message)?;
+    }
+    if let Some(end) = new.last_termination.as_ref().filter(|end| old.last_termination.as_ref() != Some(end))
+        && end.reason == "OOMKilled"
+    {
+        let message = "The service used more memory than its limit and was killed.";
+        tx.emit_event(bundle, EventType::Warning, "OOMKilled", message)?;
+    }
+    Ok(())
+}
+
+fn is_alarm(reason: &str) -> bool {
+    matches!(reason, "CrashLooping" | "Degraded")
+}
+
+/// Begins an operation, unless one is already under way; old finished ones make room.
+pub(super) fn begin(tx: &mut Tx<'_>, bundle: &Bundle, kind: OperationKind) -> Result<(), StoreError> {
+    let namespace = bundle.metadata.namespace.clone().unwrap_or_default();
+    let name = bundle.metadata.name.clone().unwrap_or_default();
+    let key = BundleKey { namespace: namespace.clone(), name: name.clone() };
+    let present = operations_of(tx.list::<Operation>(Some(&namespace))?, &key);
+    if present.iter().any(|op| !operation_state(op).finished()) {
+        return Ok(());
+    }
+    for old in present.iter().rev().skip(KEPT_OPERATIONS) {
+        tx.delete::<Operation>(&namespace, old.metadata.name.as_deref().unwrap_or_default(), &Deletion::default())?;
+    }
+    tx.create(&operation(&namespace, &name, bundle.metadata.generation.unwrap_or_default(), kind))?;
+    Ok(())
+}
+
+fn operation(namespace: &str, name: &str, generation: i64, kind: OperationKind) -> Operation {
+    Operation {
+        metadata: ObjectMeta {
+            namespace: Some(namespace.to_owned()),
+            generate_name: Some(format!("{name}-{}-", format!("{kind:?}").to_lowercase())),
+            ..ObjectMeta::default()
+        },
+        spec: OperationSpec {
+            kind,
+            target: Target { kind: "Bundle".into(), namespace: namespace.to_owned(), name: name.to_owned() },
+            actor: Actor { identity: "berthd".into(), source: "reconciler".into() },
+            generation,
+            reason: String::new(),
+            idempotency_key: None,
+            priority: Priority::Housekeeping,
+            rollback_of: None,
+        },
+        status: Some(OperationStatus::default()),
+    }
+}
+
+/// Lets a bundle go: its own last act.
+pub(super) fn release(tx: &mut Tx<'_>, namespace: &str, name: &str) -> Result<(), StoreError> {
+    for revision in revisions_of(tx.list::<Revision>(Some(namespace))?, name) {
+        tx.delete::<Revision>(namespace, revision.metadata.name.as_deref().unwrap_or_default(), &Deletion::default())?;
+    }
+    if tx.get::<Bundle>(namespace, name)?.is_some() {
+        tx.remove_finalizer::<Bundle>(namespace, name, TEARDOWN_FINALIZER)?;
+    }
+    Ok(())
+}

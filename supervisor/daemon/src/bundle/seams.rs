@@ -1,0 +1,116 @@
+//! What the bundle domain asks of the rest: one small trait per neighbour, implemented for real in
+//! `daemon.rs` and by scripted fakes in the tests.
+
+use std::error::Error;
+
+use berth_model::plan::{Ending, Plan};
+use berth_model::resource::bundle::BundleSpec;
+use berth_model::resource::revision::ResolvedImage;
+use futures_util::future::BoxFuture;
+
+use super::unit::UnitRequest;
+use crate::operation::Progress;
+
+/// Whatever went wrong beneath.
+pub type Cause = Box<dyn Error + Send + Sync>;
+
+/// What systemd says of a unit, and how its last run ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Where it is.
+    pub state: UnitState,
+    /// Host pid of the container's init, 0 for none.
+    pub main_pid: u32,
+    /// Restarts by systemd since it was started.
+    pub restarts: u64,
+    /// systemd's invocation id, empty for none.
+    pub invocation: String,
+    /// The newest ending on record.
+    pub ending: Option<Ending>,
+}
+
+/// Where a unit is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnitState {
+    /// systemd does not know it.
+    #[default]
+    Absent,
+    /// Start-up, or waiting to be started again after a crash.
+    Activating,
+    /// Up.
+    Active,
+    /// Going down.
+    Deactivating,
+    /// Down without a failure.
+    Inactive,
+    /// Down after a failure, and systemd has given up on it.
+    Failed,
+}
+
+/// What came of starting a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// The start job succeeded.
+    Done,
+    /// It ran already.
+    AlreadyRunning,
+    /// The start job failed; [`Machine::observe`] and the journal say how.
+    Failed,
+}
+
+/// The machine's units and what belongs to them.
+pub trait Machine: Send + Sync + 'static {
+    /// Writes the plan and starts the unit; whatever an earlier run left under the name is cleared.
+    fn start(&self, unit: UnitRequest, plan: Plan) -> BoxFuture<'_, Result<Started, Cause>>;
+    /// Stops the unit if it is there and lets systemd forget it.
+    fn stop<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Cause>>;
+    /// How it fares; keeps a hold on it, so that its end stays readable.
+    fn observe<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Observed, Cause>>;
+    /// Removes the plan and the records of its endings.
+    fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Cause>>;
+    /// Somebody accepts TCP connections there.
+    fn accepts<'a>(&'a self, address: &'a str, port: u16) -> BoxFuture<'a, bool>;
+    /// The newest lines of its output, oldest first.
+    fn last_lines<'a>(&'a self, id: &'a str, count: u32) -> BoxFuture<'a, Result<Vec<String>, Cause>>;
+}
+
+/// The images.
+pub trait Images: Send + Sync + 'static {
+    /// What the reference means now: `registry/repository@sha256:...`.
+    fn resolve<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<String, ImageFailure>>;
+    /// Pulls and unpacks what is missing.
+    fn ensure<'a>(
+        &'a self,
+        pinned: &'a str,
+        progress: Progress,
+    ) -> BoxFuture<'a, Result<ResolvedImage, ImageFailure>>;
+    /// The program that would be run is there and executable.
+    fn check_program<'a>(
+        &'a self,
+        image: &'a ResolvedImage,
+        spec: &'a BundleSpec,
+    ) -> BoxFuture<'a, Result<(), ImageFailure>>;
+}
+
+/// An image cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ImageFailure {
+    /// One sentence.
+    pub message: String,
+    /// What to do.
+    pub suggestion: String,
+    /// Trying again without a change may help.
+    pub retryable: bool,
+    /// Why.
+    #[source]
+    pub source: Option<Cause>,
+}
+
+/// The machine's network.
+pub trait Net: Send + Sync + 'static {
+    /// Brings bridges and rules to what the store says.
+    fn configure(&self) -> BoxFuture<'_, Result<(), Cause>>;
+    /// A program outside the containers listens on the machine's port.
+    fn occupied(&self, port: u16, udp: bool) -> BoxFuture<'_, Result<bool, Cause>>;
+}

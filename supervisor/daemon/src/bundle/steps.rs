@@ -1,0 +1,132 @@
+//! The steps that operations on bundles are made of.
+//!
+//! Every step can be run again: it looks whether its effect is there before it brings it about. What
+//! a later step needs of an earlier one lies in the operation's results or in the revision that
+//! carries the operation's name.
+
+mod prepare;
+mod ready;
+mod run;
+
+use std::sync::Arc;
+
+use berth_model::condition::Reason;
+use berth_model::resource::bundle::Bundle;
+use berth_model::resource::operation::StepName;
+use berth_model::resource::revision::{Revision, RevisionState, RevisionStatus};
+use futures_util::future::BoxFuture;
+use std::path::PathBuf;
+
+use super::fetch::revisions_of;
+use super::seams::{Cause, Images, Machine, Net};
+use super::view::state_of;
+use super::berthd;
+use crate::operation::{Executor, StepDone, StepError, Task};
+use crate::store::{Store, StoreError, Tx};
+
+/// Carries out the steps of operations on bundles.
+pub struct Steps {
+    /// The records.
+    pub store: Store,
+    /// The units.
+    pub machine: Arc<dyn Machine>,
+    /// The images.
+    pub images: Arc<dyn Images>,
+    /// The network.
+    pub net: Arc<dyn Net>,
+    /// Where unpacked layers lie.
+    pub layers: PathBuf,
+}
+
+type Done = Result<StepDone, StepError>;
+
+impl Executor for Steps {
+    fn apply<'a>(&'a self, task: &'a Task, step: StepName) -> BoxFuture<'a, Done> {
+        match step {
+            StepName::ResolveImage => Box::pin(self.resolve_image(task)),
+            StepName::PullImage => Box::pin(self.pull_image(task)),
+            StepName::PrepareRevision => Box::pin(self.prepare_revision(task)),
+            StepName::ConfigureNetwork => Box::pin(self.configure_network(StepName::ConfigureNetwork)),
+            StepName::StartUnit => Box::pin(self.start_unit(task)),
+            StepName::AwaitReady => Box::pin(self.await_ready(task)),
+            StepName::Promote => Box::pin(self.promote(task)),
+            StepName::RetireOld => Box::pin(self.retire_old(task)),
+            StepName::StopUnit => Box::pin(self.stop_units(task)),
+            StepName::ReleaseNetwork => Box::pin(self.release_network(task)),
+            StepName::RemoveFiles => Box::pin(self.remove_files(task)),
+            StepName::RemoveRecords => Box::pin(self.remove_records(task)),
+        }
+    }
+
+    fn compensate<'a>(&'a self, task: &'a Task, step: StepName) -> BoxFuture<'a, Result<(), StepError>> {
+        match step {
+            StepName::Promote => Box::pin(self.demote(task)),
+            StepName::StartUnit => Box::pin(self.stop_candidate(task)),
+            StepName::PrepareRevision => Box::pin(self.fail_candidate(task)),
+            _ => Box::pin(async { Ok(()) }),
+        }
+    }
+}
+
+impl Steps {
+    async fn bundle(&self, task: &Task) -> Result<Bundle, StepError> {
+        let target = task.spec.target.clone();
+        let found = self.store.read(move |tx| tx.get::<Bundle>(&target.namespace, &target.name)).await;
+        found.map_err(|error| store_failed(error, "reading the bundle"))?.ok_or_else(|| {
+            StepError::new(Reason::ProfileFailed, "the bundle is gone").permanent()
+        })
+    }
+
+    async fn revisions(&self, task: &Task) -> Result<Vec<Revision>, StepError> {
+        let target = task.spec.target.clone();
+        let all = self.store.read(move |tx| tx.list::<Revision>(Some(&target.namespace))).await;
+        all.map(|all| revisions_of(all, &task.spec.target.name))
+            .map_err(|error| store_failed(error, "reading the revisions"))
+    }
+
+    /// The revision this operation made.
+    async fn candidate(&self, task: &Task) -> Result<Option<Revision>, StepError> {
+        Ok(self.revisions(task).await?.into_iter().find(|revision| revision.spec.operation == task.name))
+    }
+
+    /// The revision that a start is about: the one this operation made, else the one that serves.
+    async fn subject(&self, task: &Task) -> Result<Revision, StepError> {
+        let revisions = self.revisions(task).await?;
+        let own = revisions.iter().find(|revision| revision.spec.operation == task.name);
+        let active = || revisions.iter().rev().find(|revision| state_of(revision) == RevisionState::Active);
+        own.or_else(active).cloned().ok_or_else(|| {
+            StepError::new(Reason::StartFailed, "there is no revision to start")
+                .suggest("wait for the installation to end, or see why it failed with `berth status`")
+        })
+    }
+
+    /// Writes the states of revisions in one transaction.
+    async fn set_states(&self, changes: Vec<(Revision, RevisionState)>) -> Result<(), StepError> {
+        let write = move |tx: &mut Tx<'_>| {
+            for (mut revision, state) in changes {
+                revision.status = Some(RevisionStatus { state });
+                tx.update_status(&revision)?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        self.record(write).await.map_err(|error| store_failed(error, "recording what became of a revision"))
+    }
+
+    async fn record<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+        &self,
+        write: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        self.store.write(&berthd(), write).await
+    }
+}
+
+fn store_failed(error: StoreError, doing: &str) -> StepError {
+    StepError::new(Reason::ProfileFailed, format!("{doing} failed"))
+        .suggest("look at `journalctl -u berthd` and at the free space of /var/lib/berth")
+        .caused_by(error)
+}
+
+fn machine_failed(reason: Reason, doing: impl Into<String>) -> impl FnOnce(Cause) -> StepError {
+    let message = doing.into();
+    move |cause| StepError::new(reason, message).suggest("look at `journalctl -u berthd`").caused_by(cause)
+}

@@ -1,0 +1,249 @@
+//! From a tag to a revision: nothing runs yet.
+
+use berth_model::allocation::{Held, allocate};
+use berth_model::condition::Reason;
+use berth_model::resource::bundle::{Bundle, BundleSpec, Port, Protocol};
+use berth_model::resource::revision::{
+    Allocation, ResolvedImage, Revision, RevisionSpec, RevisionState, RevisionStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde_json::Value;
+
+use super::{Done, Steps, store_failed};
+use crate::bundle::fetch::revisions_of;
+use crate::bundle::seams::ImageFailure;
+use crate::bundle::view::{container_id, state_of};
+use crate::operation::{StepDone, StepError, Task};
+use crate::store::{Deletion, StoreError, Tx};
+
+/// A revision cannot be made.
+#[derive(Debug, thiserror::Error)]
+enum PrepareError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the bundle is gone")]
+    Gone,
+    #[error("{0}")]
+    Full(#[from] berth_model::allocation::Exhausted),
+    #[error("port {port}/{protocol} of the machine is already published by {owner}")]
+    PortTaken { port: u16, protocol: &'static str, owner: String },
+}
+
+impl Steps {
+    /// An image is looked up anew when somebody asks for an update or names another image; any other
+    /// change keeps the digest that serves.
+    pub(super) async fn resolve_image(&self, task: &Task) -> Done {
+        let bundle = self.bundle(task).await?;
+        let spec = &bundle.spec;
+        let kept = self.revisions(task).await?.into_iter().rev().find(|revision| {
+            state_of(revision) == RevisionState::Active && revision.spec.bundle_spec.image == spec.image
+        });
+        let asked = task.spec.actor.source != "reconciler" || spec.update;
+        let pinned = match kept.filter(|_| !asked) {
+            Some(revision) => revision.spec.image.reference,
+            None => self.images.resolve(&spec.image).await.map_err(image_failed)?,
+        };
+        Ok(StepDone::said(format!("{} is {pinned}", spec.image)).keeping("image", Value::String(pinned)))
+    }
+
+    pub(super) async fn pull_image(&self, task: &Task) -> Done {
+        let pinned = text(task, "image")?;
+        let image = self.images.ensure(&pinned, task.progress.clone()).await.map_err(image_failed)?;
+        let spec = self.bundle(task).await?.spec;
+        self.images.check_program(&image, &spec).await.map_err(image_failed)?;
+        let layers = image.layers.len();
+        let value = serde_json::to_value(&image).map_err(|error| unreadable().caused_by(error))?;
+        Ok(StepDone::said(format!("{layers} layers are unpacked")).keeping("resolved", value))
+    }
+
+    pub(super) async fn prepare_revision(&self, task: &Task) -> Done {
+        if let Some(done) = self.candidate(task).await? {
+            return Ok(StepDone::said(format!("revision {} is recorded", done.spec.number)));
+        }
+        let image: ResolvedImage = resolved(task)?;
+        self.check_free_ports(&self.bundle(task).await?.spec, task).await?;
+        let (target, name) = (task.spec.target.clone(), task.name.clone());
+        let made = self.record(move |tx| record(tx, &target.namespace, &target.name, &name, image));
+        let number = made.await.map_err(prepare_failed)?;
+        Ok(StepDone::said(format!("revision {number} is recorded")).keeping("revision", number.into()))
+    }
+
+    /// Programs of the machine itself are asked first, by trying; ports this bundle publishes already
+    /// are its own.
+    async fn check_free_ports(&self, spec: &BundleSpec, task: &Task) -> Result<(), StepError> {
+        let own: Vec<(u16, Protocol)> = self
+            .revisions(task)
+            .await?
+            .iter()
+            .filter(|revision| state_of(revision).holds_allocation())
+            .flat_map(|revision| published(&revision.spec.bundle_spec))
+            .collect();
+        for (port, protocol) in published(spec).into_iter().filter(|wanted| !own.contains(wanted)) {
+            let taken = self.net.occupied(port, protocol == Protocol::Udp).await;
+            let taken = taken.map_err(super::machine_failed(Reason::ProfileFailed, "looking at the machine's ports failed"))?;
+            if taken {
+                return Err(port_taken(port, protocol, "a program of the machine itself"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The candidate of a failed operation is kept, as a record; older failed ones make room.
+    pub(super) async fn fail_candidate(&self, task: &Task) -> Result<(), StepError> {
+        let Some(candidate) = self.candidate(task).await? else { return Ok(()) };
+        if state_of(&candidate) != RevisionState::Candidate {
+            return Ok(());
+        }
+        self.machine
+            .forget(&container_id(&candidate))
+            .await
+            .map_err(super::machine_failed(Reason::StartFailed, "removing the files of the failed revision failed"))?;
+        let older = self.revisions(task).await?;
+        self.set_states(vec![(candidate, RevisionState::Failed)]).await?;
+        let removed = self.record(move |tx| {
+            for old in older.iter().filter(|old| state_of(old) == RevisionState::Failed) {
+                let name = old.metadata.name.as_deref().unwrap_or_default();
+                let namespace = old.metadata.namespace.as_deref().unwrap_or_default();
+                tx.delete::<Revision>(namespace, name, &Deletion::default())?;
+            }
+            Ok::<_, StoreError>(())
+        });
+        removed.await.map_err(|error| store_failed(error, "removing older failed revisions"))
+    }
+}
+
+fn record(
+    tx: &mut Tx<'_>,
+    namespace: &str,
+    name: &str,
+    operation: &str,
+    image: ResolvedImage,
+) -> Result<u64, PrepareError> {
+    let bundle = tx.get::<Bundle>(namespace, name)?.ok_or(PrepareError::Gone)?;
+    let everyone: Vec<Revision> = tx.list::<Revision>(None)?;
+    refuse_taken_ports(&everyone, &bundle)?;
+    let held: Vec<Held> = everyone.iter().filter(|one| state_of(one).holds_allocation()).map(held).collect();
+    let allocation = allocate(&held, namespace)?;
+    let number = own_revisions(everyone, namespace, name).last().map_or(0, |last| last.spec.number) + 1;
+    tx.create(&revision(&bundle, number, operation, image, allocation))?;
+    Ok(number)
+}
+
+fn own_revisions(everyone: Vec<Revision>, namespace: &str, name: &str) -> Vec<Revision> {
+    let own = everyone.into_iter().filter(|one| one.metadata.namespace.as_deref() == Some(namespace));
+    revisions_of(own.collect(), name)
+}
+
+fn held(revision: &Revision) -> Held {
+    Held {
+        namespace: revision.metadata.namespace.clone().unwrap_or_default(),
+        allocation: revision.spec.allocation.clone(),
+    }
+}
+
+fn refuse_taken_ports(everyone: &[Revision], bundle: &Bundle) -> Result<(), PrepareError> {
+    let own = (bundle.metadata.namespace.as_deref(), bundle.metadata.name.as_deref());
+    let others = everyone.iter().filter(|one| {
+        state_of(one).holds_allocation()
+            && (one.metadata.namespace.as_deref(), Some(one.spec.bundle.as_str())) != own
+    });
+    let wanted = published(&bundle.spec);
+    for other in others {
+        let theirs = published(&other.spec.bundle_spec);
+        if let Some((port, protocol)) = wanted.iter().find(|port| theirs.contains(port)) {
+            let namespace = other.metadata.namespace.as_deref().unwrap_or_default();
+            return Err(PrepareError::PortTaken {
+                port: *port,
+                protocol: label(*protocol),
+                owner: format!("bundle {namespace}/{}", other.spec.bundle),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn published(spec: &BundleSpec) -> Vec<(u16, Protocol)> {
+    spec.ports.iter().filter_map(|port: &Port| port.published().map(|number| (number, port.protocol))).collect()
+}
+
+fn label(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    }
+}
+
+fn revision(
+    bundle: &Bundle,
+    number: u64,
+    operation: &str,
+    image: ResolvedImage,
+    allocation: Allocation,
+) -> Revision {
+    let name = bundle.metadata.name.clone().unwrap_or_default();
+    Revision {
+        metadata: ObjectMeta {
+            namespace: bundle.metadata.namespace.clone(),
+            name: Some(format!("{name}-r{number}")),
+            owner_references: Some(vec![owner(bundle)]),
+            ..ObjectMeta::default()
+        },
+        spec: RevisionSpec {
+            bundle: name,
+            number,
+            generation: bundle.metadata.generation.unwrap_or_default(),
+            operation: operation.to_owned(),
+            bundle_spec: bundle.spec.clone(),
+            image,
+            allocation,
+        },
+        status: Some(RevisionStatus::default()),
+    }
+}
+
+fn owner(bundle: &Bundle) -> OwnerReference {
+    OwnerReference {
+        api_version: "berth.dev/v1".into(),
+        kind: "Bundle".into(),
+        name: bundle.metadata.name.clone().unwrap_or_default(),
+        uid: bundle.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        ..OwnerReference::default()
+    }
+}
+
+pub(super) fn text(task: &Task, key: &str) -> Result<String, StepError> {
+    task.results.get(key).and_then(Value::as_str).map(ToOwned::to_owned).ok_or_else(unreadable)
+}
+
+fn resolved(task: &Task) -> Result<ResolvedImage, StepError> {
+    let value = task.results.get("resolved").cloned().ok_or_else(unreadable)?;
+    serde_json::from_value(value).map_err(|error| unreadable().caused_by(error))
+}
+
+fn unreadable() -> StepError {
+    StepError::new(Reason::ProfileFailed, "the operation's record lacks what an earlier step found out")
+        .suggest("run the command again")
+}
+
+fn image_failed(failure: ImageFailure) -> StepError {
+    let suggestion = failure.suggestion.clone();
+    let mut error = StepError::new(Reason::ProfileFailed, failure.message).suggest(suggestion);
+    error.source = failure.source;
+    if failure.retryable { error } else { error.permanent() }
+}
+
+fn port_taken(port: u16, protocol: Protocol, owner: &str) -> StepError {
+    let protocol = label(protocol);
+    StepError::new(Reason::ProfileFailed, format!("port {port}/{protocol} of the machine is already in use by {owner}"))
+        .suggest("publish another port (spec.ports[].hostPort), or free this one and run the command again")
+}
+
+fn prepare_failed(error: PrepareError) -> StepError {
+    match error {
+        PrepareError::Store(source) => store_failed(source, "recording the revision"),
+        PrepareError::PortTaken { .. } => StepError::new(Reason::ProfileFailed, error.to_string())
+            .suggest("publish another port (spec.ports[].hostPort), or free this one and run the command again"),
+        PrepareError::Full(_) | PrepareError::Gone => StepError::new(Reason::ProfileFailed, error.to_string()),
+    }
+}

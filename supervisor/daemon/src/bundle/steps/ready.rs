@@ -1,0 +1,108 @@
+//! Waiting until a started unit serves.
+
+use std::time::Duration;
+
+use berth_model::condition::Reason;
+use berth_model::resource::bundle::Protocol;
+use berth_model::resource::revision::Revision;
+use tokio::time::{Instant, interval, timeout};
+
+use super::{Done, Steps, machine_failed};
+use crate::bundle::seams::{Observed, UnitState};
+use crate::bundle::status::describe;
+use crate::bundle::view::container_id;
+use crate::operation::{StepDone, StepError, Task};
+
+/// How often a starting service is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long a service without TCP ports has to stay up to be called ready.
+const STABLE: Duration = Duration::from_secs(2);
+/// How long a service may take to answer on its ports.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Restarts by systemd while it starts after which it is given up.
+const CRASHES: u64 = 3;
+/// Lines of output that an error quotes.
+const QUOTED: u32 = 10;
+
+impl Steps {
+    /// Ready: the unit is active and every declared TCP port accepts; without ports, it has been up
+    /// for [`STABLE`] with the same main process.
+    pub(super) async fn await_ready(&self, task: &Task) -> Done {
+        let bundle = self.bundle(task).await?;
+        if !bundle.spec.start {
+            return Ok(StepDone::said("left stopped, as asked"));
+        }
+        let revision = self.subject(task).await?;
+        let id = container_id(&revision);
+        match timeout(PATIENCE, self.until_ready(&revision, &id)).await {
+            Ok(outcome) => outcome.map(|()| StepDone::said("the service is up")),
+            Err(_) => {
+                let message = format!("the service did not answer on its ports within {} s", PATIENCE.as_secs());
+                Err(self.failed(&id, message).await.suggest("check spec.ports and what the service listens on"))
+            }
+        }
+    }
+
+    async fn until_ready(&self, revision: &Revision, id: &str) -> Result<(), StepError> {
+        let mut looks = interval(LOOK_EVERY);
+        let mut steady: Option<(u32, Instant)> = None;
+        loop {
+            looks.tick().await;
+            let observed = self.machine.observe(id).await;
+            let seen = observed.map_err(machine_failed(Reason::StartFailed, "looking at the unit failed"))?;
+            if let Some(message) = hopeless(&seen) {
+                return Err(self.failed(id, message).await);
+            }
+            if seen.state != UnitState::Active {
+                steady = None;
+                continue;
+            }
+            let since = steady.filter(|(pid, _)| *pid == seen.main_pid).map_or_else(Instant::now, |(_, since)| since);
+            steady = Some((seen.main_pid, since));
+            if self.serves(revision, since).await {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn serves(&self, revision: &Revision, up_since: Instant) -> bool {
+        let ports = revision.spec.bundle_spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+        let ports: Vec<u16> = ports.map(|port| port.container_port).collect();
+        if ports.is_empty() {
+            return up_since.elapsed() >= STABLE;
+        }
+        for port in ports {
+            if !self.machine.accepts(&revision.spec.allocation.address, port).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// An error with the last lines of the service's own output.
+    pub(super) async fn failed(&self, id: &str, message: String) -> StepError {
+        let lines = match self.machine.last_lines(id, QUOTED).await {
+            Ok(lines) => lines,
+            Err(error) => vec![format!("(its output cannot be read: {error})")],
+        };
+        let error = StepError::new(Reason::StartFailed, message)
+            .suggest(format!("`journalctl -u berth.{id}` shows all of its output"));
+        if lines.is_empty() { error } else { error.caused_by(Output(lines.join("\n"))) }
+    }
+}
+
+/// What a service said before it failed.
+#[derive(Debug, thiserror::Error)]
+#[error("its last output was:\n{0}")]
+struct Output(String);
+
+/// Why waiting longer is of no use, if it is not.
+fn hopeless(seen: &Observed) -> Option<String> {
+    let how = seen.ending.as_ref().map(describe).unwrap_or_default();
+    match seen.state {
+        UnitState::Failed => Some(format!("the service failed to start. {how}")),
+        UnitState::Absent | UnitState::Inactive => Some(format!("the service ended while it was starting. {how}")),
+        _ if seen.restarts >= CRASHES => Some(format!("the service crashed {} times in a row. {how}", seen.restarts)),
+        _ => None,
+    }
+}

@@ -1,0 +1,5 @@
+//! The bundle domain as a whole on a scripted machine and a real store.
+
+mod kill;
+mod scripted;
+mod telling;

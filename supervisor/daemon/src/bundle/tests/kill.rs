@@ -1,0 +1,70 @@
+//! The daemon is killed at every point of every operation; the end is the same.
+
+use std::sync::Arc;
+
+use berth_model::resource::operation::OperationKind;
+
+use tokio_util::sync::CancellationToken;
+
+use super::scripted::{Daemon, World};
+use crate::operation::AbortPoints;
+
+/// Every point that an operation of this kind passes.
+fn points(kind: OperationKind) -> Vec<String> {
+    let moments = ["begun", "applied", "recorded"];
+    kind.steps().iter().flat_map(|step| moments.map(|moment| format!("{kind:?}/{step:?}/{moment}"))).collect()
+}
+
+/// Brings the world to where `kind` begins, then wishes for it.
+async fn wish_for(daemon: &Daemon, kind: OperationKind) {
+    if kind != OperationKind::Install {
+        daemon.put(|_| {}).await;
+        daemon.settle().await;
+    }
+    match kind {
+        OperationKind::Install => daemon.put(|_| {}).await,
+        OperationKind::Update => daemon.put(|spec| spec.image = "registry/web:2".into()).await,
+        OperationKind::Stop => daemon.put(|spec| spec.start = false).await,
+        OperationKind::Uninstall => daemon.remove().await,
+        OperationKind::Start => {
+            daemon.put(|spec| spec.start = false).await;
+            daemon.settle().await;
+            daemon.put(|spec| spec.start = true).await;
+        }
+        OperationKind::Restart => unreachable!("only people ask for it"),
+    }
+}
+
+async fn end_of(kind: OperationKind, killed_at: Option<String>) -> Vec<String> {
+    // Nothing here outlives the process: memory will do.
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let world = Arc::new(World::default());
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    let abort = AbortPoints::calling(move |point| {
+        if Some(point) == killed_at.as_deref() {
+            token.cancel();
+            panic!("killed at {point}");
+        }
+    });
+    let first = Daemon::start(dir.path(), &world, abort, stop);
+    wish_for(&first, kind).await;
+    first.settle().await;
+    first.die().await;
+    let second = Daemon::start(dir.path(), &world, AbortPoints::default(), CancellationToken::new());
+    second.settle().await;
+    let state = second.end_state().await;
+    second.die().await;
+    state
+}
+
+#[tokio::test]
+async fn a_daemon_killed_at_any_point_of_any_operation_comes_to_the_same_end() {
+    let kinds = OperationKind::ALL.into_iter().filter(|kind| *kind != OperationKind::Restart);
+    for kind in kinds {
+        let undisturbed = end_of(kind, None).await;
+        for point in points(kind) {
+            assert_eq!(end_of(kind, Some(point.clone())).await, undisturbed, "killed at {point}");
+        }
+    }
+}

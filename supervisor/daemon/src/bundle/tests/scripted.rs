@@ -1,0 +1,262 @@
+//! A machine, images and a network that remember what was asked of them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use berth_model::plan::{Ending, Plan};
+use berth_model::resource::bundle::{Bundle, BundleSpec, Port};
+use berth_model::resource::operation::{Operation, OperationState};
+use berth_model::resource::revision::{ResolvedImage, Revision};
+use futures_util::future::BoxFuture;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tokio_util::sync::CancellationToken;
+
+use crate::bundle::seams::{Cause, ImageFailure, Images, Machine, Net, Observed, Started, UnitState};
+use crate::bundle::steps::Steps;
+use crate::bundle::unit::UnitRequest;
+use crate::bundle::view::{operation_state, state_of};
+use crate::bundle::{Bundles, berthd};
+use crate::operation::{order, AbortPoints, Progress, Runner};
+use crate::reconcile::Reconciler;
+use crate::store::Store;
+
+/// Everything outside the daemon: it survives the daemon's death.
+#[derive(Default)]
+pub struct World {
+    pub units: Mutex<BTreeMap<String, Observed>>,
+    pub plans: Mutex<BTreeMap<String, Plan>>,
+    pub image_fails: Mutex<Option<String>>,
+    pub start_fails: Mutex<bool>,
+    pub occupied: Mutex<Vec<u16>>,
+    pub starts: Mutex<u32>,
+}
+
+impl Machine for World {
+    fn start(&self, unit: UnitRequest, plan: Plan) -> BoxFuture<'_, Result<Started, Cause>> {
+        Box::pin(async move {
+            if *self.start_fails.lock().unwrap() {
+                return Ok(Started::Failed);
+            }
+            let mut units = self.units.lock().unwrap();
+            if units.get(&unit.id).is_some_and(|seen| seen.state == UnitState::Active) {
+                return Ok(Started::AlreadyRunning);
+            }
+            *self.starts.lock().unwrap() += 1;
+            self.plans.lock().unwrap().insert(unit.id.clone(), plan);
+            units.insert(unit.id, Observed { state: UnitState::Active, main_pid: 7, ..Observed::default() });
+            Ok(Started::Done)
+        })
+    }
+    fn stop<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Cause>> {
+        Box::pin(async move {
+            self.units.lock().unwrap().remove(id);
+            Ok(())
+        })
+    }
+    fn observe<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Observed, Cause>> {
+        Box::pin(async move { Ok(self.units.lock().unwrap().get(id).cloned().unwrap_or_default()) })
+    }
+    fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Cause>> {
+        Box::pin(async move {
+            self.plans.lock().unwrap().remove(id);
+            Ok(())
+        })
+    }
+    fn accepts<'a>(&'a self, _: &'a str, _: u16) -> BoxFuture<'a, bool> {
+        Box::pin(async { true })
+    }
+    fn last_lines<'a>(&'a self, _: &'a str, _: u32) -> BoxFuture<'a, Result<Vec<String>, Cause>> {
+        Box::pin(async { Ok(vec!["bind: permission denied".into()]) })
+    }
+}
+
+impl Images for World {
+    fn resolve<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<String, ImageFailure>> {
+        Box::pin(async move {
+            match self.image_fails.lock().unwrap().clone() {
+                None => Ok(format!("{reference}@sha256:{}", "0".repeat(64))),
+                Some(message) => {
+                    Err(ImageFailure { message, suggestion: "check the name".into(), retryable: true, source: None })
+                }
+            }
+        })
+    }
+    fn ensure<'a>(&'a self, pinned: &'a str, _: Progress) -> BoxFuture<'a, Result<ResolvedImage, ImageFailure>> {
+        Box::pin(async move {
+            Ok(ResolvedImage {
+                reference: pinned.into(),
+                layers: vec!["sha256-aa".into()],
+                entrypoint: vec!["/bin/serve".into()],
+                ..ResolvedImage::default()
+            })
+        })
+    }
+    fn check_program<'a>(
+        &'a self,
+        _: &'a ResolvedImage,
+        _: &'a BundleSpec,
+    ) -> BoxFuture<'a, Result<(), ImageFailure>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl Net for World {
+    fn configure(&self) -> BoxFuture<'_, Result<(), Cause>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn occupied(&self, port: u16, _: bool) -> BoxFuture<'_, Result<bool, Cause>> {
+        Box::pin(async move { Ok(self.occupied.lock().unwrap().contains(&port)) })
+    }
+}
+
+/// One life of the daemon's bundle domain.
+pub struct Daemon {
+    pub store: Store,
+    world: Arc<World>,
+    bundles: Bundles,
+    pub stop: CancellationToken,
+    runner: tokio::task::JoinHandle<()>,
+}
+
+impl Daemon {
+    /// Opens the store in `dir` and begins to work.
+    pub fn start(dir: &std::path::Path, world: &Arc<World>, abort: AbortPoints, stop: CancellationToken) -> Self {
+        let store = Store::open(&dir.join("berth.db"), Arc::new(clock)).unwrap();
+        let steps = Steps {
+            store: store.clone(),
+            machine: world.clone(),
+            images: world.clone(),
+            net: world.clone(),
+            layers: "/layers".into(),
+        };
+        let runner = Runner::new(store.clone(), Arc::new(steps), abort);
+        Self {
+            bundles: Bundles::new(store.clone(), world.clone(), Arc::new(clock)),
+            store,
+            world: world.clone(),
+            runner: tokio::spawn(runner.run(stop.clone())),
+            stop,
+        }
+    }
+
+    /// Ends without finishing anything.
+    pub async fn die(self) {
+        self.stop.cancel();
+        self.runner.await.unwrap();
+    }
+
+    /// Reconciles until nothing is left to do.
+    pub async fn settle(&self) {
+        let mut newest = self.store.revision();
+        loop {
+            newest.mark_unchanged();
+            for key in self.bundles.keys().await.unwrap() {
+                self.bundles.reconcile(&key).await.unwrap();
+            }
+            if !self.busy().await && !newest.has_changed().unwrap() {
+                return;
+            }
+            tokio::select! {
+                changed = newest.changed() => changed.unwrap(),
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn busy(&self) -> bool {
+        self.operations().await.iter().any(|op| !operation_state(op).finished())
+    }
+
+    pub async fn operations(&self) -> Vec<Operation> {
+        let mut all = self.store.read(|tx| tx.list::<Operation>(None)).await.unwrap();
+        all.sort_by_key(order);
+        all
+    }
+
+    pub async fn bundle(&self) -> Option<Bundle> {
+        self.store.read(|tx| tx.get::<Bundle>("default", "web")).await.unwrap()
+    }
+
+    pub async fn put(&self, change: impl FnOnce(&mut BundleSpec) + Send + 'static) {
+        let actor = berthd();
+        let write = self.store.write(&actor, move |tx| {
+            match tx.get::<Bundle>("default", "web")? {
+                Some(mut bundle) => {
+                    change(&mut bundle.spec);
+                    tx.update(&bundle)?;
+                }
+                None => {
+                    let mut bundle = fresh();
+                    change(&mut bundle.spec);
+                    tx.create(&bundle)?;
+                }
+            }
+            Ok::<_, crate::store::StoreError>(())
+        });
+        write.await.unwrap();
+    }
+
+    pub async fn remove(&self) {
+        let actor = berthd();
+        let gone = self.store.write(&actor, |tx| {
+            tx.delete::<Bundle>("default", "web", &crate::store::Deletion::default()).map(drop)
+        });
+        gone.await.unwrap();
+    }
+
+    /// What a user could see at the end, without times and generated names.
+    pub async fn end_state(&self) -> Vec<String> {
+        let revisions = self.store.read(|tx| tx.list::<Revision>(None)).await.unwrap();
+        let bundle = self.bundle().await;
+        let status = bundle.and_then(|bundle| bundle.status).unwrap_or_default();
+        let mut lines: Vec<String> = Vec::new();
+        lines.extend(revisions.iter().map(|one| {
+            format!("revision {} {:?} {:?}", one.spec.number, state_of(one), one.spec.allocation)
+        }));
+        lines.extend(status.conditions.iter().map(|c| format!("{}={} {}", c.type_, c.status, c.reason)));
+        lines.push(format!("phase {:?}", status.phase));
+        lines.extend(self.world.units.lock().unwrap().iter().map(|(id, seen)| format!("{id} {:?}", seen.state)));
+        lines.extend(self.world.plans.lock().unwrap().keys().map(|id| format!("plan {id}")));
+        lines.push(format!("starts {}", self.world.starts.lock().unwrap()));
+        lines
+    }
+
+    pub async fn last_state(&self) -> Option<OperationState> {
+        self.operations().await.last().map(operation_state)
+    }
+}
+
+pub fn fresh() -> Bundle {
+    Bundle {
+        metadata: ObjectMeta {
+            namespace: Some("default".into()),
+            name: Some("web".into()),
+            finalizers: Some(vec![berth_model::kinds::TEARDOWN_FINALIZER.into()]),
+            ..ObjectMeta::default()
+        },
+        spec: BundleSpec {
+            image: "registry/web:1".into(),
+            start: true,
+            ports: vec![Port { name: "http".into(), container_port: 80, ..Port::default() }],
+            ..BundleSpec::default()
+        },
+        status: None,
+    }
+}
+
+/// An ending as `berth-run stopped` writes it.
+pub fn ending(stop_asked: bool, result: &str, code: &str, status: &str) -> Ending {
+    Ending {
+        id: "default.web.r1".into(),
+        invocation: "aa".into(),
+        stop_asked,
+        result: Some(result.into()),
+        exit_code: Some(code.into()),
+        exit_status: Some(status.into()),
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the clock of a test")]
+fn clock() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}

@@ -1,0 +1,113 @@
+//! What a user is told.
+
+use std::sync::Arc;
+
+use berth_model::resource::bundle::Phase;
+use berth_model::resource::operation::OperationState;
+use tokio_util::sync::CancellationToken;
+
+use super::scripted::{Daemon, World, ending};
+use crate::bundle::seams::{Observed, UnitState};
+use crate::operation::AbortPoints;
+
+async fn installed(world: &Arc<World>) -> (tempfile::TempDir, Daemon) {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), world, AbortPoints::default(), CancellationToken::new());
+    daemon.put(|_| {}).await;
+    daemon.settle().await;
+    (dir, daemon)
+}
+
+async fn ready(daemon: &Daemon) -> (String, String) {
+    let status = daemon.bundle().await.unwrap().status.unwrap();
+    let ready = status.conditions.iter().find(|c| c.type_ == "Ready").unwrap();
+    (format!("{} {}", ready.status, ready.reason), ready.message.clone())
+}
+
+fn set(world: &World, state: UnitState, seen: Observed) {
+    world.units.lock().unwrap().insert("default.web.r1".into(), Observed { state, ..seen });
+}
+
+#[tokio::test]
+async fn an_installed_bundle_is_ready_and_a_second_look_writes_nothing() {
+    let world = Arc::new(World::default());
+    let (_dir, daemon) = installed(&world).await;
+    assert_eq!(ready(&daemon).await.0, "True StartCompleted");
+    let before = *daemon.store.revision().borrow();
+    daemon.settle().await;
+    assert_eq!(*daemon.store.revision().borrow(), before);
+    assert_eq!(*world.starts.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_unit_stopped_by_systemctl_stays_stopped_and_says_who_stopped_it() {
+    let world = Arc::new(World::default());
+    let (_dir, daemon) = installed(&world).await;
+    let ending = Some(ending(true, "success", "killed", "TERM"));
+    set(&world, UnitState::Inactive, Observed { ending, ..Observed::default() });
+    daemon.settle().await;
+    assert_eq!(ready(&daemon).await.0, "False StoppedByOperator");
+    assert_eq!(*world.starts.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_service_killed_for_memory_says_so() {
+    let world = Arc::new(World::default());
+    let (_dir, daemon) = installed(&world).await;
+    let ending = Some(ending(false, "oom-kill", "killed", "KILL"));
+    set(&world, UnitState::Active, Observed { ending, restarts: 1, ..Observed::default() });
+    daemon.settle().await;
+    let status = daemon.bundle().await.unwrap().status.unwrap();
+    assert_eq!(status.last_termination.unwrap().reason, "OOMKilled");
+    assert_eq!((status.restarts, status.phase), (1, Phase::Running));
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_had_fails_with_what_to_do_and_is_tried_again_later() {
+    let world = Arc::new(World::default());
+    *world.image_fails.lock().unwrap() = Some("the registry does not know registry/web:1".into());
+    let (_dir, daemon) = installed(&world).await;
+    let status = daemon.bundle().await.unwrap().status.unwrap();
+    let profile = status.conditions.iter().find(|c| c.type_ == "ProfilePrepared").unwrap();
+    assert_eq!(profile.reason, "ProfileFailed");
+    assert!(profile.message.contains("does not know registry/web:1; check the name"), "{}", profile.message);
+    assert!(status.next_try.is_some());
+    assert_eq!(daemon.last_state().await, Some(OperationState::Failed));
+}
+
+#[tokio::test]
+async fn a_failing_update_leaves_the_old_revision_serving() {
+    let world = Arc::new(World::default());
+    let (_dir, daemon) = installed(&world).await;
+    *world.start_fails.lock().unwrap() = true;
+    daemon.put(|spec| spec.image = "registry/web:2".into()).await;
+    daemon.settle().await;
+    let status = daemon.bundle().await.unwrap().status.unwrap();
+    assert_eq!((status.revision, status.phase), (Some(1), Phase::Running));
+    let (state, message) = ready(&daemon).await;
+    assert_eq!(state, "False Degraded");
+    assert!(message.contains("Revision 1 still serves"), "{message}");
+    assert!(message.contains("bind: permission denied"), "{message}");
+}
+
+#[tokio::test]
+async fn a_port_that_the_machine_uses_itself_is_refused_by_name() {
+    use berth_model::resource::bundle::{Expose, Port, Protocol};
+    let world = Arc::new(World::default());
+    world.occupied.lock().unwrap().push(22);
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &world, AbortPoints::default(), CancellationToken::new());
+    let port = Port {
+        name: "ssh".into(),
+        container_port: 22,
+        protocol: Protocol::Tcp,
+        expose: Expose::Lan,
+        host_port: None,
+    };
+    daemon.put(move |spec| spec.ports = vec![port]).await;
+    daemon.settle().await;
+    let status = daemon.bundle().await.unwrap().status.unwrap();
+    let said = &status.conditions[0].message;
+    assert!(said.contains("port 22/TCP of the machine is already in use by a program"), "{said}");
+    assert!(world.units.lock().unwrap().is_empty());
+}

@@ -1,0 +1,99 @@
+//! Everything a decision about one bundle is made from.
+
+use std::collections::BTreeMap;
+
+use berth_model::resource::bundle::{Bundle, BundleSpec};
+use berth_model::resource::operation::{Operation, OperationKind, OperationState};
+use berth_model::resource::revision::{Revision, RevisionState};
+use jiff::Timestamp;
+
+use super::seams::Observed;
+
+/// A bundle with all that the store and systemd know of it.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The bundle.
+    pub bundle: Bundle,
+    /// Its revisions, by number.
+    pub revisions: Vec<Revision>,
+    /// Operations on it, the oldest first.
+    pub operations: Vec<Operation>,
+    /// What was seen of the units of revisions that may have one, by number.
+    pub observed: BTreeMap<u64, Observed>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Container id of a revision.
+pub fn container_id(revision: &Revision) -> String {
+    let namespace = revision.metadata.namespace.as_deref().unwrap_or_default();
+    format!("{namespace}.{}.r{}", revision.spec.bundle, revision.spec.number)
+}
+
+/// Unit name of a container id.
+pub fn unit_name(id: &str) -> String {
+    format!("berth.{id}.service")
+}
+
+/// State of a revision.
+pub fn state_of(revision: &Revision) -> RevisionState {
+    revision.status.as_ref().map(|status| status.state).unwrap_or_default()
+}
+
+/// State of an operation.
+pub fn operation_state(operation: &Operation) -> OperationState {
+    operation.status.as_ref().map(|status| status.state).unwrap_or_default()
+}
+
+impl View {
+    /// The revision that serves, or would if it were started.
+    pub fn active(&self) -> Option<&Revision> {
+        self.revisions.iter().rev().find(|revision| state_of(revision) == RevisionState::Active)
+    }
+
+    /// The revision that is being stopped because a newer one serves.
+    pub fn retiring(&self) -> Option<&Revision> {
+        self.revisions.iter().find(|revision| state_of(revision) == RevisionState::Retiring)
+    }
+
+    /// The operation that is at work or next.
+    pub fn unfinished(&self) -> Option<&Operation> {
+        self.operations.iter().find(|op| !operation_state(op).finished())
+    }
+
+    /// How the last operation ended, if it did not end well.
+    pub fn last_failure(&self) -> Option<&Operation> {
+        self.operations.iter().rev().find(|op| operation_state(op).finished()).filter(|op| {
+            operation_state(op) == OperationState::Failed
+        })
+    }
+
+    /// Failed operations of the kind for this generation since the last that succeeded.
+    pub fn failures_in_a_row(&self, kind: OperationKind) -> u32 {
+        let generation = self.generation();
+        let failed = self
+            .operations
+            .iter()
+            .rev()
+            .filter(|op| operation_state(op).finished())
+            .take_while(|op| operation_state(op) == OperationState::Failed)
+            .filter(|op| op.spec.kind == kind && op.spec.generation == generation)
+            .count();
+        u32::try_from(failed).unwrap_or(u32::MAX)
+    }
+
+    /// The bundle's generation.
+    pub fn generation(&self) -> i64 {
+        self.bundle.metadata.generation.unwrap_or_default()
+    }
+
+    /// The serving revision was made from another wish.
+    pub fn outdated(&self, active: &Revision) -> bool {
+        rollout_part(&active.spec.bundle_spec) != rollout_part(&self.bundle.spec)
+    }
+}
+
+/// What of a spec makes a new revision when it changes: all but the wish to run.
+fn rollout_part(spec: &BundleSpec) -> BundleSpec {
+    BundleSpec { start: true, update: false, ..spec.clone() }
+}

@@ -1,0 +1,215 @@
+//! Wiring: the only place that knows every domain.
+//!
+//! ```text
+//!  API --writes--> store --changes--> bundle driver --operations--> store --> runner --> steps
+//!                                        ^                                       |
+//!                     systemd's signals -+        images, units, network <-------+
+//! ```
+//!
+//! Everything ends with one token: on SIGTERM the listeners stop accepting, watches end, operations
+//! are dropped where they stand (their records say how far they were), the store is closed. Services
+//! are systemd's and go on.
+
+mod housekeeping;
+mod images;
+mod logs;
+pub mod machine;
+pub mod net;
+mod notify;
+mod properties;
+mod signals;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use berth_host::systemd::{Systemd, SystemdError};
+use ring::rand::SystemRandom;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use crate::api::{self, Api, Readiness, WatchPace};
+use crate::auth::ca::{Authority, CaError, ServerCertificate};
+use crate::auth::{AuthError, Authenticator, machine_names};
+use crate::bundle::Bundles;
+use crate::bundle::steps::Steps;
+use crate::config::Config;
+use crate::image::{ImageError, ImageStore};
+use crate::metrics::Metrics;
+use crate::operation::{ABORT_FILE_VARIABLE, AbortPoints, Runner};
+use crate::reconcile::Driver;
+use crate::secret::{MasterKey, Sealer};
+use crate::store::{Clock, Store, StoreError};
+use machine::LinuxMachine;
+use net::LinuxNet;
+
+/// Names of bundles that wait to be looked at; more make their senders wait.
+const SIGNALS: usize = 256;
+
+/// The daemon cannot start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The database.
+    #[error("opening the store")]
+    Store(#[from] StoreError),
+    /// The images on disk.
+    #[error("opening the images")]
+    Images(#[from] ImageError),
+    /// systemd.
+    #[error("reaching systemd")]
+    Systemd(#[from] SystemdError),
+    /// Links and addresses.
+    #[error("reaching the network's configuration")]
+    Links(#[from] berth_host::link::LinkError),
+    /// Directories under `/run`.
+    #[error("preparing the runtime directory")]
+    Runtime(#[from] berth_host::fs::FsError),
+    /// Certificate authority.
+    #[error("preparing the API's certificate; `berthd setup` makes the authority")]
+    Certificate(#[from] CaError),
+    /// Token.
+    #[error("reading the owner's token; `berthd setup` makes it")]
+    Token(#[from] AuthError),
+    /// A listener or a signal handler.
+    #[error("{doing}")]
+    Io {
+        /// What.
+        doing: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
+    let doing = doing.into();
+    move |source| DaemonError::Io { doing, source }
+}
+
+/// The parts that others are made from.
+struct Parts {
+    store: Store,
+    images: ImageStore,
+    machine: Arc<LinuxMachine>,
+    systemd: Systemd,
+    metrics: Metrics,
+    clock: Clock,
+    stop: CancellationToken,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`DaemonError`]: something it cannot do without is missing.
+pub async fn run(config: Config, clock: Clock) -> Result<(), DaemonError> {
+    let parts = open(&config, clock).await?;
+    let tasks = TaskTracker::new();
+    spawn_operations(&parts, &tasks)?;
+    spawn_bundles(&parts, &config, &tasks);
+    let certificate = spawn_api(&parts, &config, &tasks).await?;
+    housekeeping::spawn(&parts, certificate, &tasks);
+    notify::ready();
+    notify::spawn_watchdog(parts.store.clone(), parts.stop.clone(), &tasks);
+    info!(listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "berthd is up");
+    terminated().await?;
+    notify::stopping();
+    parts.stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    parts.store.close().await;
+    Ok(())
+}
+
+async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
+    let store = Store::open(&config.database(), Arc::clone(&clock))?;
+    let depth = store.clone();
+    let metrics = Metrics::new(move || depth.queue_depth());
+    let systemd = Systemd::connect().await?;
+    Ok(Parts {
+        images: images::open(&config.data).await?,
+        machine: Arc::new(LinuxMachine::new(systemd.clone(), &config.runtime)?),
+        systemd,
+        metrics,
+        clock,
+        stop: CancellationToken::new(),
+        store,
+    })
+}
+
+fn spawn_operations(parts: &Parts, tasks: &TaskTracker) -> Result<(), DaemonError> {
+    let steps = Steps {
+        store: parts.store.clone(),
+        machine: parts.machine.clone(),
+        images: Arc::new(local_images(parts)),
+        net: Arc::new(LinuxNet::new(parts.store.clone())?),
+        layers: parts.images.layers().to_owned(),
+    };
+    let abort = AbortPoints::from_file(std::env::var_os(ABORT_FILE_VARIABLE).map(PathBuf::from));
+    let runner = Runner::new(parts.store.clone(), Arc::new(steps), abort);
+    tasks.spawn(runner.run(parts.stop.clone()));
+    Ok(())
+}
+
+fn spawn_bundles(parts: &Parts, config: &Config, tasks: &TaskTracker) {
+    let bundles = Bundles::new(parts.store.clone(), parts.machine.clone(), Arc::clone(&parts.clock));
+    let driver = Driver::new("bundle", Arc::new(bundles), config.reconcile_interval, parts.metrics.clone());
+    let (wake, signals) = mpsc::channel(SIGNALS);
+    tasks.spawn(driver.run(signals, parts.stop.clone()));
+    let from_store = signals::from_store(parts.store.clone(), wake.clone());
+    let from_systemd =
+        signals::from_systemd(parts.systemd.clone(), parts.machine.clone(), parts.store.clone(), wake);
+    tasks.spawn(parts.stop.clone().run_until_cancelled_owned(from_store));
+    tasks.spawn(parts.stop.clone().run_until_cancelled_owned(from_systemd));
+}
+
+async fn spawn_api(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Result<ServerCertificate, DaemonError> {
+    let now = (parts.clock)();
+    let authority = Arc::new(Authority::open_or_create(&config.data, now)?);
+    let names = machine_names().map_err(io_error("reading the machine's names and addresses"))?;
+    let certificate = ServerCertificate::open(authority, &names, now)?;
+    let router = router(parts, config)?;
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener.map_err(io_error(format!("listening on {}", config.listen)))?;
+    let socket = api::bind_socket(&config.socket());
+    let socket = socket.map_err(io_error(format!("listening on {}", config.socket().display())))?;
+    tasks.spawn(api::serve_tls(listener, certificate.tls()?, router.clone(), parts.stop.clone()));
+    tasks.spawn(api::serve_socket(socket, router, parts.stop.clone()));
+    Ok(certificate)
+}
+
+fn router(parts: &Parts, config: &Config) -> Result<Router, DaemonError> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let master = MasterKey::from_credentials(credentials.as_deref());
+    Ok(api::router(Api {
+        store: parts.store.clone(),
+        sealer: Sealer::open(&config.data.join("keys"), master, Arc::new(SystemRandom::new())),
+        authenticator: Authenticator::open(&config.data.join("token"))?,
+        metrics: parts.metrics.clone(),
+        readiness: Readiness::default(),
+        images: Arc::new(local_images(parts)),
+        logs: Arc::new(logs::JournalLogs::new(parts.store.clone())),
+        clock: Arc::clone(&parts.clock),
+        stop: parts.stop.clone(),
+        pace: WatchPace::default(),
+    }))
+}
+
+fn local_images(parts: &Parts) -> images::LocalImages {
+    images::LocalImages { images: parts.images.clone(), store: parts.store.clone() }
+}
+
+/// Waits for the request to end.
+async fn terminated() -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(io_error("listening for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io_error("listening for SIGINT"))?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! What has to be done now and then: expired records, the change log, the certificate.
+
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+
+use super::Parts;
+use crate::auth::ca::ServerCertificate;
+use crate::auth::machine_names;
+use crate::store::{Clock, Store, StoreError};
+
+/// How often.
+const INTERVAL: Duration = Duration::from_secs(600);
+/// Versions that watchers may lag behind before they have to list again.
+const KEPT_CHANGES: u64 = 20_000;
+
+/// Begins to keep house.
+pub(super) fn spawn(parts: &Parts, certificate: ServerCertificate, tasks: &TaskTracker) {
+    let (store, clock) = (parts.store.clone(), parts.clock.clone());
+    let rounds = async move {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = tidy(&store).await {
+                error!(error = &error as &dyn std::error::Error, "keeping house in the store failed");
+            }
+            renew(&certificate, &clock);
+        }
+    };
+    tasks.spawn(parts.stop.clone().run_until_cancelled_owned(rounds));
+}
+
+async fn tidy(store: &Store) -> Result<(), StoreError> {
+    let swept = store.sweep().await?;
+    if swept > 0 {
+        info!(swept, "expired records are removed");
+    }
+    let newest = *store.revision().borrow();
+    match newest.checked_sub(KEPT_CHANGES) {
+        Some(oldest) => store.compact(oldest).await,
+        None => Ok(()),
+    }
+}
+
+fn renew(certificate: &ServerCertificate, clock: &Clock) {
+    let names = match machine_names() {
+        Ok(names) => names,
+        Err(error) => return error!(%error, "reading the machine's names and addresses failed"),
+    };
+    match certificate.renew(&names, clock()) {
+        Ok(Some(why)) => info!(?why, "the API's certificate is renewed"),
+        Ok(None) => {}
+        Err(error) => error!(error = &error as &dyn std::error::Error, "renewing the certificate failed"),
+    }
+}

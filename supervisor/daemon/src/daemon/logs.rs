@@ -1,0 +1,93 @@
+//! Output of bundles, from the journal.
+//!
+//! Every line that a unit of ours writes carries the namespace and the bundle as fields of its own
+//! (the unit's `LogExtraFields`), so one query finds all revisions, stopped ones included.
+
+use berth_host::journal::{Entries, Entry, Query, Record};
+use berth_model::resource::Bundle;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use std::io;
+
+use crate::api::{ByteStream, LogRequest, LogsPort, PortError};
+use crate::store::Store;
+
+/// The journal as the API's source of logs.
+pub struct JournalLogs {
+    store: Store,
+}
+
+impl JournalLogs {
+    /// Bundles are looked up in `store`.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    async fn begin(&self, request: LogRequest) -> Result<ByteStream, PortError> {
+        let (namespace, name) = (request.namespace.clone(), request.bundle.clone());
+        let found = self.store.read(move |tx| tx.get::<Bundle>(&namespace, &name)).await;
+        let bundle = found.map_err(|error| PortError::Failed(Box::new(error)))?.ok_or_else(|| absent(&request))?;
+        let query = query(&request, &bundle)?;
+        let entries = query.read().map_err(|error| PortError::Failed(Box::new(error)))?;
+        Ok(lines(entries, request.timestamps))
+    }
+}
+
+impl LogsPort for JournalLogs {
+    fn open(&self, request: LogRequest) -> BoxFuture<'_, Result<ByteStream, PortError>> {
+        Box::pin(self.begin(request))
+    }
+}
+
+fn absent(request: &LogRequest) -> PortError {
+    PortError::Absent(format!(
+        "there is no bundle {}/{}; `berth status -A` lists what there is, and `journalctl \
+         BERTH_BUNDLE={}` still shows what a removed one wrote",
+        request.namespace, request.bundle, request.bundle
+    ))
+}
+
+fn query(request: &LogRequest, bundle: &Bundle) -> Result<Query, PortError> {
+    let mut query = Query::new()
+        .field("BERTH_NAMESPACE", &request.namespace)
+        .field("BERTH_BUNDLE", &request.bundle);
+    if request.previous {
+        let ended = bundle.status.as_ref().and_then(|status| status.last_termination.as_ref());
+        let ended = ended.ok_or_else(|| PortError::Absent("no earlier run of this bundle has ended".into()))?;
+        query = query.field("_SYSTEMD_INVOCATION_ID", &ended.invocation);
+    }
+    if let Some(since) = request.since {
+        query = query.since_us(u64::try_from(since.as_microsecond()).unwrap_or_default());
+    }
+    if let Some(count) = request.tail_lines {
+        query = query.last(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+    Ok(if request.follow { query.follow() } else { query })
+}
+
+fn lines(entries: Entries, timestamps: bool) -> ByteStream {
+    let line = move |record| match record {
+        Record::Entry(entry) => text(&entry, timestamps),
+        Record::Dropped => Bytes::from_static(b"(a line was too long to be shown)\n"),
+    };
+    stream::try_unfold(entries, async |mut entries: Entries| {
+        let record = entries.next().await.map_err(io::Error::other)?;
+        Ok(record.map(|record| (record, entries)))
+    })
+    .map_ok(line)
+    .boxed()
+}
+
+fn text(entry: &Entry, timestamps: bool) -> Bytes {
+    let mut line = Vec::with_capacity(entry.message.len() + 40);
+    if timestamps {
+        let time = i64::try_from(entry.time_us).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
+        line.extend(time.unwrap_or(Timestamp::UNIX_EPOCH).to_string().bytes());
+        line.push(b' ');
+    }
+    line.extend(&entry.message);
+    line.push(b'\n');
+    line.into()
+}

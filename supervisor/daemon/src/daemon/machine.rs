@@ -1,0 +1,236 @@
+//! The bundle domain's machine, for real: units over D-Bus, plans and endings as files, output from
+//! the journal.
+//!
+//! A transient unit goes away when it ends unless somebody refers to it. This adapter takes one
+//! reference on every unit it is asked about and gives it back when the unit is stopped for good, so
+//! that a unit stopped by hand can still be inspected and started with `systemctl`. References belong
+//! to the D-Bus connection: after a reconnect all are taken anew.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use berth_host::fs;
+use berth_host::journal::{Query, Record};
+use berth_host::systemd::{ActiveState, JobResult, Known, Outcome, Systemd};
+use berth_model::plan::{Ending, Plan};
+use futures_util::future::BoxFuture;
+
+use super::properties;
+use crate::bundle::seams::{Cause, Machine, Observed, Started, UnitState};
+use crate::bundle::unit::UnitRequest;
+use crate::bundle::view::unit_name;
+
+/// How long a connection attempt to a starting service may take.
+const CONNECT: Duration = Duration::from_secs(1);
+
+/// Units, plans and endings of this machine.
+pub struct LinuxMachine {
+    systemd: Systemd,
+    plans: PathBuf,
+    endings: PathBuf,
+    held: Mutex<HashSet<String>>,
+}
+
+/// A record in `/run` is not one.
+#[derive(Debug, thiserror::Error)]
+#[error("reading the record of an ending, {}", path.display())]
+struct BadEnding {
+    path: PathBuf,
+    #[source]
+    source: serde_json::Error,
+}
+
+impl LinuxMachine {
+    /// Plans lie in `<runtime>/plan`, endings in `<runtime>/last`; both directories are made.
+    ///
+    /// # Errors
+    /// The directories cannot be made.
+    pub fn new(systemd: Systemd, runtime: &Path) -> Result<Self, fs::FsError> {
+        let (plans, endings) = (runtime.join("plan"), runtime.join("last"));
+        fs::ensure_dir(&plans, 0o700)?;
+        fs::ensure_dir(&endings, 0o700)?;
+        Ok(Self { systemd, plans, endings, held: Mutex::default() })
+    }
+
+    /// The connection to systemd is a new one: no reference is held any more.
+    pub fn references_are_gone(&self) {
+        self.held().clear();
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn hold(&self, name: &str) -> Result<(), Cause> {
+        if self.held().contains(name) {
+            return Ok(());
+        }
+        if self.systemd.ref_unit(name).await? == Known::Loaded {
+            self.held().insert(name.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn begin(&self, unit: UnitRequest, plan: Plan) -> Result<Started, Cause> {
+        let state = self.systemd.state(&unit.name).await?;
+        if state.as_ref().is_some_and(|state| is_up(&state.active)) {
+            self.hold(&unit.name).await?;
+            return Ok(Started::AlreadyRunning);
+        }
+        self.forget_endings(&unit.id)?;
+        fs::atomic_write(&self.plan_file(&unit.id), &serde_json::to_vec_pretty(&plan)?, 0o600)?;
+        let outcome = match state {
+            Some(_) => self.again(&unit).await?,
+            None => self.afresh(&unit).await?,
+        };
+        self.hold(&unit.name).await?;
+        Ok(match outcome {
+            Outcome::Ended(JobResult::Done) => Started::Done,
+            _ => Started::Failed,
+        })
+    }
+
+    async fn afresh(&self, unit: &UnitRequest) -> Result<Outcome, Cause> {
+        let outcome = self.systemd.start_transient(&unit.name, &properties::of(unit)).await?;
+        if outcome == Outcome::UnitExists {
+            return self.again(unit).await;
+        }
+        self.held().insert(unit.name.clone());
+        Ok(outcome)
+    }
+
+    /// A unit that ended stays loaded while it is referred to, with the properties of its (immutable)
+    /// revision.
+    async fn again(&self, unit: &UnitRequest) -> Result<Outcome, Cause> {
+        self.systemd.reset_failed(&unit.name).await?;
+        let outcome = self.systemd.start(&unit.name).await?;
+        if outcome == Outcome::NoSuchUnit {
+            self.held().remove(&unit.name);
+            let outcome = self.systemd.start_transient(&unit.name, &properties::of(unit)).await?;
+            self.held().insert(unit.name.clone());
+            return Ok(outcome);
+        }
+        Ok(outcome)
+    }
+
+    async fn end(&self, name: &str) -> Result<(), Cause> {
+        let Outcome::Ended(_) = self.systemd.stop(name).await? else {
+            self.held().remove(name);
+            return Ok(());
+        };
+        self.systemd.reset_failed(name).await?;
+        if self.held().remove(name) {
+            self.systemd.unref_unit(name).await?;
+        }
+        Ok(())
+    }
+
+    async fn look(&self, id: &str) -> Result<Observed, Cause> {
+        let name = unit_name(id);
+        self.hold(&name).await?;
+        let ending = self.newest_ending(id)?;
+        let Some(state) = self.systemd.state(&name).await? else {
+            return Ok(Observed { ending, ..Observed::default() });
+        };
+        Ok(Observed {
+            state: unit_state(&state.active),
+            main_pid: state.main_pid.unwrap_or_default(),
+            restarts: state.restarts.into(),
+            invocation: state.invocation.unwrap_or_default(),
+            ending,
+        })
+    }
+
+    fn plan_file(&self, id: &str) -> PathBuf {
+        self.plans.join(format!("{id}.json"))
+    }
+
+    /// Records of the endings of a container, the newest last.
+    fn ending_files(&self, id: &str) -> Result<Vec<PathBuf>, std::io::Error> {
+        let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
+        for entry in std::fs::read_dir(&self.endings)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let rest = name.to_str().and_then(|name| name.strip_prefix(id)?.strip_prefix('.'));
+            if rest.is_some_and(|rest| rest.strip_suffix(".json").is_some_and(|it| !it.contains('.'))) {
+                found.push((entry.metadata()?.modified()?, entry.path()));
+            }
+        }
+        found.sort();
+        Ok(found.into_iter().map(|(_, path)| path).collect())
+    }
+
+    fn newest_ending(&self, id: &str) -> Result<Option<Ending>, Cause> {
+        let Some(path) = self.ending_files(id)?.pop() else { return Ok(None) };
+        let Some(bytes) = fs::read_optional(&path)? else { return Ok(None) };
+        let ending = serde_json::from_slice(&bytes).map_err(|source| BadEnding { path, source })?;
+        Ok(Some(ending))
+    }
+
+    fn forget_endings(&self, id: &str) -> Result<(), Cause> {
+        for path in self.ending_files(id)? {
+            fs::remove_file(&path)?;
+        }
+        Ok(())
+    }
+
+    fn forget_files(&self, id: &str) -> Result<(), Cause> {
+        self.forget_endings(id)?;
+        fs::remove_file(&self.plan_file(id))?;
+        Ok(())
+    }
+}
+
+impl Machine for LinuxMachine {
+    fn start(&self, unit: UnitRequest, plan: Plan) -> BoxFuture<'_, Result<Started, Cause>> {
+        Box::pin(self.begin(unit, plan))
+    }
+
+    fn stop<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Cause>> {
+        Box::pin(async move { self.end(&unit_name(id)).await })
+    }
+
+    fn observe<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Observed, Cause>> {
+        Box::pin(self.look(id))
+    }
+
+    fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Cause>> {
+        Box::pin(async move { self.forget_files(id) })
+    }
+
+    fn accepts<'a>(&'a self, address: &'a str, port: u16) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let connect = tokio::net::TcpStream::connect((address, port));
+            matches!(tokio::time::timeout(CONNECT, connect).await, Ok(Ok(_)))
+        })
+    }
+
+    fn last_lines<'a>(&'a self, id: &'a str, count: u32) -> BoxFuture<'a, Result<Vec<String>, Cause>> {
+        Box::pin(async move {
+            let mut entries = Query::new().field("_SYSTEMD_UNIT", unit_name(id)).last(count).read()?;
+            let mut lines = Vec::new();
+            while let Some(record) = entries.next().await? {
+                if let Record::Entry(entry) = record {
+                    lines.push(String::from_utf8_lossy(&entry.message).into_owned());
+                }
+            }
+            Ok(lines)
+        })
+    }
+}
+
+fn is_up(state: &ActiveState) -> bool {
+    matches!(state, ActiveState::Active | ActiveState::Reloading | ActiveState::Activating)
+}
+
+fn unit_state(state: &ActiveState) -> UnitState {
+    match state {
+        ActiveState::Active | ActiveState::Reloading => UnitState::Active,
+        ActiveState::Activating | ActiveState::Other(_) => UnitState::Activating,
+        ActiveState::Deactivating => UnitState::Deactivating,
+        ActiveState::Inactive => UnitState::Inactive,
+        ActiveState::Failed => UnitState::Failed,
+    }
+}

@@ -1,0 +1,131 @@
+//! Who is woken by what: changes in the store and at systemd become keys of bundles.
+
+use std::sync::Arc;
+
+use berth_host::systemd::{Change, Systemd};
+use berth_model::kinds::{self, Kind};
+use berth_model::resource::{Bundle, Operation, Revision};
+use tokio::sync::mpsc::Sender;
+use tracing::{error, warn};
+
+use super::machine::LinuxMachine;
+use crate::bundle::BundleKey;
+use crate::store::{Change as StoreChange, Refusal, Store, StoreError};
+
+/// Changes read from the store at a time.
+const BATCH: usize = 500;
+
+/// Follows the store until nobody listens.
+pub(super) async fn from_store(store: Store, wake: Sender<BundleKey>) {
+    let mut newest = store.revision();
+    let mut seen = *newest.borrow_and_update();
+    while newest.changed().await.is_ok() {
+        newest.mark_unchanged();
+        match forward(&store, seen, &wake).await {
+            Ok(until) => seen = until,
+            Err(StoreError::Refused(Refusal::Gone { .. })) => {
+                warn!("changes were compacted before they were read; the next resync sees to it");
+                seen = *newest.borrow();
+            }
+            Err(error) => error!(error = &error as &dyn std::error::Error, "following the store failed"),
+        }
+        if wake.is_closed() {
+            return;
+        }
+    }
+}
+
+async fn forward(store: &Store, mut seen: u64, wake: &Sender<BundleKey>) -> Result<u64, StoreError> {
+    loop {
+        let changes = store.changes(seen, BATCH).await?;
+        let Some(last) = changes.last() else { return Ok(seen) };
+        seen = last.resource_version;
+        for key in changes.iter().filter_map(concerned) {
+            if wake.send(key).await.is_err() {
+                return Ok(seen);
+            }
+        }
+    }
+}
+
+/// The bundle that a change is about, if any.
+fn concerned(change: &StoreChange) -> Option<BundleKey> {
+    let text = |pointer: &str| change.object.pointer(pointer).and_then(|value| value.as_str()).map(str::to_owned);
+    let is = |kind: &'static kinds::Registration| change.kind == kind;
+    let name = if is(Bundle::registration()) {
+        Some(change.name.clone())
+    } else if is(Revision::registration()) {
+        text("/spec/bundle")
+    } else if is(Operation::registration()) {
+        text("/spec/target/name")
+    } else {
+        None
+    };
+    Some(BundleKey { namespace: change.namespace.clone(), name: name? })
+}
+
+/// Follows systemd until nobody listens. A new connection is told to the machine, which has lost its
+/// references with the old one; every bundle is then looked at.
+pub(super) async fn from_systemd(
+    systemd: Systemd,
+    machine: Arc<LinuxMachine>,
+    store: Store,
+    wake: Sender<BundleKey>,
+) {
+    let mut changes = systemd.changes("berth.");
+    while !wake.is_closed() {
+        match changes.next().await {
+            Change::Unit(unit) => {
+                if let Some(key) = bundle_of(&unit)
+                    && wake.send(key).await.is_err()
+                {
+                    return;
+                }
+            }
+            Change::Everything => {
+                machine.references_are_gone();
+                wake_all(&store, &wake).await;
+            }
+        }
+    }
+}
+
+async fn wake_all(store: &Store, wake: &Sender<BundleKey>) {
+    let bundles = match store.read(|tx| tx.list::<Bundle>(None)).await {
+        Ok(bundles) => bundles,
+        Err(error) => return error!(error = &error as &dyn std::error::Error, "listing the bundles failed"),
+    };
+    for bundle in bundles {
+        if wake.send(crate::bundle::key_of(&bundle)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// `berth.default.nginx.r7.service` belongs to `default/nginx`.
+fn bundle_of(unit: &str) -> Option<BundleKey> {
+    let id = unit.strip_prefix("berth.")?.strip_suffix(".service")?;
+    let mut parts = id.split('.');
+    let (namespace, name) = (parts.next()?, parts.next()?);
+    let revision = parts.next()?.strip_prefix('r')?;
+    let whole = parts.next().is_none() && revision.parse::<u64>().is_ok();
+    whole.then(|| BundleKey { namespace: namespace.to_owned(), name: name.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_tells_whose_it_is() {
+        let key = bundle_of("berth.my-team.web.r12.service").unwrap();
+        assert_eq!(key.to_string(), "my-team/web");
+    }
+
+    #[test]
+    fn what_only_looks_like_a_service_of_ours_is_left_alone() {
+        for unit in ["berth.slice", "berth.default.web.service", "berth.default.web.rx.service", "berthd.service"] {
+            assert_eq!(bundle_of(unit), None, "{unit}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The record of one operation while it is carried out: every change is a transaction.
+
+use std::future::Future;
+use std::time::Duration;
+
+use berth_model::resource::operation::{
+    Actor, Operation, OperationState, OperationStatus, Step, StepName, StepState,
+};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::step::{Progress, StepDone, StepError, Task};
+use crate::store::{Store, StoreError};
+
+/// How often a running step's progress is written.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Keeps one operation's status.
+pub(super) struct Recorder {
+    store: Store,
+    namespace: String,
+    operation: Operation,
+    status: OperationStatus,
+    progress: watch::Sender<(u8, String)>,
+}
+
+impl Recorder {
+    pub(super) fn new(store: Store, operation: &Operation) -> Self {
+        let mut status = operation.status.clone().unwrap_or_default();
+        if status.steps.is_empty() {
+            status.steps = operation.spec.kind.steps().iter().map(|name| pending(*name)).collect();
+        }
+        Self {
+            store,
+            namespace: operation.metadata.namespace.clone().unwrap_or_default(),
+            operation: operation.clone(),
+            status,
+            progress: watch::Sender::new((0, String::new())),
+        }
+    }
+
+    pub(super) fn task(&self) -> Task {
+        Task {
+            name: self.operation.metadata.name.clone().unwrap_or_default(),
+            spec: self.operation.spec.clone(),
+            results: self.status.result.as_object().cloned().unwrap_or_default(),
+            progress: Progress(self.progress.clone()),
+        }
+    }
+
+    pub(super) fn remaining(&self) -> Vec<StepName> {
+        self.status.steps.iter().filter(|step| step.state != StepState::Succeeded).map(|step| step.name).collect()
+    }
+
+    /// The failed step, as it may have done half of its work, and the finished ones, last first.
+    pub(super) fn to_compensate(&self, failed: StepName) -> Vec<StepName> {
+        let touched = |step: &&Step| step.state == StepState::Succeeded || step.name == failed;
+        self.status.steps.iter().filter(touched).map(|step| step.name).rev().collect()
+    }
+
+    pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
+        self.save(|status, now| {
+            status.state = OperationState::Running;
+            status.started_at.get_or_insert_with(|| now.to_string());
+        })
+        .await
+    }
+
+    pub(super) async fn step_begins(&mut self, name: StepName) -> Result<(), StoreError> {
+        self.progress.send_replace((0, String::new()));
+        self.change_step(name, |step, now| {
+            step.state = StepState::Running;
+            step.attempt += 1;
+            step.started_at = Some(now.to_string());
+        })
+        .await
+    }
+
+    pub(super) async fn step_done(&mut self, name: StepName, done: StepDone) -> Result<(), StoreError> {
+        if !self.status.result.is_object() {
+            self.status.result = Value::Object(serde_json::Map::new());
+        }
+        if let Some(results) = self.status.result.as_object_mut() {
+            results.extend(done.results);
+        }
+        self.change_step(name, |step, now| {
+            step.state = StepState::Succeeded;
+            step.progress = 100;
+            step.message = done.message;
+            step.finished_at = Some(now.to_string());
+        })
+        .await
+    }
+
+    pub(super) async fn step_failed(&mut self, name: StepName, error: &StepError) -> Result<(), StoreError> {
+        let message = error.to_string();
+        self.change_step(name, |step, now| {
+            step.state = StepState::Failed;
+            step.message = message;
+            step.finished_at = Some(now.to_string());
+        })
+        .await
+    }
+
+    pub(super) async fn step_compensated(&mut self, name: StepName) -> Result<(), StoreError> {
+        self.change_step(name, |step, _| {
+            if step.state == StepState::Succeeded {
+                step.state = StepState::Compensated;
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn finish(
+        &mut self,
+        state: OperationState,
+        error: Option<StepError>,
+    ) -> Result<String, StoreError> {
+        self.save(move |status, now| {
+            status.state = state;
+            status.finished_at = Some(now.to_string());
+            status.error = error.as_ref().map(StepError::recorded);
+        })
+        .await?;
+        Ok(self.operation.metadata.name.clone().unwrap_or_default())
+    }
+
+    /// Awaits `work`, writing what it reports meanwhile.
+    pub(super) async fn with_progress<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut reported = self.progress.subscribe();
+        reported.mark_unchanged();
+        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                outcome = &mut work => return outcome,
+                _ = ticks.tick() => if reported.has_changed().unwrap_or(false) {
+                    let (percent, message) = reported.borrow_and_update().clone();
+                    self.show(percent, message).await;
+                },
+            }
+        }
+    }
+
+    async fn show(&mut self, percent: u8, message: String) {
+        let Some(name) = self.status.steps.iter().find(|s| s.state == StepState::Running).map(|s| s.name) else {
+            return;
+        };
+        let shown = self
+            .change_step(name, move |step, _| {
+                step.progress = step.progress.max(percent);
+                step.message = message;
+            })
+            .await;
+        if let Err(error) = shown {
+            tracing::warn!(error = &error as &dyn std::error::Error, "recording progress failed");
+        }
+    }
+
+    async fn change_step(
+        &mut self,
+        name: StepName,
+        change: impl FnOnce(&mut Step, Timestamp) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        self.save(move |status, now| {
+            if let Some(step) = status.steps.iter_mut().find(|step| step.name == name) {
+                change(step, now);
+            }
+        })
+        .await
+    }
+
+    async fn save(
+        &mut self,
+        change: impl FnOnce(&mut OperationStatus, Timestamp) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let mut status = self.status.clone();
+        let (namespace, name) = (self.namespace.clone(), self.operation.metadata.name.clone().unwrap_or_default());
+        self.status = self
+            .store
+            .write(&runner(), move |tx| {
+                change(&mut status, tx.now());
+                if let Some(mut operation) = tx.get::<Operation>(&namespace, &name)? {
+                    operation.status = Some(status.clone());
+                    tx.update_status(&operation)?;
+                }
+                Ok::<_, StoreError>(status)
+            })
+            .await?;
+        Ok(())
+    }
+}
+
+fn pending(name: StepName) -> Step {
+    Step {
+        name,
+        state: StepState::Pending,
+        progress: 0,
+        message: String::new(),
+        attempt: 0,
+        started_at: None,
+        finished_at: None,
+    }
+}
+
+fn runner() -> Actor {
+    Actor { identity: "berthd".into(), source: "reconciler".into() }
+}
