@@ -17,13 +17,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -55,55 +58,60 @@ pub fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves TLS connections until `stop`, and returns when the last one has ended.
-pub async fn serve_tls(
-    listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
-    router: Router,
-    stop: CancellationToken,
-) {
-    let acceptor = TlsAcceptor::from(tls);
-    let accept = async || {
-        let (stream, address) = listener.accept().await?;
-        // Small answers at once; a refusal by the kernel costs a little latency.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY was refused");
-        }
-        let acceptor = acceptor.clone();
-        let handshake = async move {
-            let stream = tokio::time::timeout(HEADER_TIME, acceptor.accept(stream)).await;
-            stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        };
-        Ok((handshake, Peer::Network(address)))
-    };
-    serve(accept, router, stop).await;
+pub async fn serve_tls(listener: TcpListener, tls: Arc<rustls::ServerConfig>, router: Router, stop: CancellationToken) {
+    serve(Tls { listener, acceptor: TlsAcceptor::from(tls) }, router, stop).await;
 }
 
 /// Serves connections on the unix socket until `stop`, and returns when the last one has ended.
 pub async fn serve_socket(listener: UnixListener, router: Router, stop: CancellationToken) {
-    let accept = async || {
-        let (stream, _) = listener.accept().await?;
-        let uid = stream.peer_cred()?.uid();
-        Ok((std::future::ready(Ok(stream)), Peer::Socket { uid }))
-    };
-    serve(accept, router, stop).await;
+    serve(listener, router, stop).await;
 }
 
-async fn serve<S, H>(
-    accept: impl AsyncFn() -> io::Result<(H, Peer)>,
-    router: Router,
-    stop: CancellationToken,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Future<Output = io::Result<S>> + Send + 'static,
-{
+/// A way in.
+trait Door: Send + Sync {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection: what is still to be done before it can be used, and who is there.
+    fn accept(&self) -> impl Future<Output = io::Result<(Handshake<Self::Stream>, Peer)>> + Send;
+}
+
+type Handshake<S> = BoxFuture<'static, io::Result<S>>;
+
+struct Tls {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Door for Tls {
+    type Stream = TlsStream<TcpStream>;
+
+    async fn accept(&self) -> io::Result<(Handshake<Self::Stream>, Peer)> {
+        let (stream, address) = self.listener.accept().await?;
+        // Small answers at once; a refusal by the kernel costs a little latency.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was refused");
+        }
+        let handshake = tokio::time::timeout(HEADER_TIME, self.acceptor.accept(stream));
+        let handshake = handshake.map(|done| done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())));
+        Ok((handshake.boxed(), Peer::Network(address)))
+    }
+}
+
+impl Door for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(Handshake<Self::Stream>, Peer)> {
+        let (stream, _) = UnixListener::accept(self).await?;
+        let uid = stream.peer_cred()?.uid();
+        Ok((std::future::ready(Ok(stream)).boxed(), Peer::Socket { uid }))
+    }
+}
+
+async fn serve<D: Door>(door: D, router: Router, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS as usize));
-    let next = async || {
-        let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
-        accept().await.map(|accepted| (permit, accepted))
-    };
-    while let Some(accepted) = stop.run_until_cancelled(next()).await {
+    while let Some(accepted) = stop.run_until_cancelled(next(&permits, &door)).await {
         match accepted {
-            Ok((permit, (handshake, peer))) => {
+            Ok((permit, handshake, peer)) => {
                 let (router, stop) = (router.clone(), stop.clone());
                 tokio::spawn(async move {
                     match handshake.await {
@@ -119,8 +127,18 @@ async fn serve<S, H>(
             }
         }
     }
+    drop(door);
     // Whoever holds all permits is the last; the semaphore is never closed.
     drop(permits.acquire_many(CONNECTIONS).await);
+}
+
+async fn next<D: Door>(
+    permits: &Arc<Semaphore>,
+    door: &D,
+) -> io::Result<(OwnedSemaphorePermit, Handshake<D::Stream>, Peer)> {
+    let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (handshake, peer) = door.accept().await?;
+    Ok((permit, handshake, peer))
 }
 
 async fn connection<S>(stream: S, peer: Peer, router: Router, stop: CancellationToken)

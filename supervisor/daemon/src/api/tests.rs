@@ -1,0 +1,232 @@
+//! The API as its clients meet it: a real store in a temporary directory behind the real router.
+
+mod actions;
+mod connections;
+mod documents;
+mod lists;
+mod objects;
+mod rights;
+mod secrets;
+mod watches;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use ring::rand::SystemRandom;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::*;
+use crate::auth::{Authenticator, Peer};
+use crate::secret::MasterKey;
+
+const TOKEN: &str = "berth_owner_0123456789012345678901234567890123456789abc";
+const NOW: &str = "2026-03-01T12:00:00Z";
+const BUNDLES: &str = "/apis/berth.dev/v1/namespaces/default/bundles";
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+
+/// A daemon's API with everything it needs, and nothing behind its seams.
+struct World {
+    dir: tempfile::TempDir,
+    store: Store,
+    router: Router,
+    metrics: Metrics,
+    readiness: Readiness,
+    stop: CancellationToken,
+    images: Arc<FakeImages>,
+    logs: Arc<FakeLogs>,
+}
+
+/// What came back.
+struct Answer {
+    code: u16,
+    headers: HeaderMap,
+    body: Value,
+}
+
+#[derive(Default)]
+struct FakeImages {
+    imported: Mutex<Vec<(String, usize)>>,
+}
+
+#[derive(Default)]
+struct FakeLogs {
+    asked: Mutex<Vec<LogRequest>>,
+}
+
+impl ImagesPort for FakeImages {
+    fn import(&self, reference: String, archive: ByteStream) -> BoxFuture<'_, Result<Value, PortError>> {
+        async move {
+            let sizes = archive.map_ok(|piece: Bytes| piece.len()).try_collect::<Vec<_>>().await;
+            let size = sizes.map_err(|error| PortError::Request(error.to_string()))?.iter().sum();
+            self.imported.lock().unwrap().push((reference.clone(), size));
+            Ok(json!({ "kind": "Image", "metadata": { "name": reference } }))
+        }
+        .boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Value>, PortError>> {
+        let names = self.imported.lock().unwrap().iter().map(|(name, _)| json!({ "metadata": { "name": name } })).collect();
+        std::future::ready(Ok(names)).boxed()
+    }
+}
+
+impl LogsPort for FakeLogs {
+    fn open(&self, request: LogRequest) -> BoxFuture<'_, Result<ByteStream, PortError>> {
+        let answer = match request.bundle.as_str() {
+            "absent" => Err(PortError::Absent("bundle absent is not there".into())),
+            "broken" => Err(PortError::Failed("the journal is on fire".into())),
+            _ => {
+                let lines = futures_util::stream::iter(["one\n", "two\n"]).map(|line| Ok(Bytes::from(line)));
+                let rest = futures_util::stream::pending();
+                Ok(if request.follow { lines.chain(rest).boxed() } else { lines.boxed() })
+            }
+        };
+        self.asked.lock().unwrap().push(request);
+        std::future::ready(answer).boxed()
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(MasterKey::from_bytes(&[7; 32]), WatchPace::default())
+    }
+
+    fn with(master: Result<MasterKey, crate::secret::SecretError>, pace: WatchPace) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("token"), TOKEN).unwrap();
+        std::fs::create_dir(dir.path().join("keys")).unwrap();
+        let clock: Clock = Arc::new(|| NOW.parse::<Timestamp>().unwrap());
+        let store = Store::open(&dir.path().join("berth.db"), clock.clone()).unwrap();
+        let (metrics, readiness, stop) = (Metrics::new(|| 0), Readiness::default(), CancellationToken::new());
+        let (images, logs) = (Arc::<FakeImages>::default(), Arc::<FakeLogs>::default());
+        let api = Api {
+            store: store.clone(),
+            sealer: Sealer::open(&dir.path().join("keys"), master, Arc::new(SystemRandom::new())),
+            authenticator: Authenticator::open(&dir.path().join("token")).unwrap(),
+            metrics: metrics.clone(),
+            readiness: readiness.clone(),
+            images: images.clone(),
+            logs: logs.clone(),
+            clock,
+            stop: stop.clone(),
+            pace,
+        };
+        Self { dir, store, router: router(api), metrics, readiness, stop, images, logs }
+    }
+
+    /// The owner, over the network.
+    async fn send(&self, request: Request<Body>) -> Response {
+        self.send_from(Peer::Network("192.0.2.1:40000".parse().unwrap()), request).await
+    }
+
+    async fn send_from(&self, peer: Peer, mut request: Request<Body>) -> Response {
+        request.extensions_mut().insert(peer);
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        Answer::of(self.send(owned(method, path, headers, body.into())).await).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, &[], Body::empty()).await
+    }
+
+    async fn table(&self, path: &str) -> Value {
+        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+        self.ask(Method::GET, path, &[("accept", accept)], Body::empty()).await.ok()
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Answer {
+        self.ask(Method::POST, path, &[], body.to_string()).await
+    }
+
+    async fn put(&self, path: &str, body: Value) -> Answer {
+        self.ask(Method::PUT, path, &[], body.to_string()).await
+    }
+
+    async fn merge(&self, path: &str, body: Value) -> Answer {
+        let merge = [("content-type", "application/merge-patch+json")];
+        self.ask(Method::PATCH, path, &merge, body.to_string()).await
+    }
+
+    async fn delete(&self, path: &str) -> Answer {
+        self.ask(Method::DELETE, path, &[], Body::empty()).await
+    }
+
+    /// A ConfigMap in the default namespace.
+    async fn config_map(&self, name: &str, data: Value) -> Value {
+        self.post(CONFIG_MAPS, json!({ "metadata": { "name": name }, "data": data })).await.created()
+    }
+
+    async fn bundle(&self, name: &str) -> Value {
+        let spec = json!({ "image": "registry.example/web:1" });
+        self.post(BUNDLES, json!({ "metadata": { "name": name }, "spec": spec })).await.created()
+    }
+}
+
+/// A request of the owner.
+fn owned(method: Method, path: &str, headers: &[(&str, &str)], body: Body) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path);
+    request = request.header("authorization", format!("Bearer {TOKEN}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(body).unwrap()
+}
+
+impl Answer {
+    async fn of(response: Response) -> Self {
+        let (head, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
+        let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| text());
+        Self { code: head.status.as_u16(), headers: head.headers, body }
+    }
+
+    fn ok(self) -> Value {
+        assert_eq!(self.code, 200, "{}", self.body);
+        self.body
+    }
+
+    fn created(self) -> Value {
+        assert_eq!(self.code, 201, "{}", self.body);
+        self.body
+    }
+
+    /// Code, reason and message of a `Status` that tells of a failure.
+    fn failed(&self) -> (u16, &str, &str) {
+        assert_eq!((&self.body["kind"], &self.body["status"]), (&json!("Status"), &json!("Failure")), "{}", self.body);
+        assert_eq!(self.body["code"], self.code);
+        (self.code, self.body["reason"].as_str().unwrap(), self.body["message"].as_str().unwrap())
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// Names of the items of a list.
+fn names(list: &Value) -> Vec<&str> {
+    list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
+}
+
+/// Whether any file below a directory holds these bytes.
+fn on_disk(dir: &Path, needle: &[u8]) -> bool {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).any(|path| match path.is_dir() {
+        true => on_disk(&path, needle),
+        false => std::fs::read(&path).unwrap().windows(needle.len()).any(|window| window == needle),
+    })
+}

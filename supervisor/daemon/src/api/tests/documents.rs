@@ -1,0 +1,131 @@
+use super::*;
+
+#[tokio::test]
+async fn discovery_names_every_kind_with_its_verbs() {
+    let world = World::new();
+    assert_eq!(world.get("/api").await.ok()["versions"], json!(["v1"]));
+    let groups = world.get("/apis").await.ok();
+    assert_eq!(groups["groups"][0]["name"], "berth.dev");
+    assert_eq!(world.get("/apis/berth.dev").await.ok()["preferredVersion"]["groupVersion"], "berth.dev/v1");
+    for (path, group) in [("/api/v1", ""), ("/apis/berth.dev/v1", "berth.dev")] {
+        let list = world.get(path).await.ok();
+        for kind in KINDS.iter().filter(|kind| kind.group == group) {
+            let resources = list["resources"].as_array().unwrap();
+            let found = resources.iter().find(|resource| resource["name"] == kind.plural);
+            let found = found.unwrap_or_else(|| panic!("{} is not in {path}", kind.plural));
+            assert_eq!((found["kind"].clone(), found["namespaced"].clone()), (kind.kind.into(), kind.namespaced.into()));
+            assert_eq!(found["verbs"].as_array().unwrap().len(), kind.verbs.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn readiness_is_told_to_everybody_and_its_details_to_known_subjects() {
+    let world = World::new();
+    let stranger = async || {
+        let request = Request::builder().uri("/readyz").body(Body::empty()).unwrap();
+        let peer = Peer::Network("192.0.2.9:1".parse().unwrap());
+        Answer::of(world.send_from(peer, request).await).await
+    };
+    let details = world.get("/readyz").await.ok();
+    assert_eq!(details, "[+] secrets\n[+] store\nok\n");
+    world.readiness.set("systemd", Err("the bus does not answer; see `systemctl status dbus`".into()));
+    let answer = world.get("/readyz").await;
+    assert_eq!(answer.code, 503);
+    assert!(answer.body.as_str().unwrap().contains("[-] systemd: the bus does not answer"), "{}", answer.body);
+    let answer = stranger().await;
+    assert_eq!((answer.code, answer.body), (503, "not ready\n".into()));
+    world.readiness.set("systemd", Ok(()));
+    assert_eq!(stranger().await.body, "ok\n");
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_code() {
+    let world = World::new();
+    world.config_map("web", json!({})).await;
+    world.get(&format!("{CONFIG_MAPS}/web")).await.ok();
+    world.get(&format!("{CONFIG_MAPS}/absent")).await;
+    world.get("/nowhere").await;
+    let answer = world.get("/metrics").await;
+    assert_eq!(answer.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let text = answer.body.as_str().unwrap();
+    let route = "/api/v1/namespaces/{namespace}/configmaps/{name}";
+    for line in [
+        format!("berth_api_requests_total{{method=\"GET\",route=\"{route}\",code=\"200\"}} 1"),
+        format!("berth_api_requests_total{{method=\"GET\",route=\"{route}\",code=\"404\"}} 1"),
+        "berth_api_requests_total{method=\"GET\",route=\"*\",code=\"404\"} 1".to_owned(),
+        "berth_store_queue_depth 0".to_owned(),
+    ] {
+        assert!(text.contains(&line), "no line {line} in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn the_version_is_told() {
+    let world = World::new();
+    let version = world.get("/version").await.ok();
+    assert_eq!((version["major"].clone(), version["minor"].clone()), ("1".into(), "33".into()));
+    assert_eq!(version["berthVersion"], env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test]
+async fn an_archive_of_any_size_is_streamed_in_under_its_name() {
+    let world = World::new();
+    let size = 5 * 1024 * 1024;
+    let path = "/apis/berth.dev/v1/images/import?name=localhost%2Fweb%3A1";
+    let tar = [("content-type", "application/x-tar")];
+    let image = world.ask(Method::POST, path, &tar, vec![7; size]).await.created();
+    assert_eq!(image["metadata"]["name"], "localhost/web:1");
+    assert_eq!(*world.images.imported.lock().unwrap(), [("localhost/web:1".to_owned(), size)]);
+    let list = world.get("/apis/berth.dev/v1/images").await.ok();
+    assert_eq!((list["kind"].clone(), names(&list)), ("ImageList".into(), vec!["localhost/web:1"]));
+    let answer = world.ask(Method::POST, "/apis/berth.dev/v1/images/import", &tar, "x").await;
+    assert_eq!(answer.failed().0, 400);
+}
+
+#[tokio::test]
+async fn a_log_is_asked_for_with_all_its_options() {
+    let world = World::new();
+    let query = "tailLines=10&sinceSeconds=60&timestamps=true&previous=true";
+    let answer = world.get(&format!("{BUNDLES}/web/log?{query}")).await;
+    assert_eq!((answer.code, answer.header("content-type")), (200, "text/plain; charset=utf-8"));
+    assert_eq!(answer.body, "one\ntwo\n");
+    world.get(&format!("{BUNDLES}/web/log?sinceTime=2026-02-01T00:00:00Z")).await.ok();
+    let asked = world.logs.asked.lock().unwrap().clone();
+    let first = LogRequest {
+        namespace: "default".into(),
+        bundle: "web".into(),
+        follow: false,
+        tail_lines: Some(10),
+        since: Some("2026-03-01T11:59:00Z".parse().unwrap()),
+        timestamps: true,
+        previous: true,
+    };
+    assert_eq!(asked[0], first);
+    assert_eq!(asked[1].since, Some("2026-02-01T00:00:00Z".parse().unwrap()));
+    for query in ["tailLines=few", "follow=perhaps", "sinceTime=yesterday"] {
+        assert_eq!(world.get(&format!("{BUNDLES}/web/log?{query}")).await.failed().0, 400, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_followed_log_ends_when_the_daemon_stops() {
+    let world = World::new();
+    let response = world.send(owned(Method::GET, &format!("{BUNDLES}/web/log?follow=true"), &[], Body::empty())).await;
+    let mut pieces = response.into_body().into_data_stream();
+    assert_eq!(pieces.next().await.unwrap().unwrap(), "one\n");
+    world.stop.cancel();
+    let rest: Vec<_> = StreamExt::collect(pieces).await;
+    assert!(rest.len() <= 1, "{rest:?}");
+}
+
+#[tokio::test]
+async fn what_is_behind_a_seam_fails_with_what_to_do_and_hides_its_insides() {
+    let world = World::new();
+    let absent = world.get(&format!("{BUNDLES}/absent/log")).await;
+    assert_eq!(absent.failed(), (404, "NotFound", "bundle absent is not there"));
+    let broken = world.get(&format!("{BUNDLES}/broken/log")).await;
+    assert_eq!(broken.failed(), (500, "InternalError",
+        "berthd could not do this; `journalctl -u berthd` says why"));
+}
