@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::cache::{self, CacheError};
 use crate::channel::{Channel, ChannelError, Output, Running};
@@ -342,6 +343,41 @@ impl Machine {
         }
         (self.qemu, self.pid) = (None, None);
         Ok(())
+    }
+
+    /// Installs a package file of the guest.
+    pub fn install(&self, package: &str) -> Result<(), MachineError> {
+        let line = format!("DEBIAN_FRONTEND=noninteractive dpkg --install {package}");
+        let out = self.channel().run(&["/bin/sh", "-c", &line], b"", pace::boots(10.0))?;
+        if out.success() {
+            return Ok(());
+        }
+        let said = out.text() + &out.errors();
+        Err(ChannelError::Failed { command: line, said, ended: out.ended }.into())
+    }
+
+    /// Gives the guest this machine's time: it stood still while the guest was saved.
+    pub fn set_clock(&self) -> Result<(), MachineError> {
+        let now = spawn::output(spawn::command("date").arg("+%s.%N"))?;
+        self.ok(&format!("date --set=@{}", String::from_utf8_lossy(&now).trim())).map(drop)
+    }
+
+    /// Writes the memory to a file and ends QEMU; the disks then belong to that memory.
+    pub(crate) fn save_memory(&mut self, file: &Path) -> Result<(), MachineError> {
+        self.channel = None;
+        let mut qmp = self.qmp()?;
+        qmp.execute("migrate-set-capabilities", json!({"capabilities": [{"capability": "events", "state": true}]}))?;
+        qmp.execute("migrate-set-parameters", json!({"max-bandwidth": 1u64 << 40}))?;
+        qmp.execute("migrate", json!({"uri": format!("file:{}", file.display())}))?;
+        loop {
+            let event = qmp.wait_for("MIGRATION", pace::boots(10.0))?;
+            match event["data"]["status"].as_str().unwrap_or_default() {
+                "completed" => break,
+                "failed" | "cancelled" => return Err(MachineError::Ended(format!("saving its memory: {event}"))),
+                _ => {}
+            }
+        }
+        self.pull_the_plug()
     }
 
     /// Lets it run after this process; [`Machine::find`] takes it up again.

@@ -1,0 +1,18 @@
+#!/bin/sh
+# The lowest layer of a test service, from Debian packages that are unpacked and not installed:
+# rootfs.sh <folder of the service> <output.tar>
+set -eu
+here=$(cd "$1" && pwd)
+out=$2
+. "$(dirname "$0")/../debian/mirror.sh"
+include=$(sed 's/#.*//' "$here/packages" | tr -s '\n' ' ')
+as_root=
+[ "$(id -u)" = 0 ] || as_root="sudo --preserve-env=http_proxy,https_proxy,no_proxy"
+# shellcheck disable=SC2086 # the mirror may be empty on purpose
+$as_root env SOURCE_DATE_EPOCH=1767225600 mmdebstrap --mode=root --variant=extract --format=tar --quiet \
+    --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "5"' \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/lintian/*' \
+    --include="$include" --customize-hook="sh $here/finish.sh \"\$1\"" \
+    "$suite" "$out" ${mirror:+"$mirror"}
+[ -z "$as_root" ] || $as_root chown "$(id -u):$(id -g)" "$out"
