@@ -42,8 +42,8 @@ use crate::store::{Clock, Store};
 
 pub use health::Readiness;
 pub use listen::{bind_socket, serve_socket, serve_tls};
-pub use watch::WatchPace;
 pub use stream::{ByteStream, ImagesPort, LogRequest, LogsPort, PortError};
+pub use watch::WatchPace;
 
 use action::ACTIONS;
 use route::{Access, Route, Table};

@@ -22,8 +22,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_host::fs::{FsError, atomic_write, ensure_dir, read_optional, remove_file};
+use berth_model::kinds::NAMESPACE;
+use berth_model::meta;
+use berth_model::resource::operation::Actor;
 use ring::rand::SecureRandom;
 use zeroize::Zeroizing;
+
+use crate::store::{Store, StoreError, Tx};
 
 pub use envelope::Record;
 pub use object::redact_object;
@@ -34,8 +39,10 @@ use envelope::{Envelope, Key};
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// systemd handed over no master key.
-    #[error("no master key was handed to berthd: run `systemctl restart berth-setup berthd`; if that does \
-             not help, `journalctl -u berth-setup -u berthd` says why the key could not be unsealed")]
+    #[error(
+        "no master key was handed to berthd: run `systemctl restart berth-setup berthd`; if that does \
+             not help, `journalctl -u berth-setup -u berthd` says why the key could not be unsealed"
+    )]
     NoMaster,
     /// The credential is there but is no key.
     #[error("the master key has {length} bytes and should have 32: restore keys/master.cred from a backup")]
@@ -44,22 +51,28 @@ pub enum SecretError {
         length: usize,
     },
     /// The key is not the one that was used before.
-    #[error("the master key is not the one that the secrets here were sealed with: restore the \
-             keys/master.cred that belongs to this data directory, then restart berthd")]
+    #[error(
+        "the master key is not the one that the secrets here were sealed with: restore the \
+             keys/master.cred that belongs to this data directory, then restart berthd"
+    )]
     WrongMaster,
     /// Nothing can be sealed or opened until the master key is put right.
     #[error("secrets are locked")]
     Locked(#[source] Arc<SecretError>),
     /// A sealed value, or the key of its namespace, cannot be opened.
-    #[error("{what} cannot be opened: it was changed on disk or belongs to something else; restore the \
-             data directory from a backup, or write the value again")]
+    #[error(
+        "{what} cannot be opened: it was changed on disk or belongs to something else; restore the \
+             data directory from a backup, or write the value again"
+    )]
     Damaged {
         /// Which.
         what: String,
     },
     /// A client sent back the digest of a value that has changed since.
-    #[error("{field} is the digest of a value that is not the present one: leave the key out to keep \
-             the present value, or send a value")]
+    #[error(
+        "{field} is the digest of a value that is not the present one: leave the key out to keep \
+             the present value, or send a value"
+    )]
     StaleDigest {
         /// Path of the value.
         field: String,
@@ -82,6 +95,17 @@ impl From<ring::error::Unspecified> for SecretError {
     fn from(_: ring::error::Unspecified) -> Self {
         Self::Crypto
     }
+}
+
+/// Why keys of namespaces that are gone could not be destroyed.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// The namespaces cannot be listed.
+    #[error("listing the namespaces whose keys are kept")]
+    Store(#[from] StoreError),
+    /// A key file stays.
+    #[error("destroying the keys of namespaces that are gone")]
+    Secret(#[from] SecretError),
 }
 
 /// The key over all keys. Never printed, wiped when dropped.
@@ -142,6 +166,9 @@ impl Sealer {
         random: Arc<dyn SecureRandom + Send + Sync>,
     ) -> Self {
         let keyring = master.and_then(|master| Keyring::open(keys, master, random));
+        if let Err(why) = &keyring {
+            tracing::error!(error = why as &dyn std::error::Error, "secrets are locked");
+        }
         Self { state: keyring.map(Arc::new).map_err(Arc::new) }
     }
 
@@ -179,12 +206,29 @@ impl Sealer {
         Ok(envelope.is_digest_of(&key, record, value)?)
     }
 
-    /// Destroys the keys of all namespaces but these. To be called inside a transaction that has
-    /// just listed the namespaces, so that none can appear meanwhile.
+    /// Destroys the keys of namespaces that are gone, and with them every value there was.
+    ///
+    /// The list is read where all writes happen, one after the other, so that no namespace and no
+    /// secret can appear meanwhile. To be called now and then; a locked sealer does nothing.
     ///
     /// # Errors
-    /// Locked; or a file stays.
-    pub fn keep_only(&self, namespaces: &[String]) -> Result<(), SecretError> {
+    /// The store cannot be read, or a file stays.
+    pub async fn forget_gone(&self, store: &Store) -> Result<(), ForgetError> {
+        if self.locked().is_some() {
+            return Ok(());
+        }
+        let sealer = self.clone();
+        let actor = Actor { identity: "berthd".into(), source: "schedule".into() };
+        let work = move |tx: &mut Tx<'_>| -> Result<(), ForgetError> {
+            let present = tx.list_values(&NAMESPACE, None)?;
+            let names: Vec<String> = present.iter().map(|one| meta::name(one).to_owned()).collect();
+            Ok(sealer.keep_only(&names)?)
+        };
+        store.write(&actor, work).await
+    }
+
+    /// Destroys the keys of all namespaces but these.
+    fn keep_only(&self, namespaces: &[String]) -> Result<(), SecretError> {
         self.keyring()?.keep_only(namespaces)
     }
 
@@ -194,11 +238,7 @@ impl Sealer {
 }
 
 impl Keyring {
-    fn open(
-        keys: &Path,
-        master: MasterKey,
-        random: Arc<dyn SecureRandom + Send + Sync>,
-    ) -> Result<Self, SecretError> {
+    fn open(keys: &Path, master: MasterKey, random: Arc<dyn SecureRandom + Send + Sync>) -> Result<Self, SecretError> {
         let directory = keys.join("namespaces");
         recognise(&keys.join("master.check"), &directory, &master)?;
         ensure_dir(&directory, 0o700)?;
@@ -280,8 +320,7 @@ mod tests {
 
     use super::*;
 
-    const RECORD: Record<'_> =
-        Record { namespace: "default", name: "db", uid: "11111111-2222", key: "password" };
+    const RECORD: Record<'_> = Record { namespace: "default", name: "db", uid: "11111111-2222", key: "password" };
 
     fn sealer(dir: &Path, master: u8) -> Sealer {
         let master = MasterKey::from_bytes(&[master; 32]);

@@ -40,8 +40,10 @@ pub enum SetupError {
     #[error("sealing a new master key with systemd-creds")]
     Seal(#[source] CmdError),
     /// A freshly sealed master key came back different.
-    #[error("systemd-creds sealed the new master key but gave something else back; nothing was kept, \
-             run `berthd setup` again")]
+    #[error(
+        "systemd-creds sealed the new master key but gave something else back; nothing was kept, \
+             run `berthd setup` again"
+    )]
     SealedWrong,
     /// The master key there is cannot be unsealed.
     #[error("the master key in {} cannot be unsealed on this machine. Nothing was changed. If the disk came \
@@ -112,11 +114,7 @@ trait Vault {
     async fn unseal(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CmdError>;
 }
 
-async fn master_key(
-    path: &Path,
-    random: &dyn SecureRandom,
-    vault: &impl Vault,
-) -> Result<Made, SetupError> {
+async fn master_key(path: &Path, random: &dyn SecureRandom, vault: &impl Vault) -> Result<Made, SetupError> {
     if let Some(sealed) = read_optional(path)? {
         check_master(path, &sealed, vault).await?;
         return Ok(Made::Unchanged);
@@ -254,7 +252,8 @@ mod tests {
             for name in &order[killed_after..] {
                 std::fs::remove_file(dir.path().join(name)).unwrap();
             }
-            let kept: Vec<_> = order[..killed_after].iter().map(|name| std::fs::read(dir.path().join(name)).unwrap()).collect();
+            let kept: Vec<_> =
+                order[..killed_after].iter().map(|name| std::fs::read(dir.path().join(name)).unwrap()).collect();
             set_up(dir.path(), 1).await.unwrap();
             files(dir.path());
             for (name, content) in order[..killed_after].iter().zip(kept) {

@@ -4,10 +4,10 @@
 
 use berth_model::kinds::{BUNDLE, Kind};
 use berth_model::meta;
+use berth_model::resource::Bundle;
 use berth_model::resource::operation::{
     Actor, Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Target,
 };
-use berth_model::resource::Bundle;
 use berth_model::status::Reason;
 use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -24,7 +24,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,8 @@ const CONNECTIONS: u32 = 512;
 const HEADER_TIME: Duration = Duration::from_secs(15);
 /// Time for requests to end after the daemon was told to stop.
 const GRACE: Duration = Duration::from_secs(5);
+/// Without a new request a connection takes no further ones; what it has begun goes on.
+const IDLE: Duration = Duration::from_secs(300);
 /// Between looks whether an HTTP/2 client is still there.
 const PING: Duration = Duration::from_secs(30);
 /// After a failed accept, such as for want of file descriptors.
@@ -145,22 +147,38 @@ async fn connection<S>(stream: S, peer: Peer, router: Router, stop: Cancellation
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let asked = Arc::new(Notify::new());
+    let asking = asked.clone();
     let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        asking.notify_one();
         request.extensions_mut().insert(peer);
         request
     });
     let builder = http_settings();
-    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    let mut serving = pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => Some(ended),
-        () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            tokio::time::timeout(GRACE, serving).await.ok()
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+    loop {
+        tokio::select! {
+            ended = serving.as_mut() => return told(peer, ended),
+            () = asked.notified() => {}
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(IDLE) => break,
         }
+    }
+    // What has begun is finished, a watch included; nothing new begins.
+    serving.as_mut().graceful_shutdown();
+    let out_of_time = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
     };
-    if let Some(Err(error)) = ended {
-        tracing::debug!(?peer, error = &*error, "a connection broke off");
+    tokio::select! {
+        ended = serving => told(peer, ended),
+        () = out_of_time => {}
+    }
+}
+
+fn told(peer: Peer, ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = ended {
+        tracing::debug!(?peer, error = &*error as &dyn std::error::Error, "a connection broke off");
     }
 }
 

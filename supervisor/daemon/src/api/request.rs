@@ -66,9 +66,8 @@ impl Ask {
 
     /// A parameter that is a number.
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Error> {
-        let parse = |text: &str| {
-            text.parse().map_err(|_| Error::bad_request(format!("{name}={text} is not a whole number")))
-        };
+        let parse =
+            |text: &str| text.parse().map_err(|_| Error::bad_request(format!("{name}={text} is not a whole number")));
         self.query(name).map(parse).transpose()
     }
 

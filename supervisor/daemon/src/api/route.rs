@@ -176,12 +176,7 @@ fn permitted(
 }
 
 /// What is really asked for: a list may be a watch, a read may reveal.
-fn asked(
-    route: &Route,
-    verb: Verb,
-    subresource: &'static str,
-    query: &[(String, String)],
-) -> (Verb, &'static str) {
+fn asked(route: &Route, verb: Verb, subresource: &'static str, query: &[(String, String)]) -> (Verb, &'static str) {
     let set = |name| matches!(find(query, name), "true" | "1");
     let verb = if verb == Verb::List && set("watch") { Verb::Watch } else { verb };
     let sealed = route.kind.is_some_and(|kind| !kind.sealed.is_empty());

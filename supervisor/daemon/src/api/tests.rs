@@ -40,6 +40,7 @@ const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 struct World {
     dir: tempfile::TempDir,
     store: Store,
+    sealer: Sealer,
     router: Router,
     metrics: Metrics,
     readiness: Readiness,
@@ -77,7 +78,8 @@ impl ImagesPort for FakeImages {
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Value>, PortError>> {
-        let names = self.imported.lock().unwrap().iter().map(|(name, _)| json!({ "metadata": { "name": name } })).collect();
+        let names =
+            self.imported.lock().unwrap().iter().map(|(name, _)| json!({ "metadata": { "name": name } })).collect();
         std::future::ready(Ok(names)).boxed()
     }
 }
@@ -111,9 +113,10 @@ impl World {
         let store = Store::open(&dir.path().join("berth.db"), clock.clone()).unwrap();
         let (metrics, readiness, stop) = (Metrics::new(|| 0), Readiness::default(), CancellationToken::new());
         let (images, logs) = (Arc::<FakeImages>::default(), Arc::<FakeLogs>::default());
+        let sealer = Sealer::open(&dir.path().join("keys"), master, Arc::new(SystemRandom::new()));
         let api = Api {
             store: store.clone(),
-            sealer: Sealer::open(&dir.path().join("keys"), master, Arc::new(SystemRandom::new())),
+            sealer: sealer.clone(),
             authenticator: Authenticator::open(&dir.path().join("token")).unwrap(),
             metrics: metrics.clone(),
             readiness: readiness.clone(),
@@ -123,7 +126,7 @@ impl World {
             stop: stop.clone(),
             pace,
         };
-        Self { dir, store, router: router(api), metrics, readiness, stop, images, logs }
+        Self { dir, store, sealer, router: router(api), metrics, readiness, stop, images, logs }
     }
 
     /// The owner, over the network.

@@ -121,11 +121,8 @@ async fn beginning(ask: &Ask, view: &View, bookmarks: bool) -> Result<(Vec<Bytes
         ask.api.store.changes(version, 0).await?;
         return Ok((Vec::new(), version));
     }
-    let wanted = PageRequest {
-        namespace: view.namespace.clone(),
-        selector: view.selector.clone(),
-        ..PageRequest::default()
-    };
+    let wanted =
+        PageRequest { namespace: view.namespace.clone(), selector: view.selector.clone(), ..PageRequest::default() };
     let kind = view.kind;
     let page = ask.api.store.read(move |tx| tx.page(kind, &wanted)).await?;
     let line = |object| view.line(WatchType::Added, object);

@@ -118,8 +118,7 @@ pub(super) async fn delete(mut ask: Ask, kind: &'static Registration) -> Reply {
 /// `DELETE` of a collection: everything that the selectors choose, in one transaction.
 pub(super) async fn delete_collection(mut ask: Ask, kind: &'static Registration) -> Reply {
     let how = deletion(&mut ask).await?;
-    let chosen =
-        PageRequest { namespace: scope(&ask), selector: selector(&ask, kind)?, ..PageRequest::default() };
+    let chosen = PageRequest { namespace: scope(&ask), selector: selector(&ask, kind)?, ..PageRequest::default() };
     let work = move |tx: &mut Tx<'_>| -> Result<Vec<Value>, Error> {
         let page = tx.page(kind, &chosen)?;
         let mut deleted = Vec::new();
@@ -184,12 +183,7 @@ pub(super) async fn transact<T: Send + 'static>(
 }
 
 /// An object that has to be there.
-pub(super) fn must_get(
-    tx: &Tx<'_>,
-    kind: &'static Registration,
-    namespace: &str,
-    name: &str,
-) -> Result<Value, Error> {
+pub(super) fn must_get(tx: &Tx<'_>, kind: &'static Registration, namespace: &str, name: &str) -> Result<Value, Error> {
     let found = tx.get_value(kind, namespace, name)?;
     let (namespace, name) = (namespace.to_owned(), name.to_owned());
     found.ok_or_else(|| Refusal::NotFound { kind: kind.key(), namespace, name }.into())

@@ -19,8 +19,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use berth_host::fs::{FsError, atomic_write, ensure_dir, read_optional};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -122,9 +122,7 @@ fn authority_key(keys: &Path) -> Result<KeyPair, CaError> {
     if let Some(pem) = read_optional(&path)? {
         let what = "the authority's private key";
         let pem = std::str::from_utf8(&pem).ok();
-        return pem
-            .and_then(|pem| KeyPair::from_pem(pem).ok())
-            .ok_or(CaError::Damaged { path, what });
+        return pem.and_then(|pem| KeyPair::from_pem(pem).ok()).ok_or(CaError::Damaged { path, what });
     }
     let key = KeyPair::generate()?;
     atomic_write(&path, key.serialize_pem().as_bytes(), 0o600)?;
@@ -472,11 +470,7 @@ mod tests {
 
     #[test]
     fn a_certificate_is_renewed_when_a_third_of_its_life_is_left_or_names_change() {
-        let kept = Facts {
-            names: names(),
-            from: at("2026-01-01T00:00:00Z"),
-            until: at("2026-03-02T00:00:00Z"),
-        };
+        let kept = Facts { names: names(), from: at("2026-01-01T00:00:00Z"), until: at("2026-03-02T00:00:00Z") };
         let when = |now: &str| due(Some(&kept), &names(), at(now));
         assert_eq!(when("2026-02-09T00:00:00Z"), None);
         assert_eq!(when("2026-02-10T00:00:00Z"), Some(Due::Age));

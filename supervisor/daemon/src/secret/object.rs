@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::envelope::Envelope;
-use super::{Record, SecretError, Sealer};
+use super::{Record, Sealer, SecretError};
 
 const DIGEST_PREFIX: &str = "berth-digest:";
 
@@ -22,12 +22,7 @@ impl Sealer {
     ///
     /// # Errors
     /// Locked, or a value that is not base64.
-    pub fn seal_object(
-        &self,
-        maps: &[&str],
-        object: &mut Value,
-        stored: Option<&Value>,
-    ) -> Result<(), SecretError> {
+    pub fn seal_object(&self, maps: &[&str], object: &mut Value, stored: Option<&Value>) -> Result<(), SecretError> {
         let identity = stored.map_or_else(|| object["metadata"].clone(), |stored| stored["metadata"].clone());
         for map in maps {
             for (key, value) in entries(object, map) {
@@ -81,12 +76,7 @@ impl Sealer {
     ///
     /// # Errors
     /// Locked; or a digest is not that of the present value.
-    pub fn resolve_digests(
-        &self,
-        maps: &[&str],
-        body: &mut Value,
-        stored: Option<&Value>,
-    ) -> Result<(), SecretError> {
+    pub fn resolve_digests(&self, maps: &[&str], body: &mut Value, stored: Option<&Value>) -> Result<(), SecretError> {
         for map in maps {
             for (key, value) in entries(body, map) {
                 let Some(digest) = decode(value).as_deref().and_then(digest_in) else { continue };

@@ -63,8 +63,10 @@ async fn uninstall_deletes_the_bundle_and_finds_itself_again() {
     let again = act(&world, "uninstall", None).await;
     assert_eq!((again.code, again.body["metadata"]["uid"].clone()), (202, first.body["metadata"]["uid"].clone()));
     let start = act(&world, "start", None).await;
-    assert_eq!(start.failed(), (409, "Conflict",
-        "bundle web is being removed: start is no longer possible; install it again"));
+    assert_eq!(
+        start.failed(),
+        (409, "Conflict", "bundle web is being removed: start is no longer possible; install it again")
+    );
 }
 
 #[tokio::test]

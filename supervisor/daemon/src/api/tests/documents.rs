@@ -13,7 +13,10 @@ async fn discovery_names_every_kind_with_its_verbs() {
             let resources = list["resources"].as_array().unwrap();
             let found = resources.iter().find(|resource| resource["name"] == kind.plural);
             let found = found.unwrap_or_else(|| panic!("{} is not in {path}", kind.plural));
-            assert_eq!((found["kind"].clone(), found["namespaced"].clone()), (kind.kind.into(), kind.namespaced.into()));
+            assert_eq!(
+                (found["kind"].clone(), found["namespaced"].clone()),
+                (kind.kind.into(), kind.namespaced.into())
+            );
             assert_eq!(found["verbs"].as_array().unwrap().len(), kind.verbs.len());
         }
     }
@@ -126,6 +129,5 @@ async fn what_is_behind_a_seam_fails_with_what_to_do_and_hides_its_insides() {
     let absent = world.get(&format!("{BUNDLES}/absent/log")).await;
     assert_eq!(absent.failed(), (404, "NotFound", "bundle absent is not there"));
     let broken = world.get(&format!("{BUNDLES}/broken/log")).await;
-    assert_eq!(broken.failed(), (500, "InternalError",
-        "berthd could not do this; `journalctl -u berthd` says why"));
+    assert_eq!(broken.failed(), (500, "InternalError", "berthd could not do this; `journalctl -u berthd` says why"));
 }

@@ -83,11 +83,15 @@ async fn a_name_is_generated_from_its_beginning() {
 async fn a_body_that_belongs_elsewhere_is_refused() {
     let world = World::new();
     let body = json!({"kind": "Secret", "metadata": {"name": "web"}});
-    assert_eq!(world.post(CONFIG_MAPS, body).await.failed().2,
-               "kind of the body is `Secret`, but this path takes `ConfigMap`");
+    assert_eq!(
+        world.post(CONFIG_MAPS, body).await.failed().2,
+        "kind of the body is `Secret`, but this path takes `ConfigMap`"
+    );
     let body = json!({"metadata": {"name": "web", "namespace": "other"}});
-    assert_eq!(world.post(CONFIG_MAPS, body).await.failed().2,
-               "metadata.namespace of the body is `other`, but the path says `default`");
+    assert_eq!(
+        world.post(CONFIG_MAPS, body).await.failed().2,
+        "metadata.namespace of the body is `other`, but the path says `default`"
+    );
     let body = json!({"metadata": {"name": "db"}});
     assert_eq!(world.put(&format!("{CONFIG_MAPS}/web"), body).await.failed().0, 400);
 }
@@ -97,8 +101,10 @@ async fn an_unknown_field_is_named_warned_of_or_ignored_as_asked() {
     let world = World::new();
     let body = |name: &str| json!({"metadata": {"name": name}, "spec": {"image": "r.example/web", "imgae": "x"}});
     let strict = world.post(BUNDLES, body("web")).await;
-    assert_eq!(strict.failed(), (400, "BadRequest",
-        "Bundle has unknown field \"spec.imgae\"; correct the spelling, or leave it out"));
+    assert_eq!(
+        strict.failed(),
+        (400, "BadRequest", "Bundle has unknown field \"spec.imgae\"; correct the spelling, or leave it out")
+    );
     assert_eq!(strict.body["details"]["causes"][0]["field"], "spec.imgae");
     let warn = world.post(&format!("{BUNDLES}?fieldValidation=Warn"), body("warn")).await;
     assert_eq!(warn.header("warning"), "299 - \"unknown field 'spec.imgae'\"");
@@ -112,7 +118,8 @@ async fn an_unknown_field_is_named_warned_of_or_ignored_as_asked() {
 #[tokio::test]
 async fn every_broken_rule_is_told_by_its_field() {
     let world = World::new();
-    let body = json!({"metadata": {"name": "web"}, "spec": {"image": "", "ports": [{"name": "A", "containerPort": 0}]}});
+    let body =
+        json!({"metadata": {"name": "web"}, "spec": {"image": "", "ports": [{"name": "A", "containerPort": 0}]}});
     let answer = world.post(BUNDLES, body).await;
     assert_eq!((answer.failed().0, answer.failed().1), (422, "Invalid"));
     let causes = answer.body["details"]["causes"].as_array().unwrap();
@@ -237,8 +244,10 @@ async fn status_is_read_like_the_object_and_written_by_nobody_here() {
     assert_eq!(world.get(&path).await.ok(), created);
     let mine = json!({"metadata": {"name": "web"}, "spec": {"image": "r.example/web"}, "status": {"phase": "Running"}});
     for answer in [world.put(&path, mine.clone()).await, world.merge(&path, mine.clone()).await] {
-        assert_eq!(answer.failed(), (405, "MethodNotAllowed",
-            "the status of bundles is written by Berth alone; change the spec instead"));
+        assert_eq!(
+            answer.failed(),
+            (405, "MethodNotAllowed", "the status of bundles is written by Berth alone; change the spec instead")
+        );
     }
     let replaced = world.put(&format!("{BUNDLES}/web"), mine).await.ok();
     assert_ne!(replaced["status"]["phase"], "Running");
@@ -275,10 +284,13 @@ async fn a_write_is_recorded_with_who_asked_and_by_what_way() {
     send(network, &[("x-berth-source", "panel")], "panel").await;
     send(Peer::Socket { uid: 0 }, &[("user-agent", "curl/8.5")], "root").await;
     let changes = world.store.changes(0, 100).await.unwrap();
-    let seen: Vec<_> = changes.iter().map(|change| {
-        (change.name.as_str(), change.actor.identity.as_str(), change.actor.source.as_str())
-    }).collect();
-    for expected in [("api", "owner", "api"), ("cli", "owner", "cli"), ("panel", "owner", "panel"), ("root", "local-root", "api")] {
+    let seen: Vec<_> = changes
+        .iter()
+        .map(|change| (change.name.as_str(), change.actor.identity.as_str(), change.actor.source.as_str()))
+        .collect();
+    for expected in
+        [("api", "owner", "api"), ("cli", "owner", "cli"), ("panel", "owner", "panel"), ("root", "local-root", "api")]
+    {
         assert!(seen.contains(&expected), "{expected:?} is not in {seen:?}");
     }
 }

@@ -43,7 +43,8 @@ async fn every_route_of_the_table_lets_the_owner_and_local_root_through() {
         for peer in [PEER, Peer::Socket { uid: 0 }] {
             let request = owned(route.method.clone(), &path, &[], Body::from("{}"));
             let answer = Answer::of(world.send_from(peer, request).await).await;
-            let refused = answer.code == 401 || answer.body["message"].as_str().is_some_and(|why| why.contains("may not"));
+            let refused =
+                answer.code == 401 || answer.body["message"].as_str().is_some_and(|why| why.contains("may not"));
             assert!(!refused && answer.code < 500, "{} {path}: {}", route.method, answer.body);
         }
     }
@@ -89,8 +90,10 @@ async fn a_wrong_token_and_other_local_users_are_refused_and_told_apart() {
     let answer = Answer::of(world.send_from(PEER, request).await).await;
     assert_eq!((answer.failed().0, answer.header("www-authenticate")), (401, "Bearer realm=\"berth\""));
     let answer = Answer::of(world.send_from(Peer::Socket { uid: 1000 }, stranger(&Method::GET, "/livez")).await).await;
-    assert_eq!(answer.failed(), (403, "Forbidden",
-        "the socket is for root alone; use sudo, or the HTTPS address with a token"));
+    assert_eq!(
+        answer.failed(),
+        (403, "Forbidden", "the socket is for root alone; use sudo, or the HTTPS address with a token")
+    );
 }
 
 #[tokio::test]

@@ -120,6 +120,61 @@ async fn a_value_that_is_not_base64_is_refused_without_repeating_it() {
 }
 
 #[tokio::test]
+async fn the_values_of_a_namespace_go_for_good_when_it_goes() {
+    let world = World::new();
+    let sealer = world.sealer.clone();
+    let keys = world.dir.path().join("keys/namespaces");
+    world.post("/api/v1/namespaces", json!({"metadata": {"name": "team"}})).await.created();
+    secret(&world).await;
+    let body = json!({"metadata": {"name": "db"}, "stringData": {"password": CANARY}});
+    world.post("/api/v1/namespaces/team/secrets", body).await.created();
+    sealer.forget_gone(&world.store).await.unwrap();
+    assert!(keys.join("team.key").exists());
+    world.delete("/api/v1/namespaces/team").await.ok();
+    assert_eq!(world.get("/api/v1/namespaces/team").await.code, 404);
+    sealer.forget_gone(&world.store).await.unwrap();
+    assert!(!keys.join("team.key").exists());
+    assert_eq!(revealed(&world).await["password"], CANARY);
+}
+
+/// Everything that is logged, down to the last detail.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn neither_token_nor_value_is_ever_logged() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let world = World::new();
+    secret(&world).await;
+    revealed(&world).await;
+    world.get("/nowhere").await;
+    let broken = format!("{{\"stringData\": {{\"password\": \"{CANARY}\"");
+    assert_eq!(world.ask(Method::POST, SECRETS, &[], broken).await.code, 400);
+    world.get(&format!("{BUNDLES}/broken/log")).await;
+    world.store.close().await;
+    assert_eq!(world.get(&format!("{SECRETS}/db")).await.code, 500);
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("a request failed"), "nothing was logged at all: {text}");
+    for never in [TOKEN.to_owned(), CANARY.to_owned(), STANDARD.encode(CANARY)] {
+        assert!(!text.contains(&never), "{never} is in {text}");
+    }
+}
+
+#[tokio::test]
 async fn the_last_applied_annotation_is_not_kept() {
     let world = World::new();
     assert_eq!(secret(&world).await["metadata"].get("annotations"), None);
@@ -143,11 +198,8 @@ async fn without_the_master_key_secrets_are_refused_and_the_rest_goes_on() {
 async fn a_wrong_master_key_refuses_reads_of_values_and_shows_the_rest() {
     let world = World::new();
     secret(&world).await;
-    let wrong = Sealer::open(
-        &world.dir.path().join("keys"),
-        MasterKey::from_bytes(&[8; 32]),
-        Arc::new(SystemRandom::new()),
-    );
+    let wrong =
+        Sealer::open(&world.dir.path().join("keys"), MasterKey::from_bytes(&[8; 32]), Arc::new(SystemRandom::new()));
     assert!(wrong.locked().is_some());
     let api = Api {
         store: world.store.clone(),

@@ -110,7 +110,9 @@ async fn entering_and_leaving_a_selection_looks_like_creation_and_removal() {
     let version = *world.store.revision().borrow();
     let path = format!("{CONFIG_MAPS}?watch=true&resourceVersion={version}&labelSelector=on");
     let mut events = Events::of(&world, &path).await;
-    let label = async |value: Value| world.merge(&format!("{CONFIG_MAPS}/web"), json!({"metadata": {"labels": value}})).await.ok();
+    let label = async |value: Value| {
+        world.merge(&format!("{CONFIG_MAPS}/web"), json!({"metadata": {"labels": value}})).await.ok()
+    };
     label(json!({"on": "1"})).await;
     label(json!({"on": "2"})).await;
     label(json!({"on": null})).await;
