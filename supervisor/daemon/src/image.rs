@@ -394,7 +394,7 @@ impl Inner {
         let session = self.session(wanted).map_err(failed)?;
         let resolved = session.resolve(&self.platform).await.map_err(failed)?;
         let digest = resolved.digest.clone();
-        let source = Source::Registry(session);
+        let source = Source::Registry(Box::new(session));
         let pull = Pull { store: self.clone(), reference: wanted.clone(), source, resolved };
         let record = pull.run(watcher).await?;
         // The digest may have been that of an index.

@@ -214,7 +214,7 @@ impl LayerStore {
         let mut archive = Archive::new(stream);
         let mut tree = Tree::new(temporary)?;
         let mut entries = 0;
-        while let Some(entry) = archive.next().map_err(archive_error)? {
+        while let Some(entry) = archive.next_entry().map_err(archive_error)? {
             entries += 1;
             tree.apply(&entry, &mut archive)?;
             if entries + tree.implied() > limits.entries {

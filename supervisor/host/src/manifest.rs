@@ -116,9 +116,9 @@ impl fmt::Display for Platform {
 #[derive(Clone, Debug)]
 pub enum Document {
     /// One image.
-    Image(ImageManifest),
+    Image(Box<ImageManifest>),
     /// Images for several platforms.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
 }
 
 /// The manifest a reference stands for.
@@ -280,7 +280,7 @@ mod tests {
     fn index(entries: serde_json::Value) -> ImageIndex {
         let text = json!({"schemaVersion": 2, "manifests": entries}).to_string();
         let Document::Index(index) = parse(text.as_bytes(), None).unwrap() else { panic!("not an index") };
-        index
+        *index
     }
 
     fn amd64() -> Platform {
@@ -294,7 +294,7 @@ mod tests {
         let config = json!({"mediaType": config_type, "size": 5, "digest": digest});
         let text = json!({"schemaVersion": 2, "config": config, "layers": layers}).to_string();
         let Document::Image(image) = parse(text.as_bytes(), None).unwrap() else { panic!("not an image") };
-        image
+        *image
     }
 
     #[test]

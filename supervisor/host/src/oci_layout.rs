@@ -244,6 +244,7 @@ impl Layout {
             blob::verify(&bytes, &digest)?;
             match manifest::parse(&bytes, Some(chosen.media_type().as_ref()))? {
                 Document::Image(manifest) => {
+                    let manifest = *manifest;
                     let resolved = Resolved { digest, bytes, manifest };
                     return Ok(LayoutImage { resolved, names: BTreeMap::new() });
                 }
@@ -358,7 +359,7 @@ impl Read for Slice {
 fn list(archive: Slice) -> Result<BTreeMap<PathBuf, Member>, ArchiveError> {
     let mut archive = Archive::new(archive);
     let mut members = BTreeMap::new();
-    while let Some(entry) = archive.next()? {
+    while let Some(entry) = archive.next_entry()? {
         if members.len() >= MOST_MEMBERS {
             return Err(ArchiveError::Extension("more members than any image has"));
         }

@@ -138,7 +138,9 @@ impl Session {
         let mut resolved = self.manifest(wanted).await?;
         for _ in 0..2 {
             match resolved {
-                (digest, bytes, Document::Image(manifest)) => return Ok(Resolved { digest, bytes, manifest }),
+                (digest, bytes, Document::Image(manifest)) => {
+                    return Ok(Resolved { digest, bytes, manifest: *manifest });
+                }
                 (_, _, Document::Index(index)) => {
                     let chosen = manifest::choose(&index, platform)?.digest().to_string();
                     resolved = self.manifest(Some(parse_digest(&chosen)?)).await?;
@@ -146,7 +148,7 @@ impl Session {
             }
         }
         match resolved {
-            (digest, bytes, Document::Image(manifest)) => Ok(Resolved { digest, bytes, manifest }),
+            (digest, bytes, Document::Image(manifest)) => Ok(Resolved { digest, bytes, manifest: *manifest }),
             _ => Err(ManifestError::Nested.into()),
         }
     }

@@ -166,7 +166,8 @@ impl ImageError {
             Self::Archive { source: LayoutError::Manifest(source), .. } | Self::Manifest { source, .. } => {
                 manifest_code(source)
             }
-            Self::Archive { .. } | Self::Digest { .. } | Self::UploadTooLarge { .. } => "InvalidImage",
+            Self::Archive { .. } | Self::Digest { .. } => "InvalidImage",
+            Self::UploadTooLarge { .. } => "UploadTooLarge",
             Self::Layer { source, .. } => layer_code(source),
             Self::NoProgram { .. } => "NoProgram",
             Self::ProgramMissing { .. } | Self::ProgramNotExecutable { .. } => "ProgramMissing",

@@ -27,7 +27,7 @@ impl Progress {
 pub type Watcher = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// Adds up what has come of each layer.
-pub struct Sum {
+pub(super) struct Sum {
     total: u64,
     done: Mutex<HashMap<String, u64>>,
     watcher: Watcher,

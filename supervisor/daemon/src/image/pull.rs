@@ -36,7 +36,7 @@ const LAYERS_AT_ONCE: usize = 3;
 #[derive(Clone)]
 pub enum Source {
     /// A registry.
-    Registry(Session),
+    Registry(Box<Session>),
     /// An archive or a directory.
     Layout(Arc<(Layout, LayoutImage)>),
 }
@@ -113,8 +113,8 @@ impl Pull {
         }
         let unpack = Unpack { pull: self, layer, digest };
         match &self.source {
-            Source::Registry(session) => unpack.from_registry(session, lock, sum, stop).await,
-            Source::Layout(layout) => unpack.from_layout(layout.clone(), lock, sum, stop).await,
+            Source::Registry(session) => unpack.by_registry(session, lock, sum, stop).await,
+            Source::Layout(layout) => unpack.by_archive(layout.clone(), lock, sum, stop).await,
         }
     }
 
@@ -176,7 +176,7 @@ struct Unpack<'p> {
 }
 
 impl Unpack<'_> {
-    async fn from_registry(
+    async fn by_registry(
         &self,
         session: &Session,
         lock: OwnedMutexGuard<()>,
@@ -199,7 +199,7 @@ impl Unpack<'_> {
         unpacked.and(removed)
     }
 
-    async fn from_layout(
+    async fn by_archive(
         &self,
         layout: Arc<(Layout, LayoutImage)>,
         lock: OwnedMutexGuard<()>,

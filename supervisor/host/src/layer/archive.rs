@@ -6,8 +6,8 @@
 //! capability may hold one); and it knows one of the four encodings of sparse files.
 //!
 //! ```text
-//! next():  [g skipped] [x | L | K remembered]* header [sparse map]  ->  Entry
-//! read():  the bytes stored for that entry, then nothing
+//! next_entry():  [g skipped] [x | L | K remembered]* header [sparse map]  ->  Entry
+//! read():        the bytes stored for that entry, then nothing
 //! ```
 
 use std::io::{self, Read};
@@ -156,7 +156,7 @@ impl<R: Read> Archive<R> {
         Self { inner, body: 0, padding: 0 }
     }
 
-    /// The stream, wherever it is now: after `next`, at the first byte of the entry.
+    /// The stream, wherever it is now: after `next_entry`, at the first byte of the entry.
     pub fn get_ref(&self) -> &R {
         &self.inner
     }
@@ -167,7 +167,7 @@ impl<R: Read> Archive<R> {
     }
 
     /// The next entry; `None` at the end. What was not read of the last one is skipped.
-    pub fn next(&mut self) -> Result<Option<Entry>, ArchiveError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveError> {
         let mut extensions = Extensions::default();
         loop {
             self.skip_rest()?;
@@ -406,7 +406,7 @@ mod tests {
     fn a_long_name_that_claims_gigabytes_is_refused_before_it_is_read() {
         let mut bytes = header(EntryType::GNULongName, "././@LongLink", 8 << 30).as_bytes().to_vec();
         bytes.extend([b'a'; 2048]);
-        let error = Archive::new(&bytes[..]).next().unwrap_err();
+        let error = Archive::new(&bytes[..]).next_entry().unwrap_err();
         assert!(matches!(error, ArchiveError::LongExtension(_)), "{error}");
     }
 
@@ -415,15 +415,15 @@ mod tests {
         let mut bytes = header(EntryType::Regular, "a", 1000).as_bytes().to_vec();
         bytes.extend([b'a'; 600]);
         let mut archive = Archive::new(&bytes[..]);
-        assert_eq!(archive.next().unwrap().unwrap().stored, 1000);
-        assert!(matches!(archive.next(), Err(ArchiveError::Truncated)));
+        assert_eq!(archive.next_entry().unwrap().unwrap().stored, 1000);
+        assert!(matches!(archive.next_entry(), Err(ArchiveError::Truncated)));
     }
 
     #[test]
     fn a_damaged_header_is_an_error() {
         let mut bytes = header(EntryType::Regular, "a", 0).as_bytes().to_vec();
         bytes[0] = b'b';
-        assert!(matches!(Archive::new(&bytes[..]).next(), Err(ArchiveError::Checksum)));
+        assert!(matches!(Archive::new(&bytes[..]).next_entry(), Err(ArchiveError::Checksum)));
     }
 
     #[test]
@@ -431,9 +431,9 @@ mod tests {
         let mut bytes = header(EntryType::Directory, "d/", 4096).as_bytes().to_vec();
         bytes.extend(header(EntryType::Regular, "a", 0).as_bytes());
         let mut archive = Archive::new(&bytes[..]);
-        assert_eq!(archive.next().unwrap().unwrap().kind, Kind::Directory);
-        assert_eq!(archive.next().unwrap().unwrap().path, b"a");
-        assert!(archive.next().unwrap().is_none());
+        assert_eq!(archive.next_entry().unwrap().unwrap().kind, Kind::Directory);
+        assert_eq!(archive.next_entry().unwrap().unwrap().path, b"a");
+        assert!(archive.next_entry().unwrap().is_none());
     }
 
     #[test]

@@ -329,6 +329,11 @@ fn long_names_in_both_formats_arrive_whole() {
     assert_eq!(fs::read_link(at.unpack(link).unwrap().join("link")).unwrap(), Path::new(&target));
 }
 
+#[allow(clippy::disallowed_methods, reason = "a test drives the tools a user would")]
+fn command(program: impl AsRef<std::ffi::OsStr>) -> std::process::Command {
+    std::process::Command::new(program)
+}
+
 /// What `tar --sparse` makes of a file with two holes, in each of its formats.
 #[test]
 fn sparse_files_keep_their_content_and_their_holes_in_every_format() {
@@ -344,7 +349,7 @@ fn sparse_files_keep_their_content_and_their_holes_in_every_format() {
         &["--format=posix", "--sparse-version=0.1"],
     ] {
         let archive = dir.path().join("archive.tar");
-        let made = std::process::Command::new("tar")
+        let made = command("tar")
             .args(format)
             .args(["--sparse", "--hole-detection=raw", "-cf"])
             .arg(&archive)
@@ -584,7 +589,7 @@ fn child_that_unpacks_until_it_is_killed() {
 #[test]
 fn a_kill_in_the_middle_of_unpacking_leaves_nothing_in_sight_and_the_rest_is_swept() {
     let at = Fixture::new();
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+    let mut child = command(std::env::current_exe().unwrap())
         .args(["--exact", "layer::tests::child_that_unpacks_until_it_is_killed"])
         .env("BERTH_TEST_UNPACK_INTO", at.dir.path())
         .stdin(Stdio::piped())

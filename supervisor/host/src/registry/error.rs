@@ -1,6 +1,6 @@
 //! Why an image cannot be had from a registry, and what to do about it.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::io;
 
 use super::settings::SettingsError;
@@ -15,7 +15,7 @@ pub enum RegistryError {
     Settings(#[from] SettingsError),
     /// No connection can be made to anybody.
     #[error("setting up the client for registries")]
-    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Client(#[source] Box<dyn Error + Send + Sync>),
     /// No such host.
     #[error("the registry {registry} is not known by that name")]
     UnknownHost {
@@ -207,25 +207,28 @@ impl RegistryError {
     /// From what the HTTP client says.
     pub(super) fn transport(registry: &str, source: reqwest::Error) -> Self {
         let registry = registry.to_owned();
-        let mut cause = source.source();
-        while let Some(error) = cause {
-            if error.is::<rustls::Error>() {
-                return Self::Tls { registry, source };
-            }
-            if error.to_string().starts_with("dns error") {
-                return Self::UnknownHost { registry, source };
-            }
-            let io = error.downcast_ref::<io::Error>();
-            if io.is_some_and(|io| io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())) {
-                return Self::Tls { registry, source };
-            }
-            if io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused) {
-                return Self::Refused { registry, source };
-            }
-            cause = error.source();
+        if caused_by(&source, &|cause| cause.is::<rustls::Error>()) {
+            return Self::Tls { registry, source };
+        }
+        if caused_by(&source, &|cause| cause.to_string().starts_with("dns error")) {
+            return Self::UnknownHost { registry, source };
+        }
+        let refused = |cause: &(dyn Error + 'static)| {
+            cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        if caused_by(&source, &refused) {
+            return Self::Refused { registry, source };
         }
         Self::Unreachable { registry, source }
     }
+}
+
+/// Something in the chain is this. An IO error hides what it was made of from the chain.
+fn caused_by(error: &(dyn Error + 'static), this: &dyn Fn(&(dyn Error + 'static)) -> bool) -> bool {
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    this(error)
+        || wrapped.is_some_and(|inner| caused_by(inner, this))
+        || error.source().is_some_and(|source| caused_by(source, this))
 }
 
 impl ManifestError {

@@ -1,5 +1,6 @@
 //! One blob on its way from a registry to the disk.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,10 +11,11 @@ use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt, BufWriter};
+use tracing::warn;
 
 use super::{Arrived, Patience, RegistryError, Session, parse_digest};
 use crate::blob::{BlobError, BlobStore, Digest, Hasher};
-use crate::fs::sync_parent;
+use crate::fs::{remove_file, sync_parent};
 use crate::layer::archive::shown;
 
 /// As many more bytes count as headway.
@@ -53,6 +55,27 @@ struct Incoming {
     resumed: bool,
 }
 
+/// A file that is removed unless it is completed, also when nobody waits for it any more.
+struct Unfinished(Option<PathBuf>);
+
+impl Unfinished {
+    fn complete(mut self, to: &Path) -> Result<(), RegistryError> {
+        if let Some(path) = self.0.take() {
+            std::fs::rename(path, to).map_err(RegistryError::Write)?;
+        }
+        sync_parent(to).map_err(|error| RegistryError::Keep(error.into()))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Some(path) = &self.0 else { return };
+        if let Err(error) = remove_file(path) {
+            warn!(error = &error as &dyn std::error::Error, "removing an unfinished blob");
+        }
+    }
+}
+
 impl Session {
     /// Downloads a blob into the store; one that is there is left alone. An interrupted transfer
     /// goes on where it stopped.
@@ -70,27 +93,13 @@ impl Session {
             arrived(&digest, descriptor.size());
             return Ok(());
         }
-        let partial = into.partial_path(&digest);
-        let done = match File::create(&partial).await {
-            Ok(file) => {
-                let hasher = Hasher::like(&digest).map_err(RegistryError::Keep)?;
-                let file = BufWriter::with_capacity(1 << 18, file);
-                let incoming =
-                    Incoming { digest: digest.clone(), size: descriptor.size(), file, hasher, resumed: false };
-                self.receive(incoming, arrived).await
-            }
-            Err(error) => Err(RegistryError::Write(error)),
-        };
-        match done {
-            Ok(()) => {
-                tokio::fs::rename(&partial, into.path(&digest)).await.map_err(RegistryError::Write)?;
-                sync_parent(&partial).map_err(|error| RegistryError::Keep(error.into()))
-            }
-            Err(error) => {
-                into.remove(&digest).map_err(RegistryError::Keep)?;
-                Err(error)
-            }
-        }
+        let unfinished = Unfinished(Some(into.partial_path(&digest)));
+        let file = File::create(into.partial_path(&digest)).await.map_err(RegistryError::Write)?;
+        let hasher = Hasher::like(&digest).map_err(RegistryError::Keep)?;
+        let file = BufWriter::with_capacity(1 << 18, file);
+        let incoming = Incoming { digest: digest.clone(), size: descriptor.size(), file, hasher, resumed: false };
+        self.receive(incoming, arrived).await?;
+        unfinished.complete(&into.path(&digest))
     }
 
     /// Until everything is there, synced and right.
