@@ -1,2 +1,75 @@
-//! Berth.
-fn main() {}
+//! `berth-installer`: can this machine hold Berth?
+//!
+//! `check` looks at the machine ([`facts`]), judges what it saw ([`findings`]), prints one finding
+//! per line or as JSON, and ends with 0 when nothing stands in the way and 1 otherwise. It is run
+//! by people before they install the package, and before every start of `berth-setup.service`.
+//! It changes nothing: what it tries out, it tries in a namespace of its own or takes away again.
+
+mod facts;
+mod findings;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use berth_host::link::Network;
+use clap::{Parser, Subcommand, ValueEnum};
+use findings::{Finding, Level};
+
+/// Prepares a machine for Berth.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tells whether this machine can hold Berth, and what to do if not.
+    Check(Check),
+}
+
+/// What to check, and how to tell.
+#[derive(Debug, Parser)]
+struct Check {
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t = Form::Table)]
+    output: Form,
+    /// Where Berth keeps its data.
+    #[arg(long, default_value = "/var/lib/berth")]
+    data_dir: PathBuf,
+    /// Port of the API.
+    #[arg(long, default_value_t = 6443)]
+    port: u16,
+    /// Addresses that Berth gives to services.
+    #[arg(long, default_value = "10.213.0.0/16")]
+    range: Network,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Form {
+    /// One line per finding.
+    Table,
+    /// One object with all findings.
+    Json,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let Command::Check(check) = Arguments::parse().command;
+    let facts = facts::gather(check.data_dir, check.port, check.range).await;
+    let findings = findings::judge(&facts);
+    let text = match check.output {
+        Form::Table => findings::table(&findings),
+        Form::Json => findings::json(&findings),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) if findings.iter().all(is_bearable) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn is_bearable(finding: &Finding) -> bool {
+    finding.level != Level::Fail
+}
