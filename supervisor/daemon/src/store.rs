@@ -80,14 +80,15 @@ impl Store {
         Self::start(path, clock, |_| Ok(()))
     }
 
-    /// [`Store::open`], with a look at the writing connection before the writer gets it.
+    /// [`Store::open`], with a hand on the writing connection before it is used.
     fn start(
         path: &Path,
         clock: Clock,
-        prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+        prepare: impl FnOnce(&mut Connection) -> rusqlite::Result<()>,
     ) -> Result<Store, StoreError> {
-        let connection = schema::open(path, clock())?;
-        prepare(&connection).map_err(Fault::sql("prepare the writing connection"))?;
+        let mut connection = schema::open_writer(path)?;
+        prepare(&mut connection).map_err(Fault::sql("prepare the writing connection"))?;
+        schema::bring_up(&mut connection, path, clock())?;
         let (writer, newest) = Writer::start(connection, clock)?;
         Ok(Store { writer, readers: Readers::new(path), newest })
     }

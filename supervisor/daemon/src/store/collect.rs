@@ -49,8 +49,8 @@ pub struct Deletion {
 enum Step {
     /// Remove an object, or mark it if something holds it.
     Delete { uid: String, propagation: Propagation },
-    /// An owner has gone.
-    Orphaned { owner: String },
+    /// An owner has gone, or waits for its dependents to go first.
+    Orphaned { owner: String, propagation: Propagation },
     /// An owner may have lost its last dependent.
     Released { owner: String },
     /// A namespace may be empty.
@@ -115,6 +115,14 @@ impl Tx<'_> {
         Ok(last)
     }
 
+    /// Lets owners go that waited for an object which has named other owners since.
+    pub(super) fn release_owners(&mut self, old: &Value, new: &Value) -> Result<(), StoreError> {
+        let kept = meta::owners(new);
+        let dropped = meta::owners(old).into_iter().filter(|owner| !kept.contains(owner));
+        let steps = dropped.map(|owner| Step::Released { owner: owner.to_owned() }).collect();
+        self.work_off_all(steps).map(drop)
+    }
+
     fn work_off(&mut self, first: Step) -> Result<Vec<Value>, StoreError> {
         self.work_off_all(VecDeque::from([first]))
     }
@@ -125,7 +133,7 @@ impl Tx<'_> {
         while let Some(step) = steps.pop_front() {
             let gone = match step {
                 Step::Delete { uid, propagation } => self.step_delete(&uid, propagation, &mut steps)?,
-                Step::Orphaned { owner } => self.step_orphaned(&owner, &mut steps)?,
+                Step::Orphaned { owner, propagation } => self.step_orphaned(&owner, propagation, &mut steps)?,
                 Step::Released { owner } => self.step_released(&owner, &mut steps)?,
                 Step::Emptied { namespace } => self.step_emptied(&namespace, &mut steps)?,
             };
@@ -146,9 +154,10 @@ impl Tx<'_> {
         if propagation == Propagation::Orphan {
             self.let_go(uid)?;
         }
+        let waits = propagation == Propagation::Foreground && !self.dependents(uid)?.is_empty();
         let mut marked = object.clone();
         set_finalizers(&mut marked, |list| {
-            if propagation == Propagation::Foreground {
+            if waits {
                 list.push(FOREGROUND.into());
             }
             if *kind == NAMESPACE {
@@ -164,9 +173,8 @@ impl Tx<'_> {
             marked["status"] = json!({ "phase": "Terminating" });
         }
         let marked = self.put(kind, marked, Some(&object), Part::Object)?;
-        if propagation == Propagation::Foreground {
-            steps.extend(self.dependents(uid)?.into_iter().map(|uid| Step::Delete { uid, propagation }));
-            steps.push_back(Step::Released { owner: uid.to_owned() });
+        if waits {
+            steps.push_back(Step::Orphaned { owner: uid.to_owned(), propagation });
         }
         if *kind == NAMESPACE {
             let namespace = meta::name(&marked).to_owned();
@@ -177,7 +185,12 @@ impl Tx<'_> {
     }
 
     /// What an owner leaves behind goes, unless it has another owner.
-    fn step_orphaned(&mut self, owner: &str, steps: &mut VecDeque<Step>) -> Result<Option<Value>, StoreError> {
+    fn step_orphaned(
+        &mut self,
+        owner: &str,
+        propagation: Propagation,
+        steps: &mut VecDeque<Step>,
+    ) -> Result<Option<Value>, StoreError> {
         for uid in self.dependents(owner)? {
             let Some((kind, object)) = self.by_uid(&uid)? else { continue };
             let mut kept = false;
@@ -186,8 +199,9 @@ impl Tx<'_> {
             }
             if kept {
                 self.put(kind, without_owner(&object, owner), Some(&object), Part::Object)?;
+                steps.push_back(Step::Released { owner: owner.to_owned() });
             } else {
-                steps.push_back(delete(uid));
+                steps.push_back(Step::Delete { uid, propagation });
             }
         }
         Ok(None)
@@ -253,7 +267,7 @@ impl Tx<'_> {
         self.execute("DELETE FROM object WHERE uid = ?1", [&uid], "remove an object")?;
         let what = ChangeKind::Deleted;
         self.log(&Entry { version, kind, what, object: &last, previous: before.as_ref() })?;
-        steps.push_back(Step::Orphaned { owner: uid });
+        steps.push_back(Step::Orphaned { owner: uid, propagation: Propagation::Background });
         steps.extend(owners.into_iter().map(|owner| Step::Released { owner }));
         if kind.namespaced {
             steps.push_back(Step::Emptied { namespace: meta::namespace(&last).to_owned() });

@@ -75,16 +75,20 @@ const MIGRATIONS: &[&str] = &["
 /// How long a statement waits for another process that reads the file.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// Opens the writing connection with the schema up to date and the default namespace there.
-pub(super) fn open(path: &Path, now: Timestamp) -> Result<Connection, StoreError> {
+/// Opens the writing connection, if the file is ours or new.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, Fault> {
     create_private(path).map_err(|source| Fault::Open { path: path.into(), source: Arc::new(source) })?;
-    let opened = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX);
-    let mut connection = opened.map_err(cannot_open(path))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(cannot_open(path))?;
     check_owner(&connection, path)?;
     configure(&connection).map_err(cannot_open(path))?;
-    migrate(&mut connection, path)?;
-    first_objects(&mut connection, now)?;
     Ok(connection)
+}
+
+/// Brings the schema up to date, and makes what every store has from the start.
+pub(super) fn bring_up(connection: &mut Connection, path: &Path, now: Timestamp) -> Result<(), StoreError> {
+    migrate(connection, path)?;
+    first_objects(connection, now)
 }
 
 /// Opens a connection that can only read.
@@ -157,7 +161,6 @@ fn step_to(connection: &mut Connection, to: i64, step: &str) -> rusqlite::Result
     transaction.commit()
 }
 
-/// What every store has from the start.
 fn first_objects(connection: &mut Connection, now: Timestamp) -> Result<(), StoreError> {
     let transaction = connection.transaction().map_err(Fault::of("begin"))?;
     let mut tx = Tx::new(&transaction, now, house_keeping());

@@ -172,7 +172,9 @@ impl<'c> Tx<'c> {
         if meta::is_deleting(&new) && meta::finalizers(&new).is_empty() {
             return self.remove_now(kind, new).map(Written::Removed);
         }
-        self.put(kind, new, Some(&old), Part::Object).map(Written::Changed)
+        let new = self.put(kind, new, Some(&old), Part::Object)?;
+        self.release_owners(&old, &new)?;
+        Ok(Written::Changed(new))
     }
 
     /// [`Tx::create`], or [`Tx::update`] if the object is there.

@@ -77,7 +77,7 @@ impl Registration {
         let spec = |object: &Value| (self.decode)(object).ok()?.object.get("spec").cloned();
         let changed = old.get("spec") != new.get("spec") && spec(old) != spec(new);
         changed.then(|| {
-            let message = format!("the spec of a {} never changes", self.kind);
+            let message = format!("never changes once the {} exists", self.kind);
             FieldError::forbidden("spec", message)
         })
     }
