@@ -44,10 +44,10 @@ impl Sealer {
         let field = || format!("{map}.{key}");
         let clear = zeroize::Zeroizing::new(decode(value).ok_or_else(|| SecretError::Malformed { field: field() })?);
         let record = record_of(identity, key);
-        if let (Some(kept), Some(envelope)) = (kept, kept.and_then(decode)) {
-            if self.holds(&record, &envelope, &clear)? {
-                return Ok(kept.clone());
-            }
+        if let (Some(kept), Some(envelope)) = (kept, kept.and_then(decode))
+            && self.holds(&record, &envelope, &clear)?
+        {
+            return Ok(kept.clone());
         }
         Ok(Value::String(STANDARD.encode(self.seal(&record, &clear)?)))
     }
