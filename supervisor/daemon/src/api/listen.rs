@@ -32,18 +32,35 @@ use tower::ServiceExt;
 
 use crate::auth::Peer;
 
-/// Connections at a time, each listener by itself, so that the network cannot lock local root out.
-const CONNECTIONS: u32 = 512;
-/// Time for a handshake, and for the head of a request.
-const HEADER_TIME: Duration = Duration::from_secs(15);
-/// Time for requests to end after the daemon was told to stop.
-const GRACE: Duration = Duration::from_secs(5);
-/// Without a new request a connection takes no further ones; what it has begun goes on.
-const IDLE: Duration = Duration::from_secs(300);
-/// Between looks whether an HTTP/2 client is still there.
-const PING: Duration = Duration::from_secs(30);
 /// After a failed accept, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// What one listener bears.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Connections at a time, each listener by itself, so that the network cannot lock local root out.
+    pub(super) connections: u32,
+    /// Time for a handshake, and for the head of a request.
+    pub(super) head: Duration,
+    /// Without a new request a connection takes no further ones; what it has begun goes on.
+    pub(super) idle: Duration,
+    /// Between looks whether an HTTP/2 client is still there.
+    pub(super) ping: Duration,
+    /// Time for requests to end after the daemon was told to stop.
+    pub(super) grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            head: Duration::from_secs(15),
+            idle: Duration::from_secs(300),
+            ping: Duration::from_secs(30),
+            grace: Duration::from_secs(5),
+        }
+    }
+}
 
 /// Binds the unix socket, in the place of one left over. Root alone can open it.
 ///
@@ -61,27 +78,29 @@ pub fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves TLS connections until `stop`, and returns when the last one has ended.
 pub async fn serve_tls(listener: TcpListener, tls: Arc<rustls::ServerConfig>, router: Router, stop: CancellationToken) {
-    serve(Tls { listener, acceptor: TlsAcceptor::from(tls) }, router, stop).await;
+    let limits = Limits::default();
+    serve(Tls { listener, acceptor: TlsAcceptor::from(tls), patience: limits.head }, router, limits, stop).await;
 }
 
 /// Serves connections on the unix socket until `stop`, and returns when the last one has ended.
 pub async fn serve_socket(listener: UnixListener, router: Router, stop: CancellationToken) {
-    serve(listener, router, stop).await;
+    serve(listener, router, Limits::default(), stop).await;
 }
 
 /// A way in.
-trait Door: Send + Sync {
+pub(super) trait Door: Send + Sync {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// The next connection: what is still to be done before it can be used, and who is there.
     fn accept(&self) -> impl Future<Output = io::Result<(Handshake<Self::Stream>, Peer)>> + Send;
 }
 
-type Handshake<S> = BoxFuture<'static, io::Result<S>>;
+pub(super) type Handshake<S> = BoxFuture<'static, io::Result<S>>;
 
 struct Tls {
     listener: TcpListener,
     acceptor: TlsAcceptor,
+    patience: Duration,
 }
 
 impl Door for Tls {
@@ -93,7 +112,7 @@ impl Door for Tls {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
-        let handshake = tokio::time::timeout(HEADER_TIME, self.acceptor.accept(stream));
+        let handshake = tokio::time::timeout(self.patience, self.acceptor.accept(stream));
         let handshake = handshake.map(|done| done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())));
         Ok((handshake.boxed(), Peer::Network(address)))
     }
@@ -109,15 +128,15 @@ impl Door for UnixListener {
     }
 }
 
-async fn serve<D: Door>(door: D, router: Router, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS as usize));
+pub(super) async fn serve<D: Door>(door: D, router: Router, limits: Limits, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(limits.connections as usize));
     while let Some(accepted) = stop.run_until_cancelled(next(&permits, &door)).await {
         match accepted {
             Ok((permit, handshake, peer)) => {
                 let (router, stop) = (router.clone(), stop.clone());
                 tokio::spawn(async move {
                     match handshake.await {
-                        Ok(stream) => connection(stream, peer, router, stop).await,
+                        Ok(stream) => connection(stream, peer, router, limits, stop).await,
                         Err(error) => tracing::debug!(?peer, %error, "a handshake failed"),
                     }
                     drop(permit);
@@ -131,7 +150,7 @@ async fn serve<D: Door>(door: D, router: Router, stop: CancellationToken) {
     }
     drop(door);
     // Whoever holds all permits is the last; the semaphore is never closed.
-    drop(permits.acquire_many(CONNECTIONS).await);
+    drop(permits.acquire_many(limits.connections).await);
 }
 
 async fn next<D: Door>(
@@ -143,7 +162,7 @@ async fn next<D: Door>(
     Ok((permit, handshake, peer))
 }
 
-async fn connection<S>(stream: S, peer: Peer, router: Router, stop: CancellationToken)
+async fn connection<S>(stream: S, peer: Peer, router: Router, limits: Limits, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -154,21 +173,21 @@ where
         request.extensions_mut().insert(peer);
         request
     });
-    let builder = http_settings();
+    let builder = http_settings(&limits);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
     loop {
         tokio::select! {
             ended = serving.as_mut() => return told(peer, ended),
             () = asked.notified() => {}
             () = stop.cancelled() => break,
-            () = tokio::time::sleep(IDLE) => break,
+            () = tokio::time::sleep(limits.idle) => break,
         }
     }
     // What has begun is finished, a watch included; nothing new begins.
     serving.as_mut().graceful_shutdown();
     let out_of_time = async {
         stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
+        tokio::time::sleep(limits.grace).await;
     };
     tokio::select! {
         ended = serving => told(peer, ended),
@@ -182,14 +201,14 @@ fn told(peer: Peer, ended: Result<(), Box<dyn std::error::Error + Send + Sync>>)
     }
 }
 
-fn http_settings() -> Builder<TokioExecutor> {
+fn http_settings(limits: &Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_headers(100);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head).max_headers(100);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(HEADER_TIME)
+        .keep_alive_interval(limits.ping)
+        .keep_alive_timeout(limits.head)
         .max_concurrent_streams(128)
         .max_header_list_size(32 * 1024);
     builder

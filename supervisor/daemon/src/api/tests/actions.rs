@@ -10,7 +10,7 @@ async fn act(world: &World, action: &str, key: Option<&str>) -> Answer {
 #[tokio::test]
 async fn an_action_answers_with_its_operation_and_sets_what_is_wanted() {
     let world = World::new();
-    world.bundle("web").await;
+    let uid = world.bundle("web").await["metadata"]["uid"].clone();
     for (action, kind, start) in
         [("stop", "Stop", false), ("start", "Start", true), ("stop", "Stop", false), ("restart", "Restart", true)]
     {
@@ -18,7 +18,7 @@ async fn an_action_answers_with_its_operation_and_sets_what_is_wanted() {
         assert_eq!(answer.code, 202, "{}", answer.body);
         let operation = answer.body;
         assert_eq!((operation["kind"].clone(), operation["spec"]["kind"].clone()), ("Operation".into(), kind.into()));
-        let target = json!({"kind": "Bundle", "namespace": "default", "name": "web"});
+        let target = json!({"kind": "Bundle", "namespace": "default", "name": "web", "uid": uid});
         assert_eq!(operation["spec"]["target"], target);
         assert_eq!(operation["spec"]["actor"], json!({"identity": "owner", "source": "api"}));
         let name = operation["metadata"]["name"].as_str().unwrap();

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
+use super::listen::Limits;
 use super::*;
 use crate::auth::ca::{Authority, Names, ServerCertificate};
 
@@ -156,4 +158,87 @@ async fn stopping_ends_the_watches_and_then_the_listeners() {
     drop((answer, client));
     listening.serving.await.unwrap();
     assert!(TcpStream::connect(listening.address).await.is_err());
+}
+
+/// A listener on a unix socket that bears little.
+async fn narrow(limits: Limits) -> (World, PathBuf) {
+    let world = World::new();
+    let socket = world.dir.path().join("api.sock");
+    let listener = bind_socket(&socket).unwrap();
+    tokio::spawn(listen::serve(listener, world.router.clone(), limits, world.stop.clone()));
+    (world, socket)
+}
+
+/// Sends bytes and reads until `end` has come, or the other side has closed.
+async fn exchange(stream: &mut UnixStream, bytes: &str, end: &str) -> String {
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    let mut piece = [0; 1024];
+    while !(!end.is_empty() && text.ends_with(end)) {
+        let reading = tokio::time::timeout(Duration::from_secs(60), stream.read(&mut piece));
+        match reading.await.expect("nothing came").unwrap() {
+            0 => break,
+            length => text.push_str(std::str::from_utf8(&piece[..length]).unwrap()),
+        }
+    }
+    text
+}
+
+/// What the answer to [`LIVEZ`] ends with: root is told, others are refused.
+fn end() -> &'static str {
+    if nix::unistd::geteuid().is_root() { "\n" } else { "}" }
+}
+
+const LIVEZ: &str = "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+
+#[tokio::test]
+async fn a_connection_beyond_the_cap_waits_for_one_to_end() {
+    let (_world, socket) = narrow(Limits { connections: 1, ..Limits::default() }).await;
+    let mut first = UnixStream::connect(&socket).await.unwrap();
+    let served = exchange(&mut first, LIVEZ, end()).await;
+    assert!(served.starts_with("HTTP/1.1 "), "{served}");
+    let mut second = UnixStream::connect(&socket).await.unwrap();
+    second.write_all(LIVEZ.as_bytes()).await.unwrap();
+    // The first is still served, while the second has got nothing.
+    exchange(&mut first, LIVEZ, end()).await;
+    let nothing = second.try_read(&mut [0; 1]).unwrap_err();
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+    drop(first);
+    let served = exchange(&mut second, "", end()).await;
+    assert!(served.starts_with("HTTP/1.1 "), "{served}");
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_ends_the_connection() {
+    let (_world, socket) = narrow(Limits { head: Duration::from_millis(100), ..Limits::default() }).await;
+    let mut stream = UnixStream::connect(&socket).await.unwrap();
+    let answer = exchange(&mut stream, "GET /livez HTTP/1.1\r\n", "").await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_is_asked_ends() {
+    let (_world, socket) = narrow(Limits { idle: Duration::from_millis(100), ..Limits::default() }).await;
+    let mut stream = UnixStream::connect(&socket).await.unwrap();
+    let answer = exchange(&mut stream, LIVEZ, "").await;
+    assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_watch_outlives_the_quiet_of_its_connection() {
+    let idle = Duration::from_millis(100);
+    let (world, socket) = narrow(Limits { idle, ..Limits::default() }).await;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let mut stream = UnixStream::connect(&socket).await.unwrap();
+    let watch = format!("GET {CONFIG_MAPS}?watch=true HTTP/1.1\r\nhost: x\r\n\r\n");
+    let watching = exchange(&mut stream, &watch, "\r\n\r\n").await;
+    assert!(watching.starts_with("HTTP/1.1 200"), "{watching}");
+    // A second connection goes the whole way into its idle end; by then the first has been told too.
+    let mut other = UnixStream::connect(&socket).await.unwrap();
+    exchange(&mut other, LIVEZ, "").await;
+    world.config_map("web", json!({})).await;
+    let event = exchange(&mut stream, "", "}\n\r\n").await;
+    assert!(event.contains("\"ADDED\""), "{event}");
 }
