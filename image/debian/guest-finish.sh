@@ -31,6 +31,13 @@ rm -rf "$root"/var/lib/apt/lists/* "$root"/usr/share/doc "$root"/usr/share/local
 touch "$root/etc/.updated" "$root/var/.updated"
 
 # A plain bind shows the folder without the /proc, /sys and /dev that are mounted in it.
+# What keeps services from starting while packages are installed is put aside: mmdebstrap removes it after this hook.
+aside=$(mktemp -d)
+mv "$root/usr/sbin/policy-rc.d" "$aside/"
+if [ -e "$root/usr/sbin/start-stop-daemon.REAL" ]; then
+    mv "$root/usr/sbin/start-stop-daemon" "$aside/"
+    mv "$root/usr/sbin/start-stop-daemon.REAL" "$root/usr/sbin/start-stop-daemon"
+fi
 plain=$(mktemp -d)
 mount --bind "$root" "$plain"
 rm -f "$out/root.img"
@@ -39,3 +46,9 @@ uuid=6f7b7a3e-0c2a-4c56-9d9f-3d5a0b6a1c11
 mke2fs -q -t ext4 -E lazy_itable_init=1,lazy_journal_init=1,hash_seed=$uuid -U $uuid -L root -d "$plain" "$out/root.img"
 umount "$plain"
 rmdir "$plain"
+if [ -e "$aside/start-stop-daemon" ]; then
+    mv "$root/usr/sbin/start-stop-daemon" "$root/usr/sbin/start-stop-daemon.REAL"
+    mv "$aside/start-stop-daemon" "$root/usr/sbin/"
+fi
+mv "$aside/policy-rc.d" "$root/usr/sbin/"
+rmdir "$aside"

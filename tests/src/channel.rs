@@ -89,13 +89,13 @@ impl Output {
 
 /// A session with the agent.
 pub struct Channel {
-    session: u32,
     next: AtomicU32,
     shared: Arc<Shared>,
     _port: File,
 }
 
 struct Shared {
+    session: u32,
     socket: UnixStream,
     write: Mutex<()>,
     streams: Mutex<HashMap<u32, Sender<Frame>>>,
@@ -106,13 +106,13 @@ impl Channel {
     pub fn open(home: &Path, patience: Duration) -> Result<Channel, ChannelError> {
         let (port, socket) = free_port(home)?;
         let session = std::process::id() ^ u32::from_ne_bytes(random_bytes(home)?);
-        let shared = Arc::new(Shared { socket, write: Mutex::new(()), streams: Mutex::new(HashMap::new()) });
+        let shared = Arc::new(Shared { session, socket, write: Mutex::new(()), streams: Mutex::new(HashMap::new()) });
         let (hello, greeted) = channel();
         shared.streams().insert(0, hello);
         let reader = BufReader::new(shared.socket.try_clone().map_err(ChannelError::Port)?);
         let listener = Arc::clone(&shared);
-        std::thread::spawn(move || listener.listen(reader, session));
-        let channel = Channel { session, next: AtomicU32::new(1), shared, _port: port };
+        std::thread::spawn(move || listener.listen(reader));
+        let channel = Channel { next: AtomicU32::new(1), shared, _port: port };
         channel.greet(&greeted, patience)?;
         Ok(channel)
     }
@@ -122,7 +122,7 @@ impl Channel {
         let until = Instant::now() + patience;
         let mut body = Vec::new();
         for _ in 0..4 {
-            self.say(0, Kind::Hello, body)?;
+            self.shared.say(0, Kind::Hello, body)?;
             match greeted.recv_timeout((patience / 4).min(until.saturating_duration_since(Instant::now()))) {
                 Ok(_) => return Ok(()),
                 Err(RecvTimeoutError::Disconnected) => return Err(ChannelError::Gone("greeting".into())),
@@ -133,7 +133,7 @@ impl Channel {
     }
 
     /// Starts a command and returns at once.
-    pub fn start(&self, argv: &[&str], env: &[(&str, &str)]) -> Result<Running<'_>, ChannelError> {
+    pub fn start(&self, argv: &[&str], env: &[(&str, &str)]) -> Result<Running, ChannelError> {
         let stream = self.next.fetch_add(1, Ordering::Relaxed);
         let (to, frames) = channel();
         self.shared.streams().insert(stream, to);
@@ -142,24 +142,16 @@ impl Channel {
             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         };
         let body = serde_json::to_vec(&start).map_err(|err| ChannelError::Port(err.into()))?;
-        self.say(stream, Kind::Start, body)?;
-        Ok(Running { channel: self, stream, frames, command: argv.join(" ") })
+        self.shared.say(stream, Kind::Start, body)?;
+        Ok(Running { shared: Arc::clone(&self.shared), stream, frames, command: argv.join(" ") })
     }
 
     /// Runs a command to its end, `input` on its standard input.
     pub fn run(&self, argv: &[&str], input: &[u8], limit: Duration) -> Result<Output, ChannelError> {
         let running = self.start(argv, &[])?;
-        for bytes in input.chunks(wire::MOST) {
-            running.input(bytes)?;
-        }
-        running.input_end()?;
+        running.stdin().write(input)?;
+        running.stdin().close()?;
         running.finish(limit)
-    }
-
-    fn say(&self, stream: u32, kind: Kind, body: Vec<u8>) -> Result<(), ChannelError> {
-        let _one_at_a_time = self.shared.write.lock().unwrap_or_else(PoisonError::into_inner);
-        let frame = Frame { session: self.session, stream, kind, body };
-        wire::send(&mut &self.shared.socket, &frame).map_err(ChannelError::Port)
     }
 }
 
@@ -171,13 +163,19 @@ impl Drop for Channel {
 }
 
 impl Shared {
+    fn say(&self, stream: u32, kind: Kind, body: Vec<u8>) -> Result<(), ChannelError> {
+        let _one_at_a_time = self.write.lock().unwrap_or_else(PoisonError::into_inner);
+        let frame = Frame { session: self.session, stream, kind, body };
+        wire::send(&mut &self.socket, &frame).map_err(ChannelError::Port)
+    }
+
     fn streams(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Sender<Frame>>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn listen(&self, mut from: BufReader<UnixStream>, session: u32) {
+    fn listen(&self, mut from: BufReader<UnixStream>) {
         while let Ok(frame) = wire::receive(&mut from) {
-            if frame.session != session {
+            if frame.session != self.session {
                 continue;
             }
             let (stream, last) = (frame.stream, frame.kind == Kind::Ended);
@@ -193,11 +191,29 @@ impl Shared {
 }
 
 /// A command under way in the guest. Dropping it lets it run on, unheard.
-pub struct Running<'a> {
-    channel: &'a Channel,
+pub struct Running {
+    shared: Arc<Shared>,
     stream: u32,
     frames: Receiver<Frame>,
     command: String,
+}
+
+/// The standard input of a running command.
+pub struct Stdin {
+    shared: Arc<Shared>,
+    stream: u32,
+}
+
+impl Stdin {
+    /// Some bytes of it.
+    pub fn write(&self, bytes: &[u8]) -> Result<(), ChannelError> {
+        bytes.chunks(wire::MOST).try_for_each(|bytes| self.shared.say(self.stream, Kind::Input, bytes.to_vec()))
+    }
+
+    /// Its end.
+    pub fn close(self) -> Result<(), ChannelError> {
+        self.shared.say(self.stream, Kind::InputEnd, Vec::new())
+    }
 }
 
 /// Something a running command did.
@@ -211,20 +227,15 @@ pub enum Event {
     Ended(Ended),
 }
 
-impl Running<'_> {
-    /// Bytes for its standard input.
-    pub fn input(&self, bytes: &[u8]) -> Result<(), ChannelError> {
-        self.channel.say(self.stream, Kind::Input, bytes.to_vec())
-    }
-
-    /// Closes its standard input.
-    pub fn input_end(&self) -> Result<(), ChannelError> {
-        self.channel.say(self.stream, Kind::InputEnd, Vec::new())
+impl Running {
+    /// Its standard input, for another thread.
+    pub fn stdin(&self) -> Stdin {
+        Stdin { shared: Arc::clone(&self.shared), stream: self.stream }
     }
 
     /// Sends a signal to its process group.
     pub fn signal(&self, signal: nix::sys::signal::Signal) -> Result<(), ChannelError> {
-        self.channel.say(self.stream, Kind::Signal, vec![u8::try_from(signal as i32).unwrap_or(9)])
+        self.shared.say(self.stream, Kind::Signal, vec![u8::try_from(signal as i32).unwrap_or(9)])
     }
 
     /// The next thing it does.

@@ -12,6 +12,7 @@ pub mod accel;
 pub mod cache;
 pub mod channel;
 pub mod guest;
+pub mod http;
 pub mod images;
 pub mod machine;
 pub mod pace;

@@ -273,7 +273,7 @@ impl Machine {
     }
 
     /// Starts a shell line and returns while it runs.
-    pub fn start(&self, line: &str) -> Result<Running<'_>, MachineError> {
+    pub fn start(&self, line: &str) -> Result<Running, MachineError> {
         Ok(self.channel().start(&["/bin/sh", "-c", line], &[])?)
     }
 
