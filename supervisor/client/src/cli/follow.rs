@@ -6,6 +6,7 @@
 use std::future::Future;
 
 use berth_model::resource::{Bundle, Operation};
+use k8s_openapi::Resource;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
@@ -97,35 +98,33 @@ pub(super) async fn ready(context: &Context, namespace: &str, name: &str, genera
 
 async fn watch_bundle(context: &Context, namespace: &str, name: &str, generation: i64) -> Result<Value, Failure> {
     let mut progress = Progress::new(context.on_terminal());
-    let mut known = Readiness::new(generation);
-    let mut bundles = Watcher::new(&context.client, &ResourceType::of::<Bundle>(), Scope::object(namespace, name));
-    let fields = format!("spec.target.kind=Bundle,spec.target.name={name}");
-    let scope = Scope { fields: Some(fields), ..Scope::namespace(namespace) };
-    let mut operations = Watcher::new(&context.client, &ResourceType::of::<Operation>(), scope);
+    let mut known = Readiness::new(name, generation);
+    let (bundle, operation) = (ResourceType::of::<Bundle>(), ResourceType::of::<Operation>());
+    let mut bundles = Watcher::new(&context.client, &bundle, Scope::object(namespace, name));
+    let fields = Some(format!("spec.target.kind=Bundle,spec.target.name={name}"));
+    let scope = Scope { fields, ..Scope::namespace(namespace) };
+    let mut operations = Watcher::new(&context.client, &operation, scope.clone());
     loop {
-        let verdict = tokio::select! {
+        let news = tokio::select! {
             news = bundles.next() => match news? {
-                News::Present(object) if is_named(&object, name) => known.bundle(object),
                 News::Absent(object) if is_named(&object, name) => return Err(removed(name)),
-                News::Lost(why) => { lost(context, &why)?; Verdict::Wait }
-                _ => Verdict::Wait,
+                news => news,
             },
-            news = operations.next() => match news? {
-                News::Present(object) => {
-                    let view = OperationView::of(&object);
-                    if known.concerns(&view, name) {
-                        progress.show(&view)?;
-                    }
-                    known.operation(view, name)
-                }
-                News::Synced => known.operations_known(),
-                _ => Verdict::Wait,
-            },
+            news = operations.next() => news?,
         };
-        match verdict {
-            Verdict::Wait => {}
-            Verdict::Settled(object) => return Ok(object),
-            Verdict::Failed(failure) => return Err(*failure),
+        match news {
+            News::Present(object) => known.seen(object, &mut progress)?,
+            News::Lost(why) => lost(context, &why)?,
+            News::Absent(_) | News::Synced => {}
+        }
+        if operations.synced() && known.verdict().is_some() {
+            // An operation that was begun with what the bundle shows now may not have been told yet.
+            for object in context.client.list_dynamic(&operation, &scope).await?.items {
+                known.seen(object, &mut progress)?;
+            }
+            if let Some(verdict) = known.verdict() {
+                return verdict;
+            }
         }
     }
 }
@@ -142,77 +141,82 @@ fn removed(name: &str) -> Failure {
 /// What is known of a bundle that is waited for.
 #[derive(Debug, Default)]
 struct Readiness {
+    name: String,
     generation: i64,
     bundle: Option<Value>,
     operation: Option<OperationView>,
-    operations_known: bool,
-}
-
-/// What follows from it.
-#[derive(Debug)]
-enum Verdict {
-    Wait,
-    /// Ready, or stopped because that is what somebody wanted.
-    Settled(Value),
-    Failed(Box<Failure>),
 }
 
 impl Readiness {
-    fn new(generation: i64) -> Self {
-        Self { generation, ..Self::default() }
+    fn new(name: &str, generation: i64) -> Self {
+        Self { name: name.to_owned(), generation, ..Self::default() }
+    }
+
+    /// Takes in a bundle or an operation.
+    fn seen(&mut self, object: Value, progress: &mut Progress) -> Result<(), Failure> {
+        if object["kind"] != Operation::KIND {
+            if is_named(&object, &self.name) {
+                self.bundle = Some(object);
+            }
+            return Ok(());
+        }
+        let operation = OperationView::of(&object);
+        if self.concerns(&operation) {
+            progress.show(&operation)?;
+            self.operation(operation);
+        }
+        Ok(())
     }
 
     /// Whether an operation brings about what is waited for.
-    fn concerns(&self, operation: &OperationView, name: &str) -> bool {
+    fn concerns(&self, operation: &OperationView) -> bool {
         let spec = &operation.spec;
         let kinds = ["Install", "Update", "Start", "Restart"];
-        spec.target.name == name && spec.generation >= self.generation && kinds.contains(&spec.kind.as_str())
+        spec.target.name == self.name && spec.generation >= self.generation && kinds.contains(&spec.kind.as_str())
     }
 
-    fn bundle(&mut self, object: Value) -> Verdict {
-        self.bundle = Some(object);
-        self.verdict()
-    }
-
-    /// Only the latest operation counts: an earlier one may have failed and been tried again.
-    fn operation(&mut self, operation: OperationView, name: &str) -> Verdict {
-        let later = |known: &OperationView| known.name() == operation.name() || known.order() < operation.order();
-        let later = self.operation.as_ref().is_none_or(later);
-        if later && self.concerns(&operation, name) {
+    /// Only the latest operation counts: an earlier one may have failed and been tried again. One that
+    /// has finished never changes; what says otherwise is old news.
+    fn operation(&mut self, operation: OperationView) {
+        let later = |known: &OperationView| match known.name() == operation.name() {
+            true => !known.finished(),
+            false => known.order() < operation.order(),
+        };
+        if self.operation.as_ref().is_none_or(later) {
             self.operation = Some(operation);
         }
-        self.verdict()
     }
 
-    fn operations_known(&mut self) -> Verdict {
-        self.operations_known = true;
-        self.verdict()
-    }
-
-    fn verdict(&self) -> Verdict {
-        let (true, Some(object)) = (self.operations_known, &self.bundle) else { return Verdict::Wait };
+    /// How it ended, if it has: the bundle as it is now, or why not.
+    fn verdict(&self) -> Option<Result<Value, Failure>> {
+        let object = self.bundle.as_ref()?;
         if let Some(operation) = &self.operation {
             if !operation.finished() {
-                return Verdict::Wait;
+                return None;
             }
             if let Err(failure) = outcome(operation) {
-                return Verdict::Failed(Box::new(failure));
+                return Some(Err(failure));
             }
         }
-        judge(object, self.generation)
+        let made = self.operation.as_ref().and_then(OperationView::revision);
+        judge(object, self.generation, made)
     }
 }
 
-fn judge(object: &Value, generation: i64) -> Verdict {
+/// Ready, or stopped because that is what somebody wanted, is a good end. The status lags behind:
+/// it must speak of this generation and of the revision that was made for it.
+fn judge(object: &Value, generation: i64, made: Option<u64>) -> Option<Result<Value, Failure>> {
     let bundle = BundleView::of(object);
-    if bundle.status.observed_generation < generation {
-        return Verdict::Wait;
-    }
     let at_rest = |ready: &Condition| matches!(ready.reason.as_str(), "StartSkipped" | "StoppedByOperator");
-    match bundle.condition("Ready") {
-        Some(ready) if ready.status == "True" || at_rest(ready) => Verdict::Settled(object.clone()),
-        _ if bundle.status.phase == "Failed" => Verdict::Failed(Box::new(not_ready(&bundle))),
-        _ => Verdict::Wait,
+    let ready = bundle.condition("Ready");
+    if bundle.status.observed_generation < generation {
+        return None;
+    }
+    match ready {
+        Some(ready) if at_rest(ready) => Some(Ok(object.clone())),
+        Some(ready) if ready.status == "True" => (bundle.status.revision >= made).then(|| Ok(object.clone())),
+        _ if matches!(bundle.status.phase.as_str(), "Failed" | "Stopped") => Some(Err(not_ready(&bundle))),
+        _ => None,
     }
 }
 
@@ -251,15 +255,15 @@ mod tests {
     }
 
     fn known(bundle: Value, operations: &[OperationView]) -> String {
-        let mut known = Readiness::new(2);
-        known.bundle(bundle);
-        for one in operations {
-            known.operation(one.clone(), "web");
+        let mut known = Readiness::new("web", 2);
+        known.bundle = Some(bundle);
+        for one in operations.iter().filter(|one| known.concerns(one)).cloned().collect::<Vec<_>>() {
+            known.operation(one);
         }
-        match known.operations_known() {
-            Verdict::Wait => "wait".to_owned(),
-            Verdict::Settled(_) => "settled".to_owned(),
-            Verdict::Failed(failure) => failure.to_string(),
+        match known.verdict() {
+            None => "wait".to_owned(),
+            Some(Ok(_)) => "settled".to_owned(),
+            Some(Err(failure)) => failure.to_string(),
         }
     }
 
@@ -270,9 +274,20 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_decided_before_the_operations_are_known() {
-        let mut known = Readiness::new(2);
-        assert!(matches!(known.bundle(bundle(2, "Failed", ("False", "StartFailed"))), Verdict::Wait));
+    fn a_status_that_still_speaks_of_the_revision_before_is_not_the_end() {
+        let mut done = operation("a", 2, "Succeeded");
+        done.status.result = json!({"revision": 5});
+        let mut bundle = bundle(2, "Running", ("True", "StartCompleted"));
+        bundle["status"]["revision"] = 4.into();
+        assert_eq!(known(bundle.clone(), &[done.clone()]), "wait");
+        bundle["status"]["revision"] = 5.into();
+        assert_eq!(known(bundle, &[done]), "settled");
+    }
+
+    #[test]
+    fn a_service_that_ended_by_itself_is_not_ready() {
+        let ended = bundle(2, "Stopped", ("False", "Degraded"));
+        assert_eq!(known(ended, &[]), "bundle/web is not ready: see the log");
     }
 
     #[test]

@@ -47,25 +47,37 @@ fn items(answer: &Value) -> &[Value] {
     answer["items"].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-fn text(image: &Value, field: &str) -> String {
-    image[field].as_str().unwrap_or_default().to_owned()
+fn digest(image: &Value) -> &str {
+    image["spec"]["digest"].as_str().unwrap_or_default()
 }
 
-fn name(image: &Value) -> String {
-    image["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+/// What it is called: its names, else where it came from.
+fn called(image: &Value) -> Vec<&str> {
+    let list = |field: &str| image["spec"][field].as_array().map(Vec::as_slice).unwrap_or_default();
+    let names = if list("names").is_empty() { list("references") } else { list("names") };
+    names.iter().filter_map(Value::as_str).collect()
 }
 
 fn names(answer: &Value) -> String {
-    items(answer).iter().map(name).collect::<Vec<_>>().join("\n")
+    items(answer).iter().flat_map(called).collect::<Vec<_>>().join("\n")
 }
 
 fn sheet(answer: &Value) -> Sheet {
-    let mut sheet = Sheet::new(&["Name", "Digest", "Size"]);
+    let mut sheet = Sheet::new(&["Name", "Digest", "Size", "Used"]);
     for image in items(answer) {
-        let size = image["size"].as_u64().map(|bytes| indicatif::BinaryBytes(bytes).to_string());
-        sheet.row(vec![name(image), text(image, "digest"), size.unwrap_or_default()]);
+        let size = image["spec"]["size"].as_u64().map(|bytes| indicatif::BinaryBytes(bytes).to_string());
+        let used = if image["spec"]["inUse"] == true { "yes" } else { "no" };
+        for name in called(image) {
+            let cells = [name, &short(digest(image)), size.as_deref().unwrap_or_default(), used];
+            sheet.row(cells.map(str::to_owned).to_vec());
+        }
     }
     sheet
+}
+
+/// Enough of a digest to tell one from another.
+fn short(digest: &str) -> String {
+    digest.chars().take("sha256:".len() + 12).collect()
 }
 
 async fn import(context: &Context, source: &Path, reference: &str) -> Result<(), Failure> {
@@ -92,7 +104,7 @@ fn report(context: &Context, reference: &str, image: &Value) -> Result<(), Failu
     match context.output {
         Output::Json => context.say(&format!("{image:#}")),
         Output::Yaml => context.say(&yaml::to_string(image)?),
-        _ => context.say(format!("image {reference} imported {}", text(image, "digest")).trim_end()),
+        _ => context.say(format!("image {reference} imported {}", digest(image)).trim_end()),
     }
 }
 

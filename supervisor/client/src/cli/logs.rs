@@ -60,6 +60,9 @@ async fn follow(context: &Context, args: &LogsArgs) -> Result<(), Failure> {
             Err(error) => Some(error),
         };
         match ended {
+            Some(error) if error.is_not_found() && cursor.last.is_some() => {
+                return context.note(&format!("bundle/{} is gone", args.name));
+            }
             Some(error) if cursor.last.is_none() && failures == 0 => return Err(error.into()),
             Some(error) if !error.is_passing() => return Err(error.into()),
             Some(error) if failures == 0 => context.note(&format!("connection lost ({error}); trying again"))?,
@@ -99,29 +102,39 @@ fn print(line: &[u8]) -> Result<(), Failure> {
     written.and_then(|()| out.flush()).map_err(Failure::Output)
 }
 
-/// Knows which lines have been shown. Several lines can have the same time.
+/// Knows which lines have been shown. Several lines can have the same time, and a line without one
+/// goes on with the line before it.
 #[derive(Debug, Default)]
 struct Cursor {
     last: Option<Timestamp>,
     shown_at_last: u32,
     to_skip: u32,
+    skipping: bool,
 }
 
 impl Cursor {
-    /// The text behind the time, unless the line has been shown. A line without a time is passed on.
+    /// The text behind the time, unless the line has been shown.
     fn take(&mut self, line: &Bytes) -> Option<Bytes> {
-        let Some((time, text)) = timed(line) else { return Some(line.clone()) };
+        let (time, text) = match timed(line) {
+            Some((time, text)) => (Some(time), text),
+            None => (None, line.clone()),
+        };
+        self.skipping = time.map_or(self.skipping, |time| self.is_shown(time));
+        (!self.skipping).then_some(text)
+    }
+
+    fn is_shown(&mut self, time: Timestamp) -> bool {
         match self.last {
-            Some(last) if time < last => return None,
+            Some(last) if time < last => return true,
             Some(last) if time == last && self.to_skip > 0 => {
                 self.to_skip -= 1;
-                return None;
+                return true;
             }
             Some(last) if time == last => self.shown_at_last += 1,
             _ => (self.last, self.shown_at_last) = (Some(time), 1),
         }
         self.to_skip = 0;
-        Some(text)
+        false
     }
 
     /// The server will begin again at the last time.
@@ -159,6 +172,14 @@ mod tests {
         assert_eq!(shown(&mut cursor, &[A, B, B2, B3, C]), ["b thrice", "c"]);
         cursor.resume();
         assert_eq!(shown(&mut cursor, &[C]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_entry_of_several_lines_is_shown_or_left_out_as_a_whole() {
+        let mut cursor = Cursor::default();
+        assert_eq!(shown(&mut cursor, &[A, "  at one", B]), ["a", "  at one", "b"]);
+        cursor.resume();
+        assert_eq!(shown(&mut cursor, &[A, "  at one", B, "  at two", C, "  at three"]), ["c", "  at three"]);
     }
 
     #[test]

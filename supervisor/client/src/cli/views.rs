@@ -37,6 +37,7 @@ pub(super) struct OperationState {
     pub started_at: Option<String>,
     pub finished_at: Option<String>,
     pub error: Option<OperationError>,
+    pub result: Value,
 }
 
 /// One of its steps.
@@ -98,6 +99,11 @@ impl OperationView {
 
     pub fn finished(&self) -> bool {
         matches!(self.status.state.as_str(), "Succeeded" | "Failed" | "Cancelled" | "RolledBack")
+    }
+
+    /// The number of the revision it made, if it made one.
+    pub fn revision(&self) -> Option<u64> {
+        self.status.result["revision"].as_u64()
     }
 
     /// Sorts by age, the oldest first. Creation is told in whole seconds; within one, what ended

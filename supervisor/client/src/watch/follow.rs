@@ -62,6 +62,11 @@ impl Watcher {
         }
     }
 
+    /// All that was there at first has been told.
+    pub fn synced(&self) -> bool {
+        self.machine.synced() && self.pending.is_empty()
+    }
+
     async fn ask(&mut self) -> Result<Heard, ClientError> {
         if self.open.is_none() {
             match self.question().await {

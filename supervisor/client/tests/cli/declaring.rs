@@ -142,7 +142,7 @@ fn names_in(archive: &[u8]) -> Vec<String> {
 #[tokio::test]
 async fn an_image_is_imported_from_a_directory_a_file_and_standard_input() {
     let fake = Fake::start();
-    fake.on(IMPORT, Reply::Json(201, json!({"metadata": {"name": "localhost/web:1"}, "digest": "sha256:ab"})));
+    fake.on(IMPORT, Reply::Json(201, json!({"spec": {"names": ["localhost/web:1"], "digest": "sha256:ab"}})));
     let layout = fake.dir.path().join("layout");
     std::fs::create_dir(&layout).unwrap();
     std::fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();

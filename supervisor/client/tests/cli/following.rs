@@ -304,6 +304,32 @@ async fn an_update_to_an_image_waits_for_the_new_generation() {
 }
 
 #[tokio::test]
+async fn an_update_is_not_done_because_the_revision_before_it_is_ready() {
+    let of_revision = |mut bundle: Value, revision: u64| {
+        bundle["status"]["revision"] = revision.into();
+        bundle["status"]["address"] = format!("10.213.1.{}", revision + 1).into();
+        bundle
+    };
+    let update = |version: u64, state: &str| {
+        let mut update = operation("Update", version, state, &[]);
+        update["spec"]["generation"] = 2.into();
+        update["status"]["result"] = json!({"revision": 2});
+        update
+    };
+    let fake = Fake::start();
+    fake.json(&format!("GET {BUNDLES}/web"), bundle(14, 1, Some(1)));
+    fake.json(&format!("PATCH {BUNDLES}/web"), bundle(15, 2, Some(1)));
+    fake.list(&format!("GET {BUNDLES}"), 15, vec![bundle(15, 2, Some(1))]);
+    fake.list(&format!("GET {OPERATIONS}"), 15, vec![]);
+    fake.list(&format!("GET {OPERATIONS}"), 17, vec![update(17, "Running")]);
+    fake.events(BUNDLES, &[("MODIFIED", of_revision(bundle(16, 2, Some(2)), 1))], End::Properly);
+    fake.events(BUNDLES, &[("MODIFIED", of_revision(bundle(19, 2, Some(2)), 2))], End::Open);
+    fake.events(OPERATIONS, &[("MODIFIED", update(18, "Succeeded"))], End::Open);
+    let ran = fake.run(&["update", "web", "--image", "127.0.0.1:5000/web:2"]).await;
+    assert_eq!(ran.out.lines().nth(1), Some("  address  10.213.1.3"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn a_followed_operation_ends_as_the_operation_does() {
     let fake = Fake::start();
     fake.json(&format!("GET {OPERATIONS}/web-1"), operation("Install", 12, "Running", &[]));

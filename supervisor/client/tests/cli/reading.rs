@@ -184,10 +184,17 @@ async fn operations_come_in_the_order_of_time() {
 #[tokio::test]
 async fn images_are_listed_with_digest_and_size() {
     let fake = Fake::start();
-    let image = json!({"metadata": {"name": "localhost/web:1"}, "digest": "sha256:ab", "size": 3_145_728});
+    let image = json!({"metadata": {"name": "sha256-ab"}, "spec": {
+        "names": ["localhost/web:1", "r/web:1"], "references": [], "digest": "sha256:0123456789abcdef", "size": 3_145_728,
+        "inUse": true}});
     fake.json("GET /apis/berth.dev/v1/images", json!({"kind": "ImageList", "items": [image]}));
     let ran = fake.run(&["image", "list"]).await;
-    assert_eq!(ran.out, "NAME              DIGEST      SIZE\nlocalhost/web:1   sha256:ab   3.00 MiB\n");
+    assert_eq!(
+        ran.out,
+        "NAME              DIGEST                SIZE       USED\n\
+         localhost/web:1   sha256:0123456789ab   3.00 MiB   yes\n\
+         r/web:1           sha256:0123456789ab   3.00 MiB   yes\n"
+    );
 }
 
 #[tokio::test]
