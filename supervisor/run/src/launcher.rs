@@ -121,10 +121,7 @@ impl RunProgram {
         let process = spec.process().as_ref();
         let args = process.and_then(|process| process.args().clone());
         let env = process.and_then(|process| process.env().clone());
-        Program::find(&args.unwrap_or_default(), &env.unwrap_or_default()).map_err(|failure| {
-            self.tell(&failure);
-            failure
-        })
+        Program::find(&args.unwrap_or_default(), &env.unwrap_or_default()).inspect_err(|failure| self.tell(failure))
     }
 
     fn tell(&self, failure: &Failure) {

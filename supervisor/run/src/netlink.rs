@@ -22,6 +22,21 @@ const VETH_INFO_PEER: u16 = 1;
 const REQUEST: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
 const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 
+/// A veth pair to be made: its host end up on a bridge, the other in a process' network namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Veth<'name> {
+    /// Name of the host end.
+    pub host: &'name str,
+    /// The bridge, as numbered on the host.
+    pub bridge: LinkIndex,
+    /// Name of the end inside.
+    pub inside: &'name str,
+    /// Hardware address of the end inside.
+    pub hardware: [u8; 6],
+    /// The process.
+    pub pid: u32,
+}
+
 /// A request, without its sequence number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -35,12 +50,12 @@ impl Message {
         Self { kind, flags: REQUEST | flags, body }
     }
 
-    /// Makes a veth pair: `host` up on the bridge with index `bridge`, `inside` in the network
-    /// namespace of process `pid`.
-    pub fn add_veth(host: &str, bridge: LinkIndex, inside: &str, pid: u32) -> Self {
+    /// Makes a veth pair, see [`Veth`].
+    pub fn add_veth(veth: &Veth<'_>) -> Self {
         let mut peer = link_header(LinkIndex(0), 0, 0);
-        push_name(&mut peer, inside);
-        push(&mut peer, libc::IFLA_NET_NS_PID, &pid.to_ne_bytes());
+        push_name(&mut peer, veth.inside);
+        push(&mut peer, libc::IFLA_ADDRESS, &veth.hardware);
+        push(&mut peer, libc::IFLA_NET_NS_PID, &veth.pid.to_ne_bytes());
 
         let mut pair = Vec::new();
         push(&mut pair, VETH_INFO_PEER | NESTED, &peer);
@@ -49,8 +64,8 @@ impl Message {
         push(&mut info, libc::IFLA_INFO_DATA | NESTED, &pair);
 
         let mut body = link_header(LinkIndex(0), UP, UP);
-        push_name(&mut body, host);
-        push(&mut body, libc::IFLA_MASTER, &bridge.0.to_ne_bytes());
+        push_name(&mut body, veth.host);
+        push(&mut body, libc::IFLA_MASTER, &veth.bridge.0.to_ne_bytes());
         push(&mut body, libc::IFLA_LINKINFO | NESTED, &info);
         Self::new(libc::RTM_NEWLINK, CREATE, body)
     }
@@ -224,14 +239,21 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_names_both_ends_the_bridge_and_the_process() {
-        let message = Message::add_veth("bv-web-7", LinkIndex(4), "eth0", 1234);
+    fn a_pair_names_both_ends_the_bridge_the_hardware_address_and_the_process() {
+        let message = Message::add_veth(&Veth {
+            host: "bv-web-7",
+            bridge: LinkIndex(4),
+            inside: "eth0",
+            hardware: [2, 0xbe, 10, 213, 0, 5],
+            pid: 1234,
+        });
         let body = &message.body;
         let holds = |wanted: &[u8]| body.windows(wanted.len()).any(|window| window == wanted);
         assert!(holds(b"bv-web-7\0"));
         assert!(holds(b"eth0\0"));
         assert!(holds(&[8, 0, 10, 0, 4, 0, 0, 0]));
         assert!(holds(&[8, 0, 19, 0, 0xd2, 4, 0, 0]));
+        assert!(holds(&[10, 0, 1, 0, 2, 0xbe, 10, 213, 0, 5, 0, 0]));
     }
 
     #[test]

@@ -3,13 +3,14 @@
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 
 use berth_model::plan::Network;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 
-use crate::netlink::{LinkIndex, Message, Socket};
+use crate::netlink::{LinkIndex, Message, Socket, Veth};
 
 /// Name of the container's end.
 const INSIDE: &str = "eth0";
@@ -102,12 +103,32 @@ fn make_pair(network: &Network, pid: Pid) -> Result<(), NetworkError> {
     delete(&mut host, &network.host_link)?;
     let bridge = if_nametoindex(network.bridge.as_str())
         .map_err(|source| NetworkError::Bridge { bridge: network.bridge.clone(), source })?;
-    let message = Message::add_veth(&network.host_link, LinkIndex(bridge), INSIDE, pid.as_raw().unsigned_abs());
+    let message = Message::add_veth(&Veth {
+        host: &network.host_link,
+        bridge: LinkIndex(bridge),
+        inside: INSIDE,
+        hardware: hardware_address(network),
+        pid: pid.as_raw().unsigned_abs(),
+    });
     host.request(&message).map_err(|source| NetworkError::Pair {
         link: network.host_link.clone(),
         bridge: network.bridge.clone(),
         source,
     })
+}
+
+/// A locally administered address made of the first IP address. After a restart neighbours still
+/// remember the old hardware address for a while; so it must be the same.
+fn hardware_address(network: &Network) -> [u8; 6] {
+    let [a, b, c, d] = match network.addresses.first().map(|at| at.address) {
+        Some(IpAddr::V4(address)) => address.octets(),
+        Some(IpAddr::V6(address)) => {
+            let [.., a, b, c, d] = address.octets();
+            [a, b, c, d]
+        }
+        None => [0; 4],
+    };
+    [0x02, 0xbe, a, b, c, d]
 }
 
 fn configure(inside: &mut Inside, link: LinkIndex, network: &Network) -> Result<(), NetworkError> {
@@ -155,5 +176,19 @@ impl Inside {
 
     fn request(&mut self, message: Message, doing: impl FnOnce() -> String) -> Result<(), NetworkError> {
         self.socket.request(&message).map_err(|source| NetworkError::Inside { doing: doing(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn the_hardware_address_stays_while_the_ip_address_does() {
+        let mut network = testing::plan().network.unwrap();
+        assert_eq!(hardware_address(&network), [0x02, 0xbe, 10, 213, 0, 5]);
+        network.addresses.remove(0);
+        assert_eq!(hardware_address(&network), [0x02, 0xbe, 0, 0, 0, 5]);
     }
 }

@@ -316,8 +316,11 @@ fn readable(from: &OwnedFd) -> io::Result<bool> {
     sys::ready(Interest { fd: from.as_fd(), events: libc::POLLIN })
 }
 
-/// From here on these signals are read and not delivered.
+/// From here on these signals are read and not delivered. A reader that goes away is an error of
+/// writing to it, not the end of this process: a terminal may have to be restored.
 fn signals() -> io::Result<SignalFd> {
+    let ignored = SigSet::from(Signal::SIGPIPE);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&ignored), None)?;
     let mut set: SigSet = FORWARDED.into_iter().collect();
     set.add(Signal::SIGWINCH);
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;

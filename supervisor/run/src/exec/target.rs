@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use libcontainer::container::State;
+use libcontainer::container::{ContainerStatus, State};
 use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, Process, Spec};
 use nix::unistd::Pid;
 
@@ -173,7 +173,9 @@ fn first_process(dir: &ContainerDir, id: &ContainerId) -> Result<Option<Pid>, Ta
         return Ok(None);
     }
     let state = State::load(&state).map_err(|source| TargetError::Read { path: state, source: source.into() })?;
-    Ok(state.pid.map(Pid::from_raw))
+    // Until its program runs its network may not be there; a command is not let in before.
+    let running = state.status == ContainerStatus::Running;
+    Ok(state.pid.filter(|_| running).map(Pid::from_raw))
 }
 
 fn read_spec(dir: &ContainerDir) -> Result<Spec, TargetError> {
