@@ -191,7 +191,6 @@ impl ImageStore {
                 Ok(Resolution { pinned, offline: None })
             }
             (Err(error), Some((record, _))) if error.is_offline() => {
-                warn!(image = %reference, %error, "the registry cannot be asked; using the image as it is here");
                 Ok(Resolution { pinned: pinned(&reference, &record.digest), offline: Some(error) })
             }
             (Err(source), _) => Err(ImageError::Registry { reference: reference.to_string(), source }),

@@ -83,8 +83,12 @@ impl Packed {
     fn pack(self, tar: &[u8]) -> Vec<u8> {
         match self {
             Self::Plain => tar.to_vec(),
-            Self::Gzip => piped("gzip", &["-1n"], tar),
-            Self::Zstd => piped("zstd", &["-q", "-1"], tar),
+            Self::Gzip => {
+                let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                gzip.write_all(tar).unwrap();
+                gzip.finish().unwrap()
+            }
+            Self::Zstd => zstd::stream::encode_all(tar, 1).unwrap(),
         }
     }
 
@@ -95,14 +99,6 @@ impl Packed {
             Self::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
         }
     }
-}
-
-/// Through a program, by way of a file.
-fn piped(program: &str, args: &[&str], bytes: &[u8]) -> Vec<u8> {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(bytes).unwrap();
-    let path = file.path().to_str().unwrap();
-    run(program, &[args, &["-c", path]].concat()).stdout
 }
 
 /// One image, the lowest layer first.

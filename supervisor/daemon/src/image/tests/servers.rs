@@ -24,11 +24,14 @@ pub fn run(program: &str, args: &[&str]) -> Output {
     output
 }
 
+/// `user:password`, hashed as docker-registry wants it.
+const HTPASSWD: &str = "user:$2y$05$1hkfYGcI1nyiWtTtynh5YOmScJlqHxFlAJbW2T3I9T/37Bpm0rxFW\n";
+
 /// A registry with a store of its own; gone with this value.
 pub struct Registry {
     child: Child,
     address: String,
-    login: Option<(String, String)>,
+    login: Option<&'static str>,
     dir: tempfile::TempDir,
 }
 
@@ -38,17 +41,17 @@ impl Registry {
         Self::spawn(None)
     }
 
-    /// Lets one user in.
-    pub fn guarded(user: &str, password: &str) -> Self {
-        Self::spawn(Some((user, password)))
+    /// Lets `user` in with `password`.
+    pub fn guarded() -> Self {
+        Self::spawn(Some("user:password"))
     }
 
     #[allow(clippy::disallowed_methods, reason = "a test drives the tools a user would")]
-    fn spawn(login: Option<(&str, &str)>) -> Self {
+    fn spawn(login: Option<&'static str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
-        let auth = login.map_or_else(String::new, |(user, password)| {
-            std::fs::write(at("htpasswd"), run("htpasswd", &["-Bbn", user, password]).stdout).unwrap();
+        let auth = login.map_or_else(String::new, |_| {
+            std::fs::write(at("htpasswd"), HTPASSWD).unwrap();
             format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", at("htpasswd"))
         });
         let config = format!(
@@ -72,7 +75,6 @@ impl Registry {
             .expect("docker-registry ended before it listened");
         // Its log has to go somewhere, or it stops when the pipe is full.
         std::thread::spawn(move || log.count());
-        let login = login.map(|(user, password)| (user.to_owned(), password.to_owned()));
         Self { child, address, login, dir }
     }
 
@@ -85,7 +87,7 @@ impl Registry {
     pub fn push(&self, layout: &Layout, name: &str, options: &[&str]) {
         let from = format!("oci:{}", layout.path().display());
         let to = format!("docker://{}/{name}", self.address);
-        let credentials = self.login.as_ref().map(|(user, password)| format!("--dest-creds={user}:{password}"));
+        let credentials = self.login.map(|login| format!("--dest-creds={login}"));
         let mut args = vec!["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"];
         args.extend(credentials.as_deref());
         args.extend(options);
