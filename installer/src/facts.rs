@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv6Addr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use berth_host::cmd::{CmdError, Command};
@@ -12,6 +12,7 @@ use berth_host::link::{LinkError, Links, Network};
 use berth_host::nft::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use berth_host::nft::{self, Hook, Ruleset};
 use berth_host::systemd::Systemd;
+use nix::errno::Errno;
 use nix::sys::statfs::{self, FsType};
 
 /// The service that holds the port of the API when Berth is already here.
@@ -213,7 +214,15 @@ fn free_bytes(path: &Path) -> Option<u64> {
 }
 
 async fn port(number: u16) -> Port {
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, number)) {
+    let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, number));
+    let tried = match &both {
+        // A machine without IPv6.
+        Err(error) if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, number))
+        }
+        _ => both,
+    };
+    match tried {
         Ok(_listener) => Port::Free,
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && own_service_runs().await => Port::Ours,
         Err(error) => Port::Taken(error.to_string()),

@@ -4,6 +4,8 @@
 //! was skipped. Each test has units of its own; the one that takes the bus away from all of them
 //! waits until it is alone.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 use std::io::Write;
 use std::time::Duration;
 
