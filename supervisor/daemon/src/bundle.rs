@@ -18,9 +18,9 @@ mod fetch;
 pub mod seams;
 pub mod status;
 pub mod steps;
-pub mod unit;
 #[cfg(test)]
 mod tests;
+pub mod unit;
 pub mod view;
 
 use std::fmt;
@@ -148,7 +148,8 @@ pub(crate) fn berthd() -> Actor {
 fn write(tx: &mut Tx<'_>, view: &View, kind: Option<OperationKind>, status: BundleStatus) -> Result<(), StoreError> {
     let key = key_of(&view.bundle);
     let Some(mut bundle) = tx.get::<Bundle>(&key.namespace, &key.name)? else { return Ok(()) };
-    if bundle.metadata.uid != view.bundle.metadata.uid || bundle.metadata.generation != view.bundle.metadata.generation {
+    if bundle.metadata.uid != view.bundle.metadata.uid || bundle.metadata.generation != view.bundle.metadata.generation
+    {
         return Ok(());
     }
     fetch::tell(tx, &bundle, &status)?;
@@ -160,9 +161,9 @@ fn write(tx: &mut Tx<'_>, view: &View, kind: Option<OperationKind>, status: Bund
     Ok(())
 }
 
-/// The operations on a bundle, the oldest first.
-pub(crate) fn operations_of(mut all: Vec<Operation>, key: &BundleKey) -> Vec<Operation> {
-    all.retain(|op| op.spec.target.kind == "Bundle" && op.spec.target.name == key.name);
+/// The operations on this very bundle, not on an earlier one of its name; the oldest first.
+pub(crate) fn operations_of(mut all: Vec<Operation>, bundle: &Bundle) -> Vec<Operation> {
+    all.retain(|op| Some(&op.spec.target.uid) == bundle.metadata.uid.as_ref());
     all.sort_by_key(order);
     all
 }

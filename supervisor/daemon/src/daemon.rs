@@ -161,8 +161,7 @@ fn spawn_bundles(parts: &Parts, config: &Config, tasks: &TaskTracker) {
     let (wake, signals) = mpsc::channel(SIGNALS);
     tasks.spawn(driver.run(signals, parts.stop.clone()));
     let from_store = signals::from_store(parts.store.clone(), wake.clone());
-    let from_systemd =
-        signals::from_systemd(parts.systemd.clone(), parts.machine.clone(), parts.store.clone(), wake);
+    let from_systemd = signals::from_systemd(parts.systemd.clone(), parts.machine.clone(), parts.store.clone(), wake);
     tasks.spawn(parts.stop.clone().run_until_cancelled_owned(from_store));
     tasks.spawn(parts.stop.clone().run_until_cancelled_owned(from_systemd));
 }

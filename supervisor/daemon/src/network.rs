@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn a_port_leads_to_the_revision_that_serves_and_to_no_other() {
-        let both = [revision(1, "10.213.0.2", RevisionState::Active), revision(2, "10.213.0.3", RevisionState::Candidate)];
+        let both =
+            [revision(1, "10.213.0.2", RevisionState::Active), revision(2, "10.213.0.3", RevisionState::Candidate)];
         let state = State::of(&both);
         let address: Vec<String> = state.published.iter().map(|one| one.address.to_string()).collect();
         assert_eq!((address, state.networks.len()), (vec!["10.213.0.2".to_owned()], 1));

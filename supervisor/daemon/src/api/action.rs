@@ -54,7 +54,12 @@ struct Wish {
 /// `POST .../bundles/{name}/actions/{action}`.
 pub(super) async fn ask_for(mut ask: Ask, action: &'static Action) -> Reply {
     let wish: Wish = ask.options().await?;
-    let target = Target { kind: Bundle::registration().kind.into(), namespace: ask.namespace(), name: ask.name() };
+    let target = Target {
+        kind: Bundle::registration().kind.into(),
+        namespace: ask.namespace(),
+        name: ask.name(),
+        uid: String::new(),
+    };
     let asked = Asked { action, target, key: idempotency_key(&ask)?, reason: wish.reason, actor: ask.actor() };
     let operation = transact(&ask, move |tx| asked.perform(tx)).await?;
     let operation = serde_json::to_value(operation);
@@ -78,11 +83,12 @@ struct Asked {
 }
 
 impl Asked {
-    fn perform(self, tx: &mut Tx<'_>) -> Result<Operation, Error> {
+    fn perform(mut self, tx: &mut Tx<'_>) -> Result<Operation, Error> {
         if let Some(before) = self.before(tx)? {
             return Ok(before);
         }
         let bundle = must_get(tx, &BUNDLE, &self.target.namespace, &self.target.name)?;
+        self.target.uid = meta::uid(&bundle).to_owned();
         if meta::is_deleting(&bundle) {
             return self.already_going(tx);
         }

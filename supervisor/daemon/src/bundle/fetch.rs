@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use berth_model::kinds::TEARDOWN_FINALIZER;
 use berth_model::resource::bundle::{Bundle, BundleStatus};
-use berth_model::resource::operation::{Actor, Operation, OperationKind, OperationSpec, OperationStatus, Priority, Target};
+use berth_model::resource::operation::{
+    Actor, Operation, OperationKind, OperationSpec, OperationStatus, Priority, Target,
+};
 use berth_model::resource::revision::Revision;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 
 use jiff::Timestamp;
 
@@ -30,7 +32,7 @@ pub(super) async fn view(
         .read(move |tx| {
             let Some(bundle) = tx.get::<Bundle>(&wanted.namespace, &wanted.name)? else { return Ok(None) };
             let revisions = revisions_of(tx.list(Some(&wanted.namespace))?, &wanted.name);
-            let operations = operations_of(tx.list(Some(&wanted.namespace))?, &wanted);
+            let operations = operations_of(tx.list(Some(&wanted.namespace))?, &bundle);
             Ok(Some((bundle, revisions, operations)))
         })
         .await?;
@@ -50,8 +52,7 @@ async fn observe(machine: &dyn Machine, revisions: &[Revision]) -> Result<BTreeM
     let mut seen = BTreeMap::new();
     for revision in revisions.iter().filter(|revision| state_of(revision).holds_allocation()) {
         let id = container_id(revision);
-        let observed =
-            machine.observe(&id).await.map_err(|source| BundleError::Observe { id: id.clone(), source })?;
+        let observed = machine.observe(&id).await.map_err(|source| BundleError::Observe { id: id.clone(), source })?;
         seen.insert(revision.spec.number, observed);
     }
     Ok(seen)
@@ -60,14 +61,12 @@ async fn observe(machine: &dyn Machine, revisions: &[Revision]) -> Result<BTreeM
 /// Events about what is new in a status.
 pub(super) fn tell(tx: &mut Tx<'_>, bundle: &Bundle, new: &BundleStatus) -> Result<(), StoreError> {
     let old = bundle.status.clone().unwrap_or_default();
-    for condition in &new.conditions {
-        let before = old.conditions.iter().find(|known| known.type_ == condition.type_);
-        if before.is_some_and(|known| known.reason == condition.reason && known.status == condition.status) {
-            continue;
-        }
-        let alarm = condition.reason.ends_with("Failed") || is_alarm(&condition.reason);
+    if let Some(now) = standing(&new.conditions)
+        && standing(&old.conditions).is_none_or(|before| before.reason != now.reason)
+    {
+        let alarm = now.reason.ends_with("Failed") || is_alarm(&now.reason);
         let kind = if alarm { EventType::Warning } else { EventType::Normal };
-        tx.emit_event(bundle, kind, &condition.reason, &condition.message)?;
+        tx.emit_event(bundle, kind, &now.reason, &now.message)?;
     }
     if let Some(end) = new.last_termination.as_ref().filter(|end| old.last_termination.as_ref() != Some(end))
         && end.reason == "OOMKilled"
@@ -78,6 +77,11 @@ pub(super) fn tell(tx: &mut Tx<'_>, bundle: &Bundle, new: &BundleStatus) -> Resu
     Ok(())
 }
 
+/// The condition a bundle stands at: the first that does not hold, or the last.
+fn standing(conditions: &[Condition]) -> Option<&Condition> {
+    conditions.iter().find(|one| one.status != "True").or(conditions.last())
+}
+
 fn is_alarm(reason: &str) -> bool {
     matches!(reason, "CrashLooping" | "Degraded")
 }
@@ -86,28 +90,29 @@ fn is_alarm(reason: &str) -> bool {
 pub(super) fn begin(tx: &mut Tx<'_>, bundle: &Bundle, kind: OperationKind) -> Result<(), StoreError> {
     let namespace = bundle.metadata.namespace.clone().unwrap_or_default();
     let name = bundle.metadata.name.clone().unwrap_or_default();
-    let key = BundleKey { namespace: namespace.clone(), name: name.clone() };
-    let present = operations_of(tx.list::<Operation>(Some(&namespace))?, &key);
+    let present = operations_of(tx.list::<Operation>(Some(&namespace))?, bundle);
     if present.iter().any(|op| !operation_state(op).finished()) {
         return Ok(());
     }
     for old in present.iter().rev().skip(KEPT_OPERATIONS) {
         tx.delete::<Operation>(&namespace, old.metadata.name.as_deref().unwrap_or_default(), &Deletion::default())?;
     }
-    tx.create(&operation(&namespace, &name, bundle.metadata.generation.unwrap_or_default(), kind))?;
+    let target =
+        Target { kind: "Bundle".into(), namespace, name, uid: bundle.metadata.uid.clone().unwrap_or_default() };
+    tx.create(&operation(&target, bundle.metadata.generation.unwrap_or_default(), kind))?;
     Ok(())
 }
 
-fn operation(namespace: &str, name: &str, generation: i64, kind: OperationKind) -> Operation {
+fn operation(target: &Target, generation: i64, kind: OperationKind) -> Operation {
     Operation {
         metadata: ObjectMeta {
-            namespace: Some(namespace.to_owned()),
-            generate_name: Some(format!("{name}-{}-", format!("{kind:?}").to_lowercase())),
+            namespace: Some(target.namespace.clone()),
+            generate_name: Some(format!("{}-{}-", target.name, format!("{kind:?}").to_lowercase())),
             ..ObjectMeta::default()
         },
         spec: OperationSpec {
             kind,
-            target: Target { kind: "Bundle".into(), namespace: namespace.to_owned(), name: name.to_owned() },
+            target: target.clone(),
             actor: Actor { identity: "berthd".into(), source: "reconciler".into() },
             generation,
             reason: String::new(),

@@ -79,11 +79,7 @@ pub trait Images: Send + Sync + 'static {
     /// What the reference means now: `registry/repository@sha256:...`.
     fn resolve<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<String, ImageFailure>>;
     /// Pulls and unpacks what is missing.
-    fn ensure<'a>(
-        &'a self,
-        pinned: &'a str,
-        progress: Progress,
-    ) -> BoxFuture<'a, Result<ResolvedImage, ImageFailure>>;
+    fn ensure<'a>(&'a self, pinned: &'a str, progress: Progress) -> BoxFuture<'a, Result<ResolvedImage, ImageFailure>>;
     /// The program that would be run is there and executable.
     fn check_program<'a>(
         &'a self,

@@ -78,7 +78,9 @@ fn serving(view: &View, seen: &Observed, failed: Option<&Operation>) -> (Reason,
             (Reason::CrashLooping, format!("Started again {} times. {how} {LOOK}", seen.restarts))
         }
         (UnitState::Activating, _) => (Reason::StartPending, format!("The service is starting. {how}")),
-        _ if failed.is_some() => failed.map_or((Reason::StartFailed, how), |op| (failure_reason(op), failure_message(op))),
+        _ if failed.is_some() => {
+            failed.map_or((Reason::StartFailed, how), |op| (failure_reason(op), failure_message(op)))
+        }
         (_, Some(Down::Crashed)) => (Reason::CrashLooping, format!("{how} {LOOK}")),
         _ if !view.bundle.spec.start => (Reason::StartSkipped, "Stopped as asked; `berth start` starts it.".into()),
         (_, Some(Down::ByOperator)) => {

@@ -17,10 +17,10 @@ use berth_model::resource::revision::{Revision, RevisionState, RevisionStatus};
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
 
+use super::berthd;
 use super::fetch::revisions_of;
 use super::seams::{Cause, Images, Machine, Net};
 use super::view::state_of;
-use super::berthd;
 use crate::operation::{Executor, StepDone, StepError, Task};
 use crate::store::{Store, StoreError, Tx};
 
@@ -72,9 +72,9 @@ impl Steps {
     async fn bundle(&self, task: &Task) -> Result<Bundle, StepError> {
         let target = task.spec.target.clone();
         let found = self.store.read(move |tx| tx.get::<Bundle>(&target.namespace, &target.name)).await;
-        found.map_err(|error| store_failed(error, "reading the bundle"))?.ok_or_else(|| {
-            StepError::new(Reason::ProfileFailed, "the bundle is gone").permanent()
-        })
+        found
+            .map_err(|error| store_failed(error, "reading the bundle"))?
+            .ok_or_else(|| StepError::new(Reason::ProfileFailed, "the bundle is gone").permanent())
     }
 
     async fn revisions(&self, task: &Task) -> Result<Vec<Revision>, StepError> {

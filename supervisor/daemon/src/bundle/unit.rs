@@ -240,11 +240,7 @@ mod tests {
                 operation: String::new(),
                 bundle_spec: spec,
                 image: image(),
-                allocation: Allocation {
-                    address: "10.213.4.2".into(),
-                    id_base: 524_288,
-                    host_link: "bv4-2".into(),
-                },
+                allocation: Allocation { address: "10.213.4.2".into(), id_base: 524_288, host_link: "bv4-2".into() },
             },
             status: None,
         }
@@ -284,6 +280,9 @@ mod tests {
     #[test]
     fn an_unknown_stop_signal_is_refused_by_name() {
         assert_eq!(stop_signal("9").unwrap(), 9);
-        assert_eq!(stop_signal("SIGNONE").unwrap_err().to_string(), "the image's stop signal `SIGNONE` is not one of this system's signals");
+        assert_eq!(
+            stop_signal("SIGNONE").unwrap_err().to_string(),
+            "the image's stop signal `SIGNONE` is not one of this system's signals"
+        );
     }
 }

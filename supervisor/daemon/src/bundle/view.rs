@@ -63,9 +63,11 @@ impl View {
 
     /// How the last operation ended, if it did not end well.
     pub fn last_failure(&self) -> Option<&Operation> {
-        self.operations.iter().rev().find(|op| operation_state(op).finished()).filter(|op| {
-            operation_state(op) == OperationState::Failed
-        })
+        self.operations
+            .iter()
+            .rev()
+            .find(|op| operation_state(op).finished())
+            .filter(|op| operation_state(op) == OperationState::Failed)
     }
 
     /// Failed operations of the kind for this generation since the last that succeeded.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use berth_model::resource::Revision;
 use berth_model::resource::bundle::BundleSpec;
 use berth_model::resource::revision::ResolvedImage;
-use futures_util::future::BoxFuture;
 use futures_util::TryStreamExt;
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio_util::io::StreamReader;
 use tracing::warn;
@@ -52,17 +52,17 @@ impl Images for LocalImages {
         Box::pin(async move {
             let resolution = self.images.resolve(reference).await.map_err(failure)?;
             if let Some(why) = resolution.offline {
-                warn!(reference, error = &why as &dyn std::error::Error, "the registry does not answer; what is here is used");
+                warn!(
+                    reference,
+                    error = &why as &dyn std::error::Error,
+                    "the registry does not answer; what is here is used"
+                );
             }
             Ok(resolution.pinned)
         })
     }
 
-    fn ensure<'a>(
-        &'a self,
-        pinned: &'a str,
-        progress: Progress,
-    ) -> BoxFuture<'a, Result<ResolvedImage, ImageFailure>> {
+    fn ensure<'a>(&'a self, pinned: &'a str, progress: Progress) -> BoxFuture<'a, Result<ResolvedImage, ImageFailure>> {
         let watcher = move |now: crate::image::Progress| {
             progress.report(now.percent(), format!("{} of {} bytes", now.done, now.total));
         };

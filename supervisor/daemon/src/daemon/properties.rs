@@ -25,7 +25,7 @@ const TERMINATED: i32 = 143;
 pub(super) fn of(unit: &UnitRequest) -> UnitProperties {
     let launcher = |words: &[&str]| {
         let words = words.iter().copied().chain([unit.id.as_str()]);
-        Exec::new(LAUNCHER, ["berth-run"].into_iter().chain(words))
+        Exec::new(LAUNCHER, words)
     };
     let properties = UnitProperties::new()
         .description(&unit.description)

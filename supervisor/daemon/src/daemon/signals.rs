@@ -66,12 +66,7 @@ fn concerned(change: &StoreChange) -> Option<BundleKey> {
 
 /// Follows systemd until nobody listens. A new connection is told to the machine, which has lost its
 /// references with the old one; every bundle is then looked at.
-pub(super) async fn from_systemd(
-    systemd: Systemd,
-    machine: Arc<LinuxMachine>,
-    store: Store,
-    wake: Sender<BundleKey>,
-) {
+pub(super) async fn from_systemd(systemd: Systemd, machine: Arc<LinuxMachine>, store: Store, wake: Sender<BundleKey>) {
     let mut changes = systemd.changes("berth.");
     while !wake.is_closed() {
         match changes.next().await {

@@ -18,9 +18,7 @@ use berth_host::nft::expr::{CT, Expression, Fib, FibFlag, FibResult, MetaKey, Na
 use berth_host::nft::schema::SetType;
 use berth_host::nft::stmt::{Accept, Drop, NAT, NATFamily, Operator, Statement};
 use berth_host::nft::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
-use berth_host::nft::{
-    Hook, Ruleset, address, equal, field, lookup, matching, meta, number, text, unequal,
-};
+use berth_host::nft::{Hook, Ruleset, address, equal, field, lookup, matching, meta, number, text, unequal};
 use berth_model::allocation::NETWORK_PREFIX;
 use berth_model::resource::bundle::Protocol;
 
@@ -56,9 +54,12 @@ fn published(rules: Ruleset, state: &State, protocol: Protocol) -> Ruleset {
     let addresses = own.clone().map(|one| (number(one.host_port), address(IpAddr::V4(one.address)))).collect();
     let ports = own.map(|one| (number(one.host_port), number(one.port))).collect();
     let [address_map, port_map] = map_names(protocol);
-    rules
-        .map(address_map, &[SetType::InetService], SetType::Ipv4Addr, addresses)
-        .map(port_map, &[SetType::InetService], SetType::InetService, ports)
+    rules.map(address_map, &[SetType::InetService], SetType::Ipv4Addr, addresses).map(
+        port_map,
+        &[SetType::InetService],
+        SetType::InetService,
+        ports,
+    )
 }
 
 /// `priority` as nft's names have it: -100 dstnat, 0 filter, 100 srcnat.

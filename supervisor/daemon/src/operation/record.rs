@@ -3,9 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use berth_model::resource::operation::{
-    Actor, Operation, OperationState, OperationStatus, Step, StepName, StepState,
-};
+use berth_model::resource::operation::{Actor, Operation, OperationState, OperationStatus, Step, StepName, StepState};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;

@@ -118,6 +118,9 @@ pub struct Target {
     pub namespace: String,
     /// Name.
     pub name: String,
+    /// Tells two objects of one name apart that lived one after the other.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
 }
 
 /// Who asked, and by what way.

@@ -80,7 +80,8 @@ impl Steps {
             .collect();
         for (port, protocol) in published(spec).into_iter().filter(|wanted| !own.contains(wanted)) {
             let taken = self.net.occupied(port, protocol == Protocol::Udp).await;
-            let taken = taken.map_err(super::machine_failed(Reason::ProfileFailed, "looking at the machine's ports failed"))?;
+            let taken =
+                taken.map_err(super::machine_failed(Reason::ProfileFailed, "looking at the machine's ports failed"))?;
             if taken {
                 return Err(port_taken(port, protocol, "a program of the machine itself"));
             }
@@ -144,8 +145,7 @@ fn held(revision: &Revision) -> Held {
 fn refuse_taken_ports(everyone: &[Revision], bundle: &Bundle) -> Result<(), PrepareError> {
     let own = (bundle.metadata.namespace.as_deref(), bundle.metadata.name.as_deref());
     let others = everyone.iter().filter(|one| {
-        state_of(one).holds_allocation()
-            && (one.metadata.namespace.as_deref(), Some(one.spec.bundle.as_str())) != own
+        state_of(one).holds_allocation() && (one.metadata.namespace.as_deref(), Some(one.spec.bundle.as_str())) != own
     });
     let wanted = published(&bundle.spec);
     for other in others {
@@ -173,13 +173,7 @@ fn label(protocol: Protocol) -> &'static str {
     }
 }
 
-fn revision(
-    bundle: &Bundle,
-    number: u64,
-    operation: &str,
-    image: ResolvedImage,
-    allocation: Allocation,
-) -> Revision {
+fn revision(bundle: &Bundle, number: u64, operation: &str, image: ResolvedImage, allocation: Allocation) -> Revision {
     let name = bundle.metadata.name.clone().unwrap_or_default();
     Revision {
         metadata: ObjectMeta {

@@ -13,7 +13,8 @@ use crate::operation::{StepDone, StepError, Task};
 impl Steps {
     pub(super) async fn configure_network(&self, step: StepName) -> Done {
         let configured = self.net.configure().await;
-        configured.map_err(machine_failed(Reason::WorkloadFailed, format!("{step:?}: setting up bridge and rules failed")))?;
+        configured
+            .map_err(machine_failed(Reason::WorkloadFailed, format!("{step:?}: setting up bridge and rules failed")))?;
         Ok(StepDone::said("bridge and rules are in place"))
     }
 
@@ -22,7 +23,9 @@ impl Steps {
             return Ok(StepDone::said("left stopped, as asked"));
         }
         let revision = self.subject(task).await?;
-        let unreadable = |error| StepError::new(Reason::WorkloadFailed, "the revision cannot be started").permanent().caused_by(error);
+        let unreadable = |error| {
+            StepError::new(Reason::WorkloadFailed, "the revision cannot be started").permanent().caused_by(error)
+        };
         let request = unit::request(&revision).map_err(unreadable)?;
         let plan = unit::plan(&revision, &self.layers).map_err(unreadable)?;
         let (id, name) = (request.id.clone(), request.name.clone());
@@ -123,11 +126,17 @@ impl Steps {
 
     async fn stop_one(&self, revision: &Revision) -> Result<(), StepError> {
         let id = container_id(revision);
-        self.machine.stop(&id).await.map_err(machine_failed(Reason::WorkloadFailed, format!("stopping berth.{id} failed")))
+        self.machine
+            .stop(&id)
+            .await
+            .map_err(machine_failed(Reason::WorkloadFailed, format!("stopping berth.{id} failed")))
     }
 
     async fn forget(&self, revision: &Revision) -> Result<(), StepError> {
         let id = container_id(revision);
-        self.machine.forget(&id).await.map_err(machine_failed(Reason::WorkloadFailed, format!("removing the files of berth.{id} failed")))
+        self.machine
+            .forget(&id)
+            .await
+            .map_err(machine_failed(Reason::WorkloadFailed, format!("removing the files of berth.{id} failed")))
     }
 }

@@ -16,7 +16,7 @@ use crate::bundle::steps::Steps;
 use crate::bundle::unit::UnitRequest;
 use crate::bundle::view::{operation_state, state_of};
 use crate::bundle::{Bundles, berthd};
-use crate::operation::{order, AbortPoints, Progress, Runner};
+use crate::operation::{AbortPoints, Progress, Runner, order};
 use crate::reconcile::Reconciler;
 use crate::store::Store;
 
@@ -91,11 +91,7 @@ impl Images for World {
             })
         })
     }
-    fn check_program<'a>(
-        &'a self,
-        _: &'a ResolvedImage,
-        _: &'a BundleSpec,
-    ) -> BoxFuture<'a, Result<(), ImageFailure>> {
+    fn check_program<'a>(&'a self, _: &'a ResolvedImage, _: &'a BundleSpec) -> BoxFuture<'a, Result<(), ImageFailure>> {
         Box::pin(async { Ok(()) })
     }
 }
@@ -198,9 +194,9 @@ impl Daemon {
 
     pub async fn remove(&self) {
         let actor = berthd();
-        let gone = self.store.write(&actor, |tx| {
-            tx.delete::<Bundle>("default", "web", &crate::store::Deletion::default()).map(drop)
-        });
+        let gone = self
+            .store
+            .write(&actor, |tx| tx.delete::<Bundle>("default", "web", &crate::store::Deletion::default()).map(drop));
         gone.await.unwrap();
     }
 
@@ -210,9 +206,11 @@ impl Daemon {
         let bundle = self.bundle().await;
         let status = bundle.and_then(|bundle| bundle.status).unwrap_or_default();
         let mut lines: Vec<String> = Vec::new();
-        lines.extend(revisions.iter().map(|one| {
-            format!("revision {} {:?} {:?}", one.spec.number, state_of(one), one.spec.allocation)
-        }));
+        lines.extend(
+            revisions
+                .iter()
+                .map(|one| format!("revision {} {:?} {:?}", one.spec.number, state_of(one), one.spec.allocation)),
+        );
         lines.extend(status.conditions.iter().map(|c| format!("{}={} {}", c.type_, c.status, c.reason)));
         lines.push(format!("phase {:?}", status.phase));
         lines.extend(self.world.units.lock().unwrap().iter().map(|(id, seen)| format!("{id} {:?}", seen.state)));

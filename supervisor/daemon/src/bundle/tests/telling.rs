@@ -97,13 +97,8 @@ async fn a_port_that_the_machine_uses_itself_is_refused_by_name() {
     world.occupied.lock().unwrap().push(22);
     let dir = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), &world, AbortPoints::default(), CancellationToken::new());
-    let port = Port {
-        name: "ssh".into(),
-        container_port: 22,
-        protocol: Protocol::Tcp,
-        expose: Expose::Lan,
-        host_port: None,
-    };
+    let port =
+        Port { name: "ssh".into(), container_port: 22, protocol: Protocol::Tcp, expose: Expose::Lan, host_port: None };
     daemon.put(move |spec| spec.ports = vec![port]).await;
     daemon.settle().await;
     let status = daemon.bundle().await.unwrap().status.unwrap();
