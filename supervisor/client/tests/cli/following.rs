@@ -49,6 +49,7 @@ fn goes_well(fake: &Fake) {
     let steps =
         |state: &str| operation("Install", 12, "Running", &[("ResolveImage", "Succeeded"), ("PullImage", state)]);
     let done = operation("Install", 13, "Succeeded", &[("ResolveImage", "Succeeded"), ("PullImage", "Succeeded")]);
+    fake.list(&format!("GET {OPERATIONS}"), 13, vec![done.clone()]);
     fake.events(OPERATIONS, &[("ADDED", steps("Running")), ("MODIFIED", done)], End::Open);
     fake.events(BUNDLES, &[("MODIFIED", bundle(14, 1, Some(1)))], End::Open);
 }
