@@ -2,9 +2,10 @@
 //! not answered is there whole or not at all, and no version is ever used twice.
 //!
 //! The parent draws a script of transactions from the seed and starts itself again as a child that
-//! works on it, counts what its writing connection does, and ends itself by SIGKILL at a drawn
-//! count. The parent then opens the store, finds the place in the script it stands at, and sends
-//! the next child on from there, until the script is done.
+//! works on it. The child counts what its writing connection does, stops the writer at a drawn
+//! count, takes note of every answer that was given by then, and ends itself by SIGKILL. The parent
+//! opens the store, finds the place in the script it stands at, and sends the next child on from
+//! there, until the script is done. Every other child dies right before a commit.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -15,8 +16,9 @@ use std::process::{Command, ExitStatus};
 
 use nix::sys::signal::{Signal, raise};
 use proptest::strategy::{Strategy, ValueTree};
-use rusqlite::trace::TraceEventCodes;
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::model::Oracle;
 use super::property::{count, runner, seed};
@@ -29,6 +31,8 @@ const ORDERS: &str = "BERTH_TEST_KILL_ORDERS";
 const TOGETHER: usize = 3;
 /// Trace events until the end, at most: a transaction makes about a hundred.
 const LONGEST: u64 = 400;
+/// Commits until the end, at most.
+const MOST_COMMITS: u64 = 6;
 
 #[derive(Serialize, Deserialize)]
 struct Orders {
@@ -36,8 +40,10 @@ struct Orders {
     seed: u64,
     /// The first transaction of the script to run.
     start: usize,
-    /// Trace events until SIGKILL.
+    /// Events until SIGKILL.
     point: u64,
+    /// Whether only commits count.
+    at_commit: bool,
 }
 
 fn script(seed: u64) -> Vec<Transaction> {
@@ -45,9 +51,11 @@ fn script(seed: u64) -> Vec<Transaction> {
     strategy.new_tree(&mut runner(seed, 1)).unwrap().current()
 }
 
-fn points(seed: u64) -> impl Iterator<Item = u64> {
+/// Where each child dies: after how many events, and whether only commits count.
+fn points(seed: u64) -> impl Iterator<Item = (u64, bool)> {
     let mut runner = runner(!seed, 1);
-    std::iter::repeat_with(move || (1..LONGEST).new_tree(&mut runner).unwrap().current())
+    let mut draw = move |most: u64| (1..=most).new_tree(&mut runner).unwrap().current();
+    [false, true].into_iter().cycle().map(move |commit| (draw(if commit { MOST_COMMITS } else { LONGEST }), commit))
 }
 
 fn time(index: usize) -> i64 {
@@ -92,8 +100,8 @@ impl Survivor {
 
     fn run(mut self) -> usize {
         let mut start = 0;
-        for (kills, point) in points(self.seed).enumerate() {
-            let status = self.child(start, point);
+        for (kills, (point, at_commit)) in points(self.seed).enumerate() {
+            let status = self.child(start, point, at_commit);
             let promised = self.promised().max(start);
             start = self.place(promised, point);
             if status.success() {
@@ -106,8 +114,8 @@ impl Survivor {
     }
 
     #[allow(clippy::disallowed_methods, reason = "starts no external program, but this test again")]
-    fn child(&self, start: usize, point: u64) -> ExitStatus {
-        let orders = Orders { directory: self.directory.path().into(), seed: self.seed, start, point };
+    fn child(&self, start: usize, point: u64, at_commit: bool) -> ExitStatus {
+        let orders = Orders { directory: self.directory.path().into(), seed: self.seed, start, point, at_commit };
         let name = format!("{}::child", module_path!().split_once("::").unwrap().1);
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &name, "--ignored", "--nocapture"])
@@ -164,11 +172,23 @@ impl Survivor {
 fn child() {
     let Ok(orders) = std::env::var(ORDERS) else { return };
     let orders: Orders = serde_json::from_str(&orders).unwrap();
-    tokio::runtime::Runtime::new().unwrap().block_on(work(&orders));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(work(&orders));
 }
 
 async fn work(orders: &Orders) {
-    let store = doomed_store(orders);
+    let (point, reached) = oneshot::channel();
+    let store = doomed_store(orders, point);
+    tokio::select! {
+        biased;
+        () = all(&store, orders) => {}
+        // Every answer that was given by then has been noted: they are looked at first.
+        Ok(()) = reached => raise(Signal::SIGKILL).unwrap(),
+    }
+    store.close().await;
+}
+
+async fn all(store: &Store, orders: &Orders) {
     let rest: Vec<_> = script(orders.seed).into_iter().enumerate().skip(orders.start).collect();
     for together in rest.chunks(TOGETHER) {
         let answers = together.iter().map(|(index, transaction)| {
@@ -181,16 +201,28 @@ async fn work(orders: &Orders) {
         });
         futures_util::future::join_all(answers).await;
     }
-    store.close().await;
 }
 
-/// A store that ends the process at the ordered point, under a clock that counts transactions.
-fn doomed_store(orders: &Orders) -> Store {
-    let mut left = orders.point;
-    let countdown = move |_: rusqlite::trace::TraceEvent<'_>| {
+/// A store whose writer stops for ever at the ordered point and tells that it is reached, under a
+/// clock that counts transactions. Where there is no writer yet, the process ends at once.
+fn doomed_store(orders: &Orders, point: oneshot::Sender<()>) -> Store {
+    let (mut left, mut point) = (orders.point, Some(point));
+    let at_commit = orders.at_commit;
+    let countdown = move |event: TraceEvent<'_>| {
+        let commits = matches!(event, TraceEvent::Stmt(_, sql) if sql == "COMMIT");
+        if at_commit && !commits {
+            return;
+        }
         left -= 1;
-        if left == 0 {
+        if left > 0 {
+            return;
+        }
+        if std::thread::current().name() != Some("store-writer") {
             raise(Signal::SIGKILL).unwrap();
+        }
+        point.take().unwrap().send(()).unwrap();
+        loop {
+            std::thread::park();
         }
     };
     let events = TraceEventCodes::SQLITE_TRACE_STMT | TraceEventCodes::SQLITE_TRACE_PROFILE;
