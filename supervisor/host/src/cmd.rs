@@ -13,6 +13,8 @@
 //! The group is only ever signalled before its leader was waited for, so that its id cannot
 //! belong to somebody else by then.
 
+mod lines;
+
 use std::fmt;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -22,9 +24,10 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdout};
-use tokio::task::JoinHandle;
+
+pub use lines::{Line, Lines};
 
 /// `PATH` of every program started here, for the few that look for helpers of their own.
 const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -221,11 +224,7 @@ impl Command {
     /// # Errors
     /// [`CmdError::RelativePath`] and [`CmdError::Start`]; the rest comes from [`Lines::next`].
     pub fn stream(self) -> Result<Lines, CmdError> {
-        let mut running = Running::start(&self)?;
-        drop(running.child.stdin.take());
-        let stderr = tokio::spawn(tail(running.stderr.take()));
-        let stdout = running.stdout.take().map(BufReader::new);
-        Ok(Lines { running, stdout, stderr: Stderr::Reading(stderr), partial: Partial::new(self.stdout_limit) })
+        Lines::start(&self)
     }
 
     #[allow(clippy::disallowed_methods, reason = "this is the one place that may spawn")]
@@ -305,105 +304,6 @@ impl Drop for Running {
         let Some(id) = self.child.id() else { return };
         if let Err(error) = killpg(Pid::from_raw(id.cast_signed()), Signal::SIGKILL) {
             tracing::warn!(program = %self.program.display(), %error, "could not kill a process group");
-        }
-    }
-}
-
-/// One line of a [`Lines`] stream, without its newline.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Line {
-    /// The whole line.
-    Whole(Vec<u8>),
-    /// The line was longer than the limit and was thrown away.
-    TooLong,
-}
-
-/// Standard output of a running program, line by line. Dropping it kills the program.
-#[derive(Debug)]
-pub struct Lines {
-    running: Running,
-    /// Gone once it has ended.
-    stdout: Option<BufReader<ChildStdout>>,
-    stderr: Stderr,
-    partial: Partial,
-}
-
-#[derive(Debug)]
-enum Stderr {
-    Reading(JoinHandle<io::Result<Vec<u8>>>),
-    Ended(Vec<u8>),
-}
-
-impl Lines {
-    /// The next line; `None` when the program has ended well. May be dropped halfway without
-    /// losing anything.
-    ///
-    /// # Errors
-    /// [`CmdError::Failed`] when the program ended badly, [`CmdError::Exchange`] for the pipe.
-    pub async fn next(&mut self) -> Result<Option<Line>, CmdError> {
-        if let Some(stdout) = &mut self.stdout {
-            let line = self.partial.line(stdout).await;
-            if let Some(line) = self.running.exchanged(line)? {
-                return Ok(Some(line));
-            }
-            self.stdout = None;
-        }
-        if let Stderr::Reading(reading) = &mut self.stderr {
-            let stderr = reading.await.unwrap_or_else(|_panicked| Ok(Vec::new()));
-            self.stderr = Stderr::Ended(self.running.exchanged(stderr)?);
-        }
-        let Stderr::Ended(stderr) = &self.stderr else {
-            return Ok(None);
-        };
-        self.running.ended(stderr).await?;
-        Ok(None)
-    }
-}
-
-/// The beginning of a line whose end has not come yet.
-#[derive(Debug)]
-struct Partial {
-    bytes: Vec<u8>,
-    too_long: bool,
-    limit: usize,
-}
-
-impl Partial {
-    fn new(limit: usize) -> Partial {
-        Partial { bytes: Vec::new(), too_long: false, limit }
-    }
-
-    async fn line(&mut self, source: &mut BufReader<ChildStdout>) -> io::Result<Option<Line>> {
-        loop {
-            let chunk = source.fill_buf().await?;
-            if chunk.is_empty() {
-                let nothing = self.bytes.is_empty() && !self.too_long;
-                return Ok((!nothing).then(|| self.take()));
-            }
-            let newline = chunk.iter().position(|byte| *byte == b'\n');
-            let (text, used) = newline.map_or((chunk.len(), chunk.len()), |at| (at, at + 1));
-            self.push(&chunk[..text]);
-            source.consume(used);
-            if newline.is_some() {
-                return Ok(Some(self.take()));
-            }
-        }
-    }
-
-    fn push(&mut self, text: &[u8]) {
-        self.too_long |= self.bytes.len() + text.len() > self.limit;
-        if self.too_long {
-            self.bytes.clear();
-        } else {
-            self.bytes.extend_from_slice(text);
-        }
-    }
-
-    fn take(&mut self) -> Line {
-        let bytes = std::mem::take(&mut self.bytes);
-        match std::mem::take(&mut self.too_long) {
-            true => Line::TooLong,
-            false => Line::Whole(bytes),
         }
     }
 }
