@@ -13,13 +13,6 @@ $as_root env SOURCE_DATE_EPOCH=1767225600 mmdebstrap --mode=root --variant=extra
     --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "5"' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/lintian/*' \
-    --include="$include" --customize-hook="sh $here/finish.sh \"\$1\"" \
+    --include="$include" --extract-hook="sh $here/finish.sh \"\$1\"" \
     "$suite" "$out" ${mirror:+"$mirror"}
 [ -z "$as_root" ] || $as_root chown "$(id -u):$(id -g)" "$out"
-
-# Debian's users. mmdebstrap takes these two files away again after its last hook.
-users=$(mktemp -d)
-mkdir "$users/etc"
-for name in passwd group; do tar -xOf "$out" "./usr/share/base-passwd/$name.master" >"$users/etc/$name"; done
-tar --append --file "$out" -C "$users" --mtime=@1767225600 --owner=0 --group=0 --numeric-owner --mode=644 ./etc/passwd ./etc/group
-rm -r "$users"

@@ -2,6 +2,8 @@
 # A shell, and the folders that nginx's package would have made.
 set -eu
 root=$1
+cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
+cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
 for name in sh ls cat id ps kill wget; do [ -e "$root/usr/bin/$name" ] || ln -s busybox "$root/usr/bin/$name"; done
 mkdir -p "$root/var/lib/nginx" "$root/var/log/nginx" "$root/var/www/html" "$root/run"
 rm -rf "$root/etc/nginx/sites-enabled" "$root/etc/nginx/modules-enabled" "$root/var/lib/dpkg" "$root/usr/share/perl5" "$root/var/cache"

@@ -14,7 +14,7 @@ use std::thread;
 use berth_tests::channel::{Event, Output, Stdin};
 use berth_tests::guest::{self, Flavor};
 use berth_tests::machine::{self, Machine, Plan};
-use berth_tests::saved::{API, Parts};
+use berth_tests::saved::{API, Parts, REGISTRY};
 use berth_tests::{http, images, pace, payload, spawn};
 
 type Failure = Box<dyn Error>;
@@ -59,8 +59,8 @@ fn run(words: &[&str]) -> Result<ExitCode, Failure> {
 fn up() -> Result<(), Failure> {
     let home = machine::home(UP)?;
     let parts = Parts::build(Flavor::Test)?;
-    let installed = fs::read_to_string(home.join("payload")).unwrap_or_default();
-    let changed = installed != parts.payload.key;
+    let wanted = format!("{} {}", parts.payload.key, parts.images.key);
+    let changed = fs::read_to_string(home.join("made-from")).unwrap_or_default() != wanted;
     if let Err(machine::MachineError::NotRunning(_)) = Machine::find(&home) {
         let plan = Plan { stays: true, forwards: vec![WEB], ..Plan::new(UP) };
         // From here on it stays, whatever goes wrong with the rest: one can look at it.
@@ -70,9 +70,10 @@ fn up() -> Result<(), Failure> {
         let machine = find(UP)?;
         machine.put("/run/berth.deb", &fs::read(&parts.payload.path)?, 0o644)?;
         machine.install("/run/berth.deb")?;
+        parts.images.push(machine.forwarded(REGISTRY))?;
     }
     let machine = find(UP)?;
-    fs::write(home.join("payload"), &parts.payload.key)?;
+    fs::write(home.join("made-from"), wanted)?;
     if install(&machine)? || changed {
         copy_keys(&machine)?;
     }
