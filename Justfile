@@ -1,0 +1,79 @@
+# Every step has one recipe. `./dev <recipe>` installs what is missing first.
+vm := "target/debug/berth-vm"
+
+# What there is.
+default:
+    @just --list --unsorted
+
+# All programs and tests, once; nothing below compiles anything again.
+build:
+    cargo build --quiet --workspace --all-targets
+
+# The .deb; prints its path.
+payload: build
+    @{{vm}} payload
+
+# The test guest's root disk.
+guest: build
+    @{{vm}} guest
+
+# The container images for the tests.
+images: build
+    @{{vm}} images
+
+# A Berth machine with nginx on it. Again: brings it to the present build, else changes nothing.
+up: build
+    @{{vm}} up
+
+# Ends it.
+down: build
+    @{{vm}} down
+
+# A shell in it.
+sh:
+    @{{vm}} sh
+
+# The command line in it, e.g. `./dev berth status`.
+berth *arguments:
+    @{{vm}} berth {{arguments}}
+
+# What the supervisor and its services write; or `./dev logs -f -u 'berth.*'`.
+logs *arguments:
+    @{{vm}} logs {{arguments}}
+
+# The CI tier of all suites; ends with one line: passed, failed.
+test:
+    @tests/tier ci
+
+# The same with their full counts.
+test-long:
+    @tests/tier long
+
+# Pure code, real files, in-process API.
+test-unit:
+    @tests/tier unit
+
+# What needs network namespaces and root.
+test-netns:
+    @tests/tier netns
+
+# What needs the booted machine.
+test-vm:
+    @tests/tier vm
+
+# Form, lints and the house rules.
+lint: fmt-check
+    cargo clippy --quiet --workspace --all-targets -- -D warnings
+    cargo test --quiet -p berth-tests --test it -- house::
+
+# Formats the code.
+fmt:
+    cargo fmt --all
+
+[private]
+fmt-check:
+    cargo fmt --all --check
+
+# Ratios against peers, written to tests/bench.
+bench: build
+    @{{vm}} bench
