@@ -21,6 +21,8 @@ const OWN_SERVICE: &str = "berthd.service";
 const OWN_LINK: &str = "berth";
 /// Kernel modules that every service needs.
 const MODULES: [&str; 3] = ["bridge", "overlay", "veth"];
+/// What a data directory has in it once Berth has run.
+const STORE: &str = "berth.db";
 const LAYERS: &str = include_str!("layers.sh");
 const REFLINK: &str = include_str!("reflink.sh");
 
@@ -50,6 +52,8 @@ pub enum Port {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     pub root: bool,
+    /// Whether Berth has been here before.
+    pub installed: bool,
     pub architecture: String,
     /// As `uname -r` has it.
     pub kernel: String,
@@ -90,6 +94,7 @@ pub async fn gather(data_dir: PathBuf, port_number: u16, range: Network) -> Fact
     let kernel = word(|system| system.release());
     Facts {
         root,
+        installed: data_dir.join(STORE).exists(),
         architecture: word(|system| system.machine()),
         systemd_runs: Path::new("/run/systemd/system").exists(),
         systemd_version: systemd_version().await,

@@ -15,6 +15,8 @@ const GOOD_SPACE: u64 = 10 * GIB;
 const LEAST_KERNEL: (u32, u32) = (6, 7);
 /// The oldest that is in a system we could try; 257 is what Berth is tested with.
 const LEAST_SYSTEMD: u32 = 255;
+/// Findings that come and go while services run well.
+const PASSING: [&str; 4] = ["memory", "free space", "port", "addresses"];
 const CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
 
 /// How bad it is.
@@ -66,7 +68,20 @@ fn fail(name: &'static str, meaning: impl Into<String>, action: impl Into<String
 }
 
 /// All findings, always the same ones in the same order.
+///
+/// What would keep Berth from being installed must not keep services that are installed from
+/// coming back after a boot: there it is a warning.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = look(facts);
+    for finding in &mut findings {
+        if facts.installed && PASSING.contains(&finding.name) && finding.level == Level::Fail {
+            finding.level = Level::Warn;
+        }
+    }
+    findings
+}
+
+fn look(facts: &Facts) -> Vec<Finding> {
     vec![
         rights(facts),
         architecture(facts),
@@ -315,6 +330,7 @@ mod tests {
     fn good() -> Facts {
         Facts {
             root: true,
+            installed: false,
             architecture: "x86_64".to_owned(),
             kernel: "6.12.107+deb13-amd64".to_owned(),
             systemd_runs: true,
@@ -390,6 +406,17 @@ mod tests {
     #[test]
     fn the_port_is_fine_when_berth_itself_has_it() {
         assert_eq!(complaints(|facts| facts.port = Port::Ours), []);
+    }
+
+    #[test]
+    fn a_full_disk_does_not_keep_installed_services_from_coming_back() {
+        let full = |facts: &mut Facts| facts.free_bytes = Some(GIB);
+        assert_eq!(one(full), ("free space", Level::Fail));
+        let installed = |facts: &mut Facts| {
+            full(facts);
+            facts.installed = true;
+        };
+        assert_eq!(one(installed), ("free space", Level::Warn));
     }
 
     #[test]
