@@ -1,5 +1,6 @@
-//! All suites that are more than one crate's own: the house rules, what needs network namespaces, what needs the booted
-//! machine. One program, so that it is linked once.
+//! Everything that is tested from outside the crates, as one program.
+//!
+//! `house` reads the tree, `vm` needs a booted machine.
 
 mod house;
 mod vm;
