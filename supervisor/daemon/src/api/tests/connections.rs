@@ -174,7 +174,7 @@ async fn exchange(stream: &mut UnixStream, bytes: &str, end: &str) -> String {
     stream.write_all(bytes.as_bytes()).await.unwrap();
     let mut text = String::new();
     let mut piece = [0; 1024];
-    while !(!end.is_empty() && text.ends_with(end)) {
+    while end.is_empty() || !text.ends_with(end) {
         let reading = tokio::time::timeout(Duration::from_secs(60), stream.read(&mut piece));
         match reading.await.expect("nothing came").unwrap() {
             0 => break,
