@@ -28,6 +28,7 @@ mod keys;
 mod read;
 mod readers;
 mod schema;
+mod shape;
 mod tx;
 mod writer;
 

@@ -16,7 +16,8 @@ use super::DEFAULT_NAMESPACE;
 use super::changes::Entry;
 use super::error::{Refusal, StoreError};
 use super::read;
-use super::tx::{Part, Tx, Written, same_version, set_finalizers, time};
+use super::shape::{same_version, set_finalizers, time};
+use super::tx::{Part, Tx, Written};
 
 /// Holds an owner until its dependents are gone; the name is Kubernetes'.
 const FOREGROUND: &str = "foregroundDeletion";

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::DEFAULT_NAMESPACE;
 use super::error::StoreError;
-use super::tx::{Tx, encode, time};
+use super::shape::{encode, time};
+use super::tx::Tx;
 
 /// How an event is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

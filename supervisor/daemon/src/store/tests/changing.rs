@@ -320,3 +320,23 @@ async fn a_last_hand_sees_the_uid_before_the_object_is_kept() {
     let kept = fixture.get::<ConfigMap>("default", "a").await.unwrap();
     assert_eq!(kept.data.unwrap()["key"], kept.metadata.uid.unwrap());
 }
+
+#[tokio::test]
+async fn a_transaction_that_the_database_gives_up_is_told_so_and_the_next_one_works() {
+    let fixture = Fixture::new();
+    let gives_up = |tx: &mut Tx<'_>| {
+        tx.create(&config("a", "1"))?;
+        tx.connection.execute_batch("ROLLBACK").map_err(Fault::of("roll back"))
+    };
+    let (before, given_up, after) = tokio::join!(
+        fixture.create(config("before", "1")),
+        fixture.write(gives_up),
+        fixture.create(config("after", "1")),
+    );
+    assert!(given_up.is_err());
+    assert!(after.is_ok());
+    let all: Vec<ConfigMap> = fixture.store.read(|tx| tx.list(None)).await.unwrap();
+    let names: Vec<_> = all.into_iter().map(|object| object.metadata.name.unwrap()).collect();
+    let expected = if before.is_ok() { vec!["after", "before"] } else { vec!["after"] };
+    assert_eq!(names, expected, "what was promised is there, and nothing else");
+}

@@ -145,3 +145,13 @@ async fn a_list_can_be_narrowed_by_namespace_and_selector() {
     let others = page(&fixture, others).await.unwrap();
     assert_eq!((items(&others), others.remaining), (vec!["a".into()], 2));
 }
+
+#[tokio::test]
+async fn a_reader_that_panics_does_not_take_the_others_along() {
+    let fixture = Fixture::new();
+    for _ in 0..10 {
+        let panics = fixture.store.read(|_| -> Result<(), StoreError> { panic!("on purpose") });
+        assert!(matches!(panics.await, Err(StoreError::Broken(Fault::Panicked))));
+    }
+    assert!(fixture.store.read(|tx| tx.version()).await.is_ok());
+}
