@@ -160,6 +160,11 @@ impl Pump {
         }
     }
 
+    /// Whether output has nowhere to go any more, which is something else than having ended.
+    fn unheard(&self) -> bool {
+        self.drain && self.into.is_none() && !self.ended
+    }
+
     fn step(&mut self) -> io::Result<()> {
         match self.buffer.is_empty() {
             true => self.fill(),
@@ -197,10 +202,7 @@ impl Pump {
             }
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             // Nobody reads any more: the rest of this direction has no meaning.
-            Err(Errno::EPIPE | Errno::EIO) => {
-                self.into = None;
-                self.ended = true;
-            }
+            Err(Errno::EPIPE | Errno::EIO) => self.into = None,
             Err(errno) => return Err(errno.into()),
         }
         Ok(())
@@ -264,10 +266,20 @@ impl Relay {
                 self.pumps[index].step()?;
             }
         }
+        if self.pumps.iter().any(Pump::unheard) {
+            self.hang_up();
+        }
         if ours.get(1).is_some_and(|events| *events != 0) {
             self.handle(signals, pidfd)?;
         }
         Ok(ours.first().is_some_and(|events| *events != 0))
+    }
+
+    /// Closes our side: the command's terminal hangs up, its pipes break. To go on reading for
+    /// nobody would keep it running, to stop reading would keep it waiting for ever.
+    fn hang_up(&mut self) {
+        self.pumps.clear();
+        self.terminal = None;
     }
 
     fn handle(&self, signals: &SignalFd, pidfd: &OwnedFd) -> io::Result<()> {
@@ -365,14 +377,17 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_ends_the_direction_without_an_error() {
+    fn output_that_nobody_reads_any_more_is_told_from_output_that_has_ended() {
         let (from, source) = report::pipe().unwrap();
         let (sink, into) = report::pipe().unwrap();
         drop(sink);
-        let mut pump = Pump::new(from, into);
+        let mut pump = Pump::new(from, into).drained();
         File::from(source).write_all(b"x").unwrap();
         while pump.interest().is_some() {
             pump.step().unwrap();
         }
+        assert!(pump.unheard());
+        pump.end();
+        assert!(!pump.unheard());
     }
 }
