@@ -1,117 +1,116 @@
-//! What a user of a booted machine sees.
+//! What needs the booted machine: Berth as its users meet it, through the command line, systemd and the network.
 //!
-//! The suites share one machine where they leave each other alone: every test has a namespace and ports of its own.
-//! What stops the supervisor or the machine itself has machines of its own ([`own`]).
+//! Suites that leave the machine as it was share one (`shared`) and run side by side in it, each with services of its
+//! own name. Those that restart the supervisor, reboot or pull the plug take a machine of their own (`own`), which wakes
+//! from the same saved state. The lock keeps both from running at once: two machines are too much for two processors.
 
-mod faults;
-mod life;
-mod limits;
-mod reboot;
+mod machine;
+mod refused;
+mod service;
+mod supervisor;
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::{LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use berth_tests::channel::Output;
 use berth_tests::guest::Flavor;
 use berth_tests::machine::{Machine, Plan};
-use berth_tests::saved::Parts;
+use berth_tests::saved::{Parts, REGISTRY};
 use berth_tests::{http, pace};
+use serde_json::Value;
 
-/// Ports of a machine that lead to services, one for each test that wants one.
-const PORTS: [u16; 6] = [8001, 8002, 8003, 8004, 8005, 8006];
+/// Ports of the machine that tests publish services on; one each.
+const PUBLISHED: [u16; 4] = [8081, 8082, 8083, 8084];
 
-fn parts() -> &'static Parts {
-    static PARTS: OnceLock<Parts> = OnceLock::new();
-    PARTS.get_or_init(|| Parts::build(Flavor::Test).unwrap())
-}
-
-/// A machine of a test's own.
-fn own(name: &str) -> Machine {
-    parts().ready(&Plan { forwards: PORTS.to_vec(), ..Plan::new(name) }).unwrap()
-}
-
-/// The machine that tests share.
-fn shared() -> &'static Machine {
-    static SHARED: OnceLock<Machine> = OnceLock::new();
-    SHARED.get_or_init(|| own("shared"))
-}
-
-/// Runs `berth` with these words.
-fn berth(machine: &Machine, words: &str) -> Output {
-    machine.sh(&format!("berth {words}")).unwrap()
-}
-
-/// Makes a namespace.
-fn namespace(machine: &Machine, name: &str) {
-    let manifest = format!(r#"{{"apiVersion":"v1","kind":"Namespace","metadata":{{"name":"{name}"}}}}"#);
-    machine.ok(&format!("echo '{manifest}' | berth apply -f -")).unwrap();
-}
-
-/// Installs an image of the guest's registry and waits until it is ready.
-fn install(machine: &Machine, namespace: &str, name: &str, image: &str, more: &str) {
-    let words = format!("install 127.0.0.1:5000/{image} --name {name} -n {namespace} --timeout 5m {more}");
-    let out = berth(machine, &words);
-    assert!(out.success(), "berth {words}\n{}{}", out.text(), out.errors());
-}
-
-/// Waits until a shell condition holds in the guest.
-fn until(machine: &Machine, condition: &str) {
-    let seconds = pace::boots(3.0).as_secs();
-    let line = format!("timeout {seconds} sh -c 'until {condition}; do sleep 0.2; done'");
-    let state = "berth get bundles -A -o yaml; berth events -A; journalctl --no-pager -n 40";
-    let out = machine.sh(&line).unwrap();
-    assert!(out.success(), "never came true: {condition}\n{}", machine.sh(state).unwrap().text());
-}
-
-/// Condition that a bundle's `Ready` has this status and reason.
-fn ready(namespace: &str, name: &str, status: &str, reason: &str) -> String {
-    format!(
-        "berth get bundle {name} -n {namespace} -o json | jq -e \
-         \".status.conditions[] | select(.type == \\\"Ready\\\" and .status == \\\"{status}\\\" and .reason == \\\"{reason}\\\")\" >/dev/null"
-    )
-}
-
-/// Fetches a page until `stop` is set; the number of answers and what went wrong.
-fn visit(port: u16, stop: &AtomicBool) -> (u32, Vec<String>) {
-    let (mut good, mut bad) = (0, Vec::new());
-    let began = Instant::now();
-    while !stop.load(Ordering::Relaxed) {
-        match http::get(port, "/", pace::boots(1.0)) {
-            Ok((200, _)) => good += 1,
-            Ok((code, page)) => bad.push(format!("{:?}: {code} {page}", began.elapsed())),
-            Err(error) => bad.push(format!("{:?}: {error}", began.elapsed())),
-        }
-    }
-    (good, bad)
-}
-
-/// Runs `work` while a client visits the page; no visit may fail.
-fn served_throughout(port: u16, work: impl FnOnce()) {
-    let stop = AtomicBool::new(false);
-    let (good, bad) = std::thread::scope(|scope| {
-        let visits = scope.spawn(|| visit(port, &stop));
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        stop.store(true, Ordering::Relaxed);
-        let seen = visits.join().unwrap();
-        if let Err(panic) = done {
-            std::panic::resume_unwind(panic);
-        }
-        seen
-    });
-    assert!(good > 0, "the page was never fetched");
-    assert_eq!(bad, Vec::<String>::new(), "{good} visits went well");
-}
-
-/// What is on a machine beside its services: the same before and after means that nothing leaked.
-fn baseline(machine: &Machine) -> String {
+static ONE_KIND_AT_A_TIME: RwLock<()> = RwLock::new(());
+static PARTS: LazyLock<Parts> = LazyLock::new(|| Parts::build(Flavor::Test).unwrap());
+static SHARED: LazyLock<Machine> = LazyLock::new(|| {
+    let machine = PARTS.ready(&plan("shared")).unwrap();
+    eprintln!("the shared machine's console: {}", machine.home().join("console.log").display());
     machine
-        .ok("ip -br link | awk '{print $1}' | sort; \
-             ls /run/berth/plan /run/berth/last /run/berth/container 2>/dev/null; \
-             ls /var/lib/berth/images/unpacking 2>/dev/null; \
-             find /var/lib/berth -name '*.tmp'; \
-             systemctl list-units --all --plain --no-legend 'berth.*.service' | awk '{print $1}'; \
-             findmnt -rn -o TARGET | grep berth; \
-             lsns -rn -t net -o NS | wc -l")
-        .unwrap()
+});
+
+fn plan(name: &str) -> Plan {
+    Plan { forwards: PUBLISHED.to_vec(), ..Plan::new(name) }
+}
+
+fn shared() -> (RwLockReadGuard<'static, ()>, &'static Machine) {
+    (ONE_KIND_AT_A_TIME.read().unwrap_or_else(PoisonError::into_inner), &SHARED)
+}
+
+fn own(name: &str) -> (Machine, RwLockWriteGuard<'static, ()>) {
+    let alone = ONE_KIND_AT_A_TIME.write().unwrap_or_else(PoisonError::into_inner);
+    (PARTS.ready(&Plan { durable: true, ..plan(name) }).unwrap(), alone)
+}
+
+/// Installs a service and waits until it is ready.
+fn install(machine: &Machine, name: &str, more: &str) {
+    machine.ok(&format!("berth install --name {name} --timeout 10m {more}")).unwrap();
+}
+
+fn uninstall(machine: &Machine, name: &str) {
+    machine.ok(&format!("berth uninstall {name} --timeout 10m")).unwrap();
+}
+
+/// Runs the command line and expects it to refuse: what it said, exit code and all.
+fn refused(machine: &Machine, line: &str) -> String {
+    let out: Output = machine.sh(&format!("berth {line}")).unwrap();
+    assert_ne!(out.code(), 0, "`berth {line}` should have failed and said: {}", out.text());
+    out.text() + &out.errors()
+}
+
+/// The bundle as the API has it.
+fn bundle(machine: &Machine, name: &str) -> Value {
+    serde_json::from_str(&machine.ok(&format!("berth get bundle {name} -o json")).unwrap()).unwrap()
+}
+
+/// Status and reason of its `Ready` condition, as `True StartCompleted`.
+fn ready(machine: &Machine, name: &str) -> String {
+    let bundle = bundle(machine, name);
+    let conditions = bundle["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready").cloned().unwrap_or_default();
+    format!("{} {}", ready["status"].as_str().unwrap_or("-"), ready["reason"].as_str().unwrap_or("-"))
+}
+
+/// The unit that serves it now.
+fn unit(machine: &Machine, name: &str) -> String {
+    bundle(machine, name)["status"]["unit"].as_str().unwrap().to_owned()
+}
+
+fn property(machine: &Machine, unit: &str, name: &str) -> String {
+    machine.ok(&format!("systemctl show --property {name} --value {unit}")).unwrap()
+}
+
+/// What the machine answers on that published port, from outside it.
+fn page(machine: &Machine, port: u16) -> String {
+    match http::get(machine.forwarded(port), "/", pace::boots(1.0)) {
+        Ok((200, page)) => page.trim().to_owned(),
+        Ok((code, page)) => format!("{code} {page}"),
+        Err(err) => err.to_string(),
+    }
+}
+
+/// Looks again until it holds; what was seen last where it never does.
+#[track_caller]
+fn eventually<T: PartialEq + std::fmt::Debug>(wanted: &T, mut look: impl FnMut() -> T) {
+    let until = Instant::now() + pace::boots(4.0);
+    let mut seen = look();
+    while seen != *wanted && Instant::now() < until {
+        breathe();
+        seen = look();
+    }
+    assert_eq!(seen, *wanted);
+}
+
+#[allow(clippy::disallowed_methods, reason = "what the guest's systemd or kernel does by itself reaches us as no event")]
+fn breathe() {
+    std::thread::sleep(Duration::from_millis(200));
+}
+
+/// What Berth and the kernel hold for services: compared before and after, so that nothing is left behind.
+fn holdings(machine: &Machine) -> String {
+    let look = "ls /run/berth/plan /run/berth/container 2>/dev/null; ip -br link | cut -d' ' -f1 | grep '^bv'; \
+                systemctl list-units --all --plain --no-legend 'berth.*.service' | cut -d' ' -f1; \
+                grep -c berth /proc/self/mounts; ls /sys/fs/cgroup/berth.slice 2>/dev/null | grep service; true";
+    machine.ok(look).unwrap()
 }

@@ -101,7 +101,8 @@ fn pack(folder: &Path, out: &Path) -> Result<(), ImageError> {
     Ok(())
 }
 
-fn layout(folder: &Path, tag: &str, layers: &[&Path], config: &Value) -> Result<(), ImageError> {
+/// Makes an OCI layout of layers that are tar files, the lowest first.
+pub fn layout(folder: &Path, tag: &str, layers: &[&Path], config: &Value) -> Result<(), ImageError> {
     at(folder, fs::create_dir_all(folder.join("blobs/sha256")))?;
     let (mut described, mut plain) = (Vec::new(), Vec::new());
     for layer in layers {

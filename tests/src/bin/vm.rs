@@ -114,7 +114,7 @@ fn greet(machine: &Machine) -> Result<(), Failure> {
     println!("authority {home}/ca.crt");
     println!("\nTry:");
     println!("  ./dev berth status");
-    println!("  ./dev berth update nginx 127.0.0.1:5000/nginx:2 && curl http://127.0.0.1:{web}/");
+    println!("  ./dev berth update nginx --image 127.0.0.1:5000/nginx:2 && curl http://127.0.0.1:{web}/");
     println!("  ./dev sh          # then: systemctl status 'berth.*.service'");
     Ok(())
 }
