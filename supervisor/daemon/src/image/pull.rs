@@ -25,9 +25,10 @@ use oci_spec::image::Descriptor;
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
+use super::ImageError;
+use super::inner::{Inner, repository};
 use super::progress::{Sum, Watcher};
 use super::record::ImageRecord;
-use super::{ImageError, Inner};
 
 /// Layers of one image that are fetched and unpacked at once.
 const LAYERS_AT_ONCE: usize = 3;
@@ -138,7 +139,7 @@ impl Pull {
 
     async fn keep(self, layers: Vec<Layer>, config: Vec<u8>) -> Result<ImageRecord, ImageError> {
         let Self { store, reference, resolved, .. } = self;
-        let repository = super::repository(&reference);
+        let repository = repository(&reference);
         let config_digest = parse_digest(resolved.manifest.config().digest().as_ref()).map_err(ImageError::Blobs)?;
         blocking(move || {
             store.blobs.put(&config_digest, &config).map_err(ImageError::Blobs)?;
