@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::args::ApplyArgs;
 use super::failure::Failure;
+use super::follow::Wish;
 use super::manifest::{self, Manifest};
 use super::views::BundleView;
 use super::{Context, follow};
@@ -43,7 +44,7 @@ pub(super) async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failu
     let mut failures = Vec::new();
     for manifest in &manifests {
         match one(context, manifest).await {
-            Ok(object) if manifest.kind == ResourceType::of::<Bundle>() => bundles.push(object),
+            Ok(done) if manifest.kind == ResourceType::of::<Bundle>() => bundles.push(done),
             Ok(_) => {}
             Err(failure) => failures.push(tell(context, manifest, failure, manifests.len())?),
         }
@@ -55,11 +56,11 @@ pub(super) async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failu
     }
 }
 
-async fn one(context: &Context, manifest: &Manifest) -> Result<Value, Failure> {
+async fn one(context: &Context, manifest: &Manifest) -> Result<(Applied, Value), Failure> {
     let (applied, object) = apply(context, manifest).await?;
     let sentence = format!("{} {}", manifest.kind.shown(&manifest.name), applied.word());
     context.outcome(&manifest.kind, &object, &sentence)?;
-    Ok(object)
+    Ok((applied, object))
 }
 
 /// The only failure is told as it is; one of several is told at once, and summed up at the end.
@@ -107,11 +108,10 @@ fn command(context: &Context, manifest: &Manifest) -> String {
     format!("{patch} || {create}")
 }
 
-async fn wait(context: &Context, bundles: &[Value]) -> Result<(), Failure> {
-    for bundle in bundles {
+async fn wait(context: &Context, bundles: &[(Applied, Value)]) -> Result<(), Failure> {
+    for (applied, bundle) in bundles {
         let bundle = BundleView::of(bundle);
-        let namespace = bundle.metadata.namespace.clone().unwrap_or_default();
-        follow::ready(context, &namespace, bundle.name(), bundle.generation()).await?;
+        follow::ready(context, &Wish::of(&bundle, *applied != Applied::Unchanged)).await?;
         context.note(&format!("bundle/{} is ready", bundle.name()))?;
     }
     Ok(())

@@ -1,11 +1,13 @@
 //! Follows long work to its end: an operation by its name, or a bundle until it is ready.
 //!
-//! [`Readiness`] decides from what is known; the functions around it only watch and wait. A
+//! [`Readiness`] decides from what is known about a [`Wish`]; the functions around it only watch and wait. A
 //! deadline and Ctrl-C end the waiting, never the work.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 
 use berth_model::resource::{Bundle, Operation};
+use jiff::Timestamp;
 use k8s_openapi::Resource;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
@@ -89,25 +91,24 @@ fn lost(context: &Context, why: &str) -> Result<(), Failure> {
     context.note(&format!("connection lost ({why}); trying again"))
 }
 
-/// Follows a bundle until it is ready for `generation`; the answer is its last state.
-pub(super) async fn ready(context: &Context, namespace: &str, name: &str, generation: i64) -> Result<Value, Failure> {
-    let instead = format!("berth status {name} -w -n {namespace}");
-    let watch = watch_bundle(context, namespace, name, generation);
-    bounded(context, &format!("bundle/{name}"), &instead, watch).await
+/// Follows a bundle until it is ready as it was wished; the answer is its last state.
+pub(super) async fn ready(context: &Context, wish: &Wish) -> Result<Value, Failure> {
+    let instead = format!("berth status {} -w -n {}", wish.name, wish.namespace);
+    bounded(context, &format!("bundle/{}", wish.name), &instead, watch_bundle(context, wish)).await
 }
 
-async fn watch_bundle(context: &Context, namespace: &str, name: &str, generation: i64) -> Result<Value, Failure> {
+async fn watch_bundle(context: &Context, wish: &Wish) -> Result<Value, Failure> {
     let mut progress = Progress::new(context.on_terminal());
-    let mut known = Readiness::new(name, generation);
+    let mut known = Readiness::new(wish);
     let (bundle, operation) = (ResourceType::of::<Bundle>(), ResourceType::of::<Operation>());
-    let mut bundles = Watcher::new(&context.client, &bundle, Scope::object(namespace, name));
-    let fields = Some(format!("spec.target.kind=Bundle,spec.target.name={name}"));
-    let scope = Scope { fields, ..Scope::namespace(namespace) };
+    let mut bundles = Watcher::new(&context.client, &bundle, Scope::object(&wish.namespace, &wish.name));
+    let fields = Some(format!("spec.target.kind=Bundle,spec.target.name={}", wish.name));
+    let scope = Scope { fields, ..Scope::namespace(&wish.namespace) };
     let mut operations = Watcher::new(&context.client, &operation, scope.clone());
     loop {
         let news = tokio::select! {
             news = bundles.next() => match news? {
-                News::Absent(object) if is_named(&object, name) => return Err(removed(name)),
+                News::Absent(object) if is_named(&object, &wish.name) => return Err(removed(&wish.name)),
                 news => news,
             },
             news = operations.next() => news?,
@@ -138,41 +139,84 @@ fn removed(name: &str) -> Failure {
     }
 }
 
+/// What is waited for: a bundle as the server answered it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Wish {
+    namespace: String,
+    name: String,
+    generation: i64,
+    created: Option<Timestamp>,
+    /// Version of the change that was just made, 0 if there was none: all that counts comes after it.
+    since: u64,
+}
+
+impl Wish {
+    /// The bundle as it was answered to a request that changed it, or found it as it should be.
+    pub fn of(bundle: &BundleView, changed: bool) -> Self {
+        let metadata = &bundle.metadata;
+        let version = metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
+        Self {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: bundle.name().to_owned(),
+            generation: bundle.generation(),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+            since: version.filter(|_| changed).unwrap_or_default(),
+        }
+    }
+
+    /// Whether an operation brings about what is waited for. Those of an earlier bundle of this name do
+    /// not: they ended before it was made.
+    fn concerns(&self, operation: &OperationView) -> bool {
+        let (spec, metadata) = (&operation.spec, &operation.metadata);
+        let version = metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
+        let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
+        spec.target.name == self.name
+            && spec.generation >= self.generation
+            && ["Install", "Update", "Start", "Restart"].contains(&spec.kind.as_str())
+            && version.is_none_or(|version| version > self.since)
+            && created >= self.created
+    }
+}
+
 /// What is known of a bundle that is waited for.
 #[derive(Debug, Default)]
 struct Readiness {
-    name: String,
-    generation: i64,
+    wish: Wish,
     bundle: Option<Value>,
     operation: Option<OperationView>,
+    at_work: BTreeSet<String>,
 }
 
 impl Readiness {
-    fn new(name: &str, generation: i64) -> Self {
-        Self { name: name.to_owned(), generation, ..Self::default() }
+    fn new(wish: &Wish) -> Self {
+        Self { wish: wish.clone(), ..Self::default() }
     }
 
     /// Takes in a bundle or an operation.
     fn seen(&mut self, object: Value, progress: &mut Progress) -> Result<(), Failure> {
         if object["kind"] != Operation::KIND {
-            if is_named(&object, &self.name) {
+            if is_named(&object, &self.wish.name) {
                 self.bundle = Some(object);
             }
             return Ok(());
         }
         let operation = OperationView::of(&object);
-        if self.concerns(&operation) {
-            progress.show(&operation)?;
+        if self.wish.concerns(&operation) {
+            if self.is_news(&operation) {
+                progress.show(&operation)?;
+            }
             self.operation(operation);
         }
         Ok(())
     }
 
-    /// Whether an operation brings about what is waited for.
-    fn concerns(&self, operation: &OperationView) -> bool {
-        let spec = &operation.spec;
-        let kinds = ["Install", "Update", "Start", "Restart"];
-        spec.target.name == self.name && spec.generation >= self.generation && kinds.contains(&spec.kind.as_str())
+    /// What was over before anybody waited is not told step by step.
+    fn is_news(&mut self, operation: &OperationView) -> bool {
+        let at_work = self.wish.since > 0 || !operation.finished();
+        if at_work {
+            self.at_work.insert(operation.name().to_owned());
+        }
+        at_work || self.at_work.contains(operation.name())
     }
 
     /// Only the latest operation counts: an earlier one may have failed and been tried again. One that
@@ -199,7 +243,7 @@ impl Readiness {
             }
         }
         let made = self.operation.as_ref().and_then(OperationView::revision);
-        judge(object, self.generation, made)
+        judge(object, self.wish.generation, made)
     }
 }
 
@@ -232,6 +276,7 @@ fn not_ready(bundle: &BundleView) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
 
     use super::*;
@@ -255,9 +300,9 @@ mod tests {
     }
 
     fn known(bundle: Value, operations: &[OperationView]) -> String {
-        let mut known = Readiness::new("web", 2);
+        let mut known = Readiness::new(&Wish { name: "web".into(), generation: 2, ..Wish::default() });
         known.bundle = Some(bundle);
-        for one in operations.iter().filter(|one| known.concerns(one)).cloned().collect::<Vec<_>>() {
+        for one in operations.iter().filter(|one| known.wish.concerns(one)).cloned().collect::<Vec<_>>() {
             known.operation(one);
         }
         match known.verdict() {
@@ -315,6 +360,25 @@ mod tests {
     fn an_operation_for_an_older_wish_does_not_count() {
         let old = [operation("a", 1, "Failed")];
         assert_eq!(known(bundle(2, "Running", ("True", "StartCompleted")), &old), "settled");
+    }
+
+    #[test]
+    fn an_operation_for_an_earlier_bundle_of_the_name_does_not_count() {
+        let answered = BundleView::of(&json!({
+            "metadata": {"name": "web", "generation": 1, "resourceVersion": "50",
+                         "creationTimestamp": "2026-11-21T00:00:00Z"}}));
+        let (fresh, found) = (Wish::of(&answered, true), Wish::of(&answered, false));
+        let with = |version: &str, created: &str| {
+            let mut operation = operation("a", 1, "Failed");
+            operation.metadata.resource_version = Some(version.to_owned());
+            operation.metadata.creation_timestamp = Some(Time(created.parse().unwrap()));
+            operation
+        };
+        let before = with("49", "2026-11-21T00:00:00Z");
+        assert_eq!((fresh.concerns(&before), found.concerns(&before)), (false, true));
+        let long_before = with("49", "2026-11-20T23:59:59Z");
+        assert_eq!((fresh.concerns(&long_before), found.concerns(&long_before)), (false, false));
+        assert!(fresh.concerns(&with("51", "2026-11-21T00:00:00Z")));
     }
 
     #[test]

@@ -64,15 +64,20 @@ fn names(answer: &Value) -> String {
 
 fn sheet(answer: &Value) -> Sheet {
     let mut sheet = Sheet::new(&["Name", "Digest", "Size", "Used"]);
-    for image in items(answer) {
-        let size = image["spec"]["size"].as_u64().map(|bytes| indicatif::BinaryBytes(bytes).to_string());
-        let used = if image["spec"]["inUse"] == true { "yes" } else { "no" };
-        for name in called(image) {
-            let cells = [name, &short(digest(image)), size.as_deref().unwrap_or_default(), used];
-            sheet.row(cells.map(str::to_owned).to_vec());
-        }
-    }
+    let mut rows: Vec<Vec<String>> = items(answer).iter().flat_map(rows).collect();
+    rows.sort();
+    rows.into_iter().for_each(|row| sheet.row(row));
     sheet
+}
+
+/// One for each name.
+fn rows(image: &Value) -> Vec<Vec<String>> {
+    let size = image["spec"]["size"].as_u64().map(|bytes| indicatif::BinaryBytes(bytes).to_string());
+    let used = if image["spec"]["inUse"] == true { "yes" } else { "no" };
+    let row = |name: &str| {
+        [name, &short(digest(image)), size.as_deref().unwrap_or_default(), used].map(str::to_owned).to_vec()
+    };
+    called(image).into_iter().map(row).collect()
 }
 
 /// Enough of a digest to tell one from another.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::apply::Applied;
 use super::args::InstallArgs;
 use super::failure::Failure;
+use super::follow::Wish;
 use super::views::BundleView;
 use super::{Context, follow, manifest, settings};
 use crate::resource::ResourceType;
@@ -27,8 +28,7 @@ pub(super) async fn run(context: &Context, args: InstallArgs) -> Result<(), Fail
         context.outcome(&ResourceType::of::<Bundle>(), &bundle, &format!("{what} {}", applied.word()))?;
         return context.note(&format!("follow it with: berth status {} -w", view.name()));
     }
-    let namespace = view.metadata.namespace.clone().unwrap_or_default();
-    let last = follow::ready(context, &namespace, view.name(), view.generation()).await?;
+    let last = follow::ready(context, &Wish::of(&view, applied != Applied::Unchanged)).await?;
     let done = if applied == Applied::Unchanged { "unchanged" } else { "installed" };
     context.outcome(&ResourceType::of::<Bundle>(), &last, &summary(&last, done))
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::apply::{Applied, several};
 use super::args::UpdateArgs;
 use super::failure::Failure;
+use super::follow::Wish;
 use super::install::summary;
 use super::views::{BundleView, OperationView};
 use super::{Context, follow};
@@ -76,8 +77,8 @@ async fn change(context: &Context, name: &str, image: &str) -> Result<(), Failur
     };
     let patch = json!({"spec": {"image": image}});
     let after = context.client.merge_patch_dynamic(&kind, namespace, name, patch).await?;
-    let generation = BundleView::of(&after).generation();
-    let applied = match BundleView::of(&before).generation() == generation {
+    let view = BundleView::of(&after);
+    let applied = match BundleView::of(&before).generation() == view.generation() {
         true => Applied::Unchanged,
         false => Applied::Configured,
     };
@@ -85,7 +86,7 @@ async fn change(context: &Context, name: &str, image: &str) -> Result<(), Failur
         context.outcome(&kind, &after, &format!("bundle/{name} {}", applied.word()))?;
         return context.note(&format!("follow it with: berth status {name} -w"));
     }
-    let last = follow::ready(context, namespace, name, generation).await?;
+    let last = follow::ready(context, &Wish::of(&view, applied != Applied::Unchanged)).await?;
     let done = if applied == Applied::Unchanged { "unchanged" } else { UPDATE.done };
     context.outcome(&kind, &last, &summary(&last, done))
 }
