@@ -202,11 +202,6 @@ fn place(kind: ConditionType, reason: Reason, message: &str) -> (Reason, String)
     }
 }
 
-/// The condition of a type, if it has been set.
-pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
-    conditions.iter().find(|condition| condition.type_ == kind.name())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,7 +241,9 @@ mod tests {
         let failed = at(Reason::StartFailed, "exit code 1", 1, second(10), &[]);
         let looping = at(Reason::CrashLooping, "exit code 1", 1, second(20), &failed);
         let ready = at(Reason::StartCompleted, "", 1, second(30), &looping);
-        let time = |conditions: &[Condition]| find(conditions, ConditionType::Ready).unwrap().last_transition_time.0;
+        let time = |conditions: &[Condition]| {
+            conditions.iter().find(|condition| condition.type_ == "Ready").unwrap().last_transition_time.0
+        };
         assert_eq!(time(&looping), second(10));
         assert_eq!(time(&ready), second(30));
     }

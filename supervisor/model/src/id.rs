@@ -1,9 +1,8 @@
-//! Typed names: text is parsed once, at the edge, and from then on its type says what it is.
+//! Names: what text may stand for a namespace, a bundle, an image.
 
 use std::fmt;
 
 use oci_spec::distribution::Reference;
-use serde::{Deserialize, Serialize};
 
 /// Why a text is not the name it should be. The message says what would be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,12 +35,6 @@ pub enum NameError {
          with a letter or digit at both ends of each part"
     )]
     Subdomain {
-        /// What was given.
-        text: String,
-    },
-    /// Not `algorithm:hex`.
-    #[error("`{text}` is not a digest: expected `sha256:` and 64 hexadecimal digits")]
-    Digest {
         /// What was given.
         text: String,
     },
@@ -81,72 +74,6 @@ fn limited(text: &str, limit: usize) -> Result<(), NameError> {
 fn is_label(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
-}
-
-fn digest(text: &str) -> Result<(), NameError> {
-    let hex = text.strip_prefix("sha256:").unwrap_or_default();
-    let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    if hex.len() == 64 && hex.bytes().all(lower_hex) { Ok(()) } else { Err(NameError::Digest { text: text.into() }) }
-}
-
-/// A text that has passed one check, in a type of its own.
-macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $check:path) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// The text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl TryFrom<&str> for $name {
-            type Error = NameError;
-
-            fn try_from(text: &str) -> Result<Self, NameError> {
-                $check(text)?;
-                Ok(Self(text.to_owned()))
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = NameError;
-
-            fn try_from(text: String) -> Result<Self, NameError> {
-                $check(&text)?;
-                Ok(Self(text))
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> String {
-                name.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str(&self.0)
-            }
-        }
-    };
-}
-
-name! {
-    /// Name of a namespace: a DNS label.
-    Namespace, dns_label
-}
-name! {
-    /// Name of a bundle: a DNS label, as it becomes a host name and part of a unit's name.
-    BundleName, dns_label
-}
-name! {
-    /// `sha256:` and 64 hexadecimal digits.
-    Digest, digest
 }
 
 /// A parsed image reference: registry, repository, and a tag or a digest or both.
@@ -196,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_wrong_name_is_told_what_would_be_right() {
-        let error = BundleName::try_from("My_Web").unwrap_err();
+        let error = dns_label("My_Web").unwrap_err();
         assert_eq!(
             error.to_string(),
             "`My_Web` is not a DNS label: use lower-case letters, digits and `-`, \
@@ -210,14 +137,6 @@ mod tests {
         for bad in ["a..b", ".a", "a.", "a.-b"] {
             assert!(dns_subdomain(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_digest_has_an_algorithm_and_64_hex_digits() {
-        let good = format!("sha256:{}", "0a".repeat(32));
-        assert_eq!(Digest::try_from(good.as_str()).unwrap().as_str(), good);
-        assert!(Digest::try_from("sha256:0a").is_err());
-        assert!(Digest::try_from("0a".repeat(32)).is_err());
     }
 
     #[test]

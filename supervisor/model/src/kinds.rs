@@ -15,7 +15,7 @@ mod core;
 mod table;
 
 pub use admit::{Admitted, Decoded, Request};
-pub use berth::{BUNDLE, OPERATION, REVISION, TEARDOWN_FINALIZER};
+pub use berth::{BUNDLE, OPERATION, OPERATION_LIFE, REVISION, TEARDOWN_FINALIZER};
 pub use core::{CONFIG_MAP, EVENT, EVENT_LIFE, LAST_APPLIED, NAMESPACE, SECRET};
 pub use table::{Column, age};
 
@@ -80,8 +80,8 @@ pub struct Registration {
     /// A record Berth keeps about other objects: it may be made in a namespace that is being
     /// deleted, and does not keep that namespace from going (unless it has a finalizer).
     pub record: bool,
-    /// How long after its last write an object goes away by itself.
-    pub life: Option<SignedDuration>,
+    /// How long after its last write an object goes away by itself; never, if `None`.
+    pub life: fn(&Value) -> Option<SignedDuration>,
     /// Finalizers put on every object at creation.
     pub finalizers: &'static [&'static str],
     /// Names of the top-level maps (key -> base64) whose values are sealed before they are stored.

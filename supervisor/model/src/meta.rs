@@ -113,7 +113,7 @@ fn check_namespace(kind: &Registration, object: &Value) -> Option<FieldError> {
         let message = format!("a {} lives in no namespace; leave it out", kind.kind);
         return (!namespace.is_empty()).then(|| FieldError::forbidden(field, message));
     }
-    let checked = id::Namespace::try_from(namespace);
+    let checked = id::dns_label(namespace);
     checked.err().map(|error| FieldError::invalid(field, error.to_string()))
 }
 

@@ -1,7 +1,5 @@
 //! Label and field selectors, as list and watch take them.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
 use crate::kinds::Registration;
@@ -65,17 +63,6 @@ impl Selector {
         let labels = split(labels).map(label_requirement).collect::<Result<_, _>>()?;
         let fields = split(fields).map(|part| field_requirement(kind, part));
         Ok(Self { labels, fields: fields.collect::<Result<_, _>>()? })
-    }
-
-    /// Chooses objects that carry all these labels.
-    pub fn labelled(labels: &BTreeMap<String, String>) -> Self {
-        let equal = |(key, value): (&String, &String)| LabelRequirement::In(key.clone(), vec![value.clone()]);
-        Self { labels: labels.iter().map(equal).collect(), fields: Vec::new() }
-    }
-
-    /// Whether it chooses everything.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty() && self.fields.is_empty()
     }
 
     /// Whether it chooses an object.

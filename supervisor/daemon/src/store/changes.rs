@@ -57,14 +57,6 @@ impl ReadTx<'_> {
         let rows = self.rows(sql, params![since.cast_signed(), limit], raw, "read changes")?;
         rows.into_iter().map(decode).collect()
     }
-
-    /// The newest version made before a moment; 0 if none is left from then. What to hand to
-    /// [`super::Store::compact`] to forget changes by age.
-    pub fn version_before(&self, moment: Timestamp) -> Result<u64, StoreError> {
-        let sql = "SELECT coalesce(max(version), 0) FROM change WHERE at < ?1";
-        let rows = self.rows(sql, [moment.as_microsecond()], |row| row.get::<_, i64>(0), "find a version by time")?;
-        Ok(rows.first().copied().unwrap_or(0).cast_unsigned())
-    }
 }
 
 impl Tx<'_> {

@@ -175,16 +175,6 @@ impl<'c> Tx<'c> {
         Ok(Written::Changed(new))
     }
 
-    /// [`Tx::create`], or [`Tx::update`] if the object is there.
-    pub fn upsert<K: Kind>(&mut self, object: &K) -> Result<Written<K>, StoreError> {
-        let kind = K::registration();
-        let value = encode(object)?;
-        match self.get_value(kind, meta::namespace(&value), meta::name(&value))? {
-            Some(_) => self.update(object),
-            None => self.create(object).map(Written::Changed),
-        }
-    }
-
     /// Replaces the status of an object, and nothing else.
     ///
     /// # Errors
@@ -210,46 +200,6 @@ impl<'c> Tx<'c> {
             return Ok(Written::Unchanged(old));
         }
         self.put(kind, new, Some(&old), Part::Status).map(Written::Changed)
-    }
-
-    /// Reads an object, lets `change` work on it, and keeps what became of its status.
-    ///
-    /// # Errors
-    /// [`Refusal::NotFound`].
-    pub fn patch_status<K: Kind>(
-        &mut self,
-        namespace: &str,
-        name: &str,
-        change: impl FnOnce(&mut K),
-    ) -> Result<Written<K>, StoreError> {
-        let old = self.must_get(K::registration(), namespace, name)?;
-        let mut object: K = read::typed(&old)?;
-        change(&mut object);
-        self.update_status(&object)
-    }
-
-    /// Puts a finalizer on an object.
-    ///
-    /// # Errors
-    /// [`Refusal::NotFound`]; [`Refusal::Invalid`] if it is being deleted.
-    pub fn add_finalizer<K: Kind>(
-        &mut self,
-        namespace: &str,
-        name: &str,
-        finalizer: &str,
-    ) -> Result<Written<K>, StoreError> {
-        let kind = K::registration();
-        let mut object = self.must_get(kind, namespace, name)?;
-        let mut list: Vec<String> = meta::finalizers(&object).into_iter().map(str::to_owned).collect();
-        if !list.iter().any(|known| known == finalizer) {
-            if meta::is_deleting(&object) {
-                let message = "none can be added, the object is being deleted";
-                return Err(invalid(kind, &object, FieldError::forbidden("metadata.finalizers", message)));
-            }
-            list.push(finalizer.to_owned());
-        }
-        meta::set(&mut object, "finalizers", Some(json!(list)));
-        self.update_value(kind, object)?.try_map(|object| read::typed(&object))
     }
 
     /// Takes a finalizer off an object; one that is being deleted goes with its last.
@@ -322,7 +272,7 @@ impl<'c> Tx<'c> {
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                    ON CONFLICT (uid) DO UPDATE SET
                    version = ?5, generation = ?6, deleted_at = ?7, expires_at = ?8, body = ?9";
-        let expiry = kind.life.and_then(|life| self.now.checked_add(life).ok());
+        let expiry = (kind.life)(object).and_then(|life| self.now.checked_add(life).ok());
         let deleted = meta::text(object, "deletionTimestamp").parse::<Timestamp>().ok();
         let parameters = params![
             meta::uid(object),

@@ -1,6 +1,7 @@
 //! Berth's own kinds.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::admit::decode;
@@ -8,10 +9,14 @@ use super::core::ALL_VERBS;
 use super::table::{Column, count, number, since, text};
 use super::{Kind, Registration};
 use crate::policy::Verb;
+use crate::resource::operation::OperationState;
 use crate::resource::{self, Bundle, Operation, Revision};
 
 /// On every Bundle from its creation: taken off when all that belongs to it is gone.
 pub const TEARDOWN_FINALIZER: &str = "berth.dev/teardown";
+
+/// How long a finished Operation is kept.
+pub const OPERATION_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// What clients may do with records that Berth writes.
 const RECORD_VERBS: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch, Verb::Update, Verb::Patch];
@@ -35,7 +40,7 @@ const PLAIN: Registration = Registration {
     status: true,
     immutable_spec: false,
     record: false,
-    life: None,
+    life: |_| None,
     finalizers: &[],
     sealed: &[],
     complete: |_, _| (),
@@ -128,6 +133,7 @@ pub static OPERATION: Registration = Registration {
     selectable: &["spec.kind", "spec.target.kind", "spec.target.name", "status.state"],
     immutable_spec: true,
     record: true,
+    life: |object| is_finished(object).then_some(OPERATION_LIFE),
     decode: decode::<Operation>,
     ..PLAIN
 };
@@ -148,6 +154,10 @@ impl Kind for Operation {
     fn registration() -> &'static Registration {
         &OPERATION
     }
+}
+
+fn is_finished(operation: &Value) -> bool {
+    OperationState::deserialize(&operation["status"]["state"]).is_ok_and(OperationState::finished)
 }
 
 fn bundle_cells(object: &Value, now: Timestamp) -> Vec<Value> {

@@ -51,7 +51,7 @@ const PLAIN: Registration = Registration {
     status: false,
     immutable_spec: false,
     record: false,
-    life: None,
+    life: |_| None,
     finalizers: &[],
     sealed: &[],
     complete: |_, _| (),
@@ -171,7 +171,7 @@ pub static EVENT: Registration = Registration {
         "type",
     ],
     record: true,
-    life: Some(EVENT_LIFE),
+    life: |_| Some(EVENT_LIFE),
     decode: decode::<Event>,
     validate: |new, _| event_rules(new),
     ..PLAIN

@@ -1,7 +1,9 @@
 //! Create, update, status, events, keys.
 
 use berth_model::resource::bundle::{BundleSpec, BundleStatus, Phase};
-use berth_model::resource::operation::{OperationKind, OperationSpec, Priority, Target};
+use berth_model::resource::operation::{
+    OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Target,
+};
 use berth_model::resource::{Bundle, Operation};
 use k8s_openapi::api::core::v1::Event;
 
@@ -153,17 +155,6 @@ async fn status_and_the_rest_are_written_apart() {
 }
 
 #[tokio::test]
-async fn a_status_can_be_changed_in_place() {
-    let fixture = Fixture::new();
-    fixture.create(bundle("web")).await.unwrap();
-    let change = |bundle: &mut Bundle| bundle.status.get_or_insert_default().restarts = 3;
-    let first = fixture.write(move |tx| tx.patch_status("default", "web", change)).await.unwrap();
-    assert_eq!(first.clone().into_inner().status.unwrap().restarts, 3);
-    let second = fixture.write(move |tx| tx.patch_status("default", "web", change)).await.unwrap();
-    assert!(second.is_unchanged());
-}
-
-#[tokio::test]
 async fn the_spec_of_an_operation_never_changes() {
     let fixture = Fixture::new();
     let mut object = fixture.create(operation("op")).await.unwrap();
@@ -177,15 +168,6 @@ async fn a_bundle_is_held_by_its_finalizer_from_the_start() {
     let fixture = Fixture::new();
     let object = fixture.create(bundle("web")).await.unwrap();
     assert_eq!(object.metadata.finalizers, Some(vec![berth_model::kinds::TEARDOWN_FINALIZER.into()]));
-}
-
-#[tokio::test]
-async fn an_upsert_creates_then_updates_then_does_nothing() {
-    let fixture = Fixture::new();
-    let upsert = |value: &'static str| fixture.write(move |tx| tx.upsert(&config("a", value)));
-    assert!(matches!(upsert("1").await.unwrap(), Written::Changed(_)));
-    assert!(matches!(upsert("2").await.unwrap(), Written::Changed(_)));
-    assert!(upsert("2").await.unwrap().is_unchanged());
 }
 
 #[tokio::test]
@@ -339,4 +321,18 @@ async fn a_transaction_that_the_database_gives_up_is_told_so_and_the_next_one_wo
     let names: Vec<_> = all.into_iter().map(|object| object.metadata.name.unwrap()).collect();
     let expected = if before.is_ok() { vec!["after", "before"] } else { vec!["after"] };
     assert_eq!(names, expected, "what was promised is there, and nothing else");
+}
+
+#[tokio::test]
+async fn an_operation_goes_a_month_after_it_has_finished_and_not_before() {
+    let fixture = Fixture::new();
+    let mut object = fixture.create(operation("op")).await.unwrap();
+    fixture.let_pass(60 * 86_400);
+    assert_eq!(fixture.store.sweep().await.unwrap(), 0);
+    object.status = Some(OperationStatus { state: OperationState::Failed, ..OperationStatus::default() });
+    fixture.write(move |tx| tx.update_status(&object)).await.unwrap();
+    fixture.let_pass(30 * 86_400 - 1);
+    assert_eq!(fixture.store.sweep().await.unwrap(), 0);
+    fixture.let_pass(1);
+    assert_eq!(fixture.store.sweep().await.unwrap(), 1);
 }

@@ -75,18 +75,6 @@ async fn an_object_that_is_not_deleted_stays_without_its_finalizer() {
 }
 
 #[tokio::test]
-async fn a_finalizer_is_put_on_once_and_not_on_what_is_being_deleted() {
-    let fixture = Fixture::new();
-    fixture.create(config("a", "1")).await.unwrap();
-    let hold =
-        |finalizer: &'static str| fixture.write(move |tx| tx.add_finalizer::<ConfigMap>("default", "a", finalizer));
-    assert!(matches!(hold("test.dev/hold").await, Ok(Written::Changed(_))));
-    assert!(hold("test.dev/hold").await.unwrap().is_unchanged());
-    fixture.delete::<ConfigMap>("default", "a").await.unwrap();
-    assert!(matches!(refusal(hold("test.dev/more").await), Refusal::Invalid { .. }));
-}
-
-#[tokio::test]
 async fn what_an_object_owns_goes_with_it_in_one_transaction_however_deep() {
     let fixture = Fixture::new();
     let mut owner = fixture.create(config("c0", "1")).await.unwrap();
