@@ -98,6 +98,7 @@ struct Parts {
     machine: Arc<LinuxMachine>,
     systemd: Systemd,
     metrics: Metrics,
+    sealer: Sealer,
     clock: Clock,
     stop: CancellationToken,
 }
@@ -135,6 +136,7 @@ async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
         machine: Arc::new(LinuxMachine::new(systemd.clone(), &config.runtime)?),
         systemd,
         metrics,
+        sealer: sealer(config),
         clock,
         stop: CancellationToken::new(),
         store,
@@ -182,11 +184,9 @@ async fn spawn_api(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Resul
 }
 
 fn router(parts: &Parts, config: &Config) -> Result<Router, DaemonError> {
-    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let master = MasterKey::from_credentials(credentials.as_deref());
     Ok(api::router(Api {
         store: parts.store.clone(),
-        sealer: Sealer::open(&config.data.join("keys"), master, Arc::new(SystemRandom::new())),
+        sealer: parts.sealer.clone(),
         authenticator: Authenticator::open(&config.data.join("token"))?,
         metrics: parts.metrics.clone(),
         readiness: Readiness::default(),
@@ -196,6 +196,13 @@ fn router(parts: &Parts, config: &Config) -> Result<Router, DaemonError> {
         stop: parts.stop.clone(),
         pace: WatchPace::default(),
     }))
+}
+
+/// Opens the keys with the master key that systemd unsealed, or stays locked and says why.
+fn sealer(config: &Config) -> Sealer {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let master = MasterKey::from_credentials(credentials.as_deref());
+    Sealer::open(&config.data.join("keys"), master, Arc::new(SystemRandom::new()))
 }
 
 fn local_images(parts: &Parts) -> images::LocalImages {

@@ -97,6 +97,8 @@ pub fn is_down(seen: &Observed) -> Option<Down> {
     let result = ending.and_then(|ending| ending.result.as_deref());
     match seen.state {
         UnitState::Activating | UnitState::Active | UnitState::Deactivating => None,
+        // A program that ignored SIGTERM was killed in the end: a failure to systemd, a stop to people.
+        UnitState::Failed if ending.is_some_and(|ending| ending.stop_asked) => Some(Down::ByOperator),
         UnitState::Failed => Some(Down::Crashed),
         UnitState::Absent | UnitState::Inactive => Some(match (ending, result) {
             (Some(ending), _) if ending.stop_asked => Down::ByOperator,

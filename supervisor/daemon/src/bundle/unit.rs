@@ -138,6 +138,7 @@ fn stop_signal(name: &str) -> Result<i32, RenderError> {
 pub fn plan(revision: &Revision, layers: &Path) -> Result<Plan, RenderError> {
     let spec = &revision.spec;
     let wish = &spec.bundle_spec;
+    let process = process(&spec.image, wish);
     Ok(Plan {
         version: PLAN_VERSION,
         id: container_id(revision),
@@ -150,8 +151,8 @@ pub fn plan(revision: &Revision, layers: &Path) -> Result<Plan, RenderError> {
         },
         ids: IdRange { base: spec.allocation.id_base, size: IDS_PER_CONTAINER },
         network: Some(network(revision)?),
-        process: process(&spec.image, wish),
-        security: Security { capabilities: capabilities(wish) },
+        security: Security { capabilities: capabilities(&process.user, wish) },
+        process,
     })
 }
 
@@ -202,8 +203,12 @@ pub fn environment(image: &ResolvedImage, wish: &BundleSpec) -> Vec<String> {
     result
 }
 
-fn capabilities(wish: &BundleSpec) -> Vec<String> {
-    let mut all: Vec<String> = BASE_CAPABILITIES.iter().map(ToString::to_string).collect();
+/// A process that begins as another user than root drops nothing later, so it gets what was asked
+/// for by name and no more.
+fn capabilities(user: &str, wish: &BundleSpec) -> Vec<String> {
+    let root = matches!(user.split(':').next(), None | Some("" | "0" | "root"));
+    let base: &[&str] = if root { &BASE_CAPABILITIES } else { &[] };
+    let mut all: Vec<String> = base.iter().map(ToString::to_string).collect();
     all.extend(wish.security.extra_capabilities.iter().cloned());
     all.sort();
     all.dedup();
@@ -256,6 +261,13 @@ mod tests {
         let plan = plan(&revision(wish), Path::new("/layers")).unwrap();
         let golden = include_str!("../../tests/golden/plan.json");
         assert_eq!(serde_json::to_string_pretty(&plan).unwrap(), golden.trim_end());
+    }
+
+    #[test]
+    fn a_process_that_is_not_root_gets_no_capability_it_did_not_ask_for() {
+        let wish = BundleSpec { user: Some("1000:1000".into()), ..BundleSpec::default() };
+        let plan = plan(&revision(wish), Path::new("/layers")).unwrap();
+        assert_eq!(plan.security.capabilities, Vec::<String>::new());
     }
 
     #[test]

@@ -17,13 +17,16 @@ const KEPT_CHANGES: u64 = 20_000;
 
 /// Begins to keep house.
 pub(super) fn spawn(parts: &Parts, certificate: ServerCertificate, tasks: &TaskTracker) {
-    let (store, clock) = (parts.store.clone(), parts.clock.clone());
+    let (store, sealer, clock) = (parts.store.clone(), parts.sealer.clone(), parts.clock.clone());
     let rounds = async move {
         let mut ticks = tokio::time::interval(INTERVAL);
         loop {
             ticks.tick().await;
             if let Err(error) = tidy(&store).await {
                 error!(error = &error as &dyn std::error::Error, "keeping house in the store failed");
+            }
+            if let Err(error) = sealer.forget_gone(&store).await {
+                error!(error = &error as &dyn std::error::Error, "removing the keys of removed namespaces failed");
             }
             renew(&certificate, &clock);
         }

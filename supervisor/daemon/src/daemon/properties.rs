@@ -31,7 +31,7 @@ pub(super) fn of(unit: &UnitRequest) -> UnitProperties {
         .description(&unit.description)
         .slice(slice(&unit.namespace))
         .service_type(ServiceType::Notify)
-        .notify_access(NotifyAccess::All)
+        .notify_access(NotifyAccess::Main)
         .exec_start(launcher(&["start"]))
         .exec_stop(launcher(&["stopped", "--asked"]))
         .exec_stop_post(launcher(&["stopped"]))

@@ -68,6 +68,7 @@ fn concerned(change: &StoreChange) -> Option<BundleKey> {
 /// references with the old one; every bundle is then looked at.
 pub(super) async fn from_systemd(systemd: Systemd, machine: Arc<LinuxMachine>, store: Store, wake: Sender<BundleKey>) {
     let mut changes = systemd.changes("berth.");
+    let mut connections = 0;
     while !wake.is_closed() {
         match changes.next().await {
             Change::Unit(unit) => {
@@ -78,7 +79,10 @@ pub(super) async fn from_systemd(systemd: Systemd, machine: Arc<LinuxMachine>, s
                 }
             }
             Change::Everything => {
-                machine.references_are_gone();
+                connections += 1;
+                if connections > 1 {
+                    machine.references_are_gone();
+                }
                 wake_all(&store, &wake).await;
             }
         }

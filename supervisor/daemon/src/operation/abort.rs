@@ -19,13 +19,20 @@ pub const ABORT_FILE_VARIABLE: &str = "BERTH_ABORT_FILE";
 pub struct AbortPoints {
     file: Option<PathBuf>,
     #[cfg(test)]
-    hook: Option<std::sync::Arc<dyn Fn(&str) + Send + Sync>>,
+    hook: Option<Hook>,
 }
+
+#[cfg(test)]
+type Hook = std::sync::Arc<dyn Fn(&str) + Send + Sync>;
 
 impl AbortPoints {
     /// Points are taken from this file; `None` switches them off.
     pub fn from_file(file: Option<PathBuf>) -> Self {
-        Self { file, ..Self::default() }
+        Self {
+            file,
+            #[cfg(test)]
+            hook: None,
+        }
     }
 
     /// Calls `hook` with every point that is reached.
