@@ -71,6 +71,16 @@ pub enum ImageError {
         #[source]
         source: BlobError,
     },
+    /// It does not fit on the disk.
+    #[error("fetching the image {reference}: it takes {needed} bytes, and the disk has room for {room}")]
+    NoRoom {
+        /// As asked for.
+        reference: String,
+        /// Bytes of its layers, still packed.
+        needed: u64,
+        /// Bytes that may be written.
+        room: u64,
+    },
     /// There is nothing to run.
     #[error("the image {reference} names no program to run, and neither does the bundle")]
     NoProgram {
@@ -169,6 +179,7 @@ impl ImageError {
             Self::Archive { .. } | Self::Digest { .. } => "InvalidImage",
             Self::UploadTooLarge { .. } => "UploadTooLarge",
             Self::Layer { source, .. } => layer_code(source),
+            Self::NoRoom { .. } => "NoRoom",
             Self::NoProgram { .. } => "NoProgram",
             Self::ProgramMissing { .. } | Self::ProgramNotExecutable { .. } => "ProgramMissing",
             Self::Unknown { .. } => "ImageNotFound",
@@ -199,6 +210,7 @@ impl ImageError {
             Self::Layer { source, .. } => layer_advice(source),
             Self::Manifest { source, .. } => source.advice(),
             Self::Digest { .. } => "Build and push the image again.".into(),
+            Self::NoRoom { .. } => "Free some space on the disk, e.g. by removing images that nothing uses.".into(),
             Self::NoProgram { .. } => {
                 "Set `command` in the bundle, or build the image with an entrypoint or a command.".into()
             }
@@ -261,7 +273,7 @@ fn layer_advice(error: &LayerError) -> String {
             "The image was built by a faulty tool or by somebody with bad intentions: do not use it, \
              or build it again without that entry."
         }
-        "LayerTooLarge" => "Use a smaller image, or raise the limits of layers.",
+        "LayerTooLarge" => "Use a smaller image, or free some space on the disk.",
         "ImageStoreFailed" => "Check the disk: its free space and its health.",
         _ => "The image is damaged: build and push it again.",
     }

@@ -17,6 +17,7 @@ use berth_model::id::ImageReference;
 use berth_model::resource::revision::ResolvedImage;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc::{O_CLOEXEC, O_TMPFILE};
+use nix::sys::statvfs::statvfs;
 use oci_spec::image::ImageConfiguration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::RwLock;
@@ -220,6 +221,15 @@ impl Inner {
         Ok(visible)
     }
 
+    /// Bytes that may be written before the disk gets too full for the services on it.
+    pub(super) fn room(&self) -> Result<u64, ImageError> {
+        let found = statvfs(&self.root).map_err(|errno| {
+            let doing = "asking for the free space of the disk";
+            ImageError::Layers(LayerError::Store { doing, source: errno.into() })
+        })?;
+        Ok(found.blocks_available() * found.fragment_size() / 10 * 9)
+    }
+
     /// Puts an upload into a file without a name, which is gone with its last user.
     pub(super) async fn spool(&self, archive: impl AsyncRead + Send) -> Result<File, ImageError> {
         let file = OpenOptions::new()
@@ -229,7 +239,7 @@ impl Inner {
             .custom_flags(O_TMPFILE | O_CLOEXEC)
             .open(&self.root)
             .map_err(ImageError::Upload)?;
-        let limit = self.limits.bytes;
+        let limit = self.limits.bytes.min(self.room()?);
         let mut archive = Box::pin(archive.take(limit + 1));
         let mut into = tokio::fs::File::from_std(file);
         let copied = tokio::io::copy(&mut archive, &mut into).await.map_err(ImageError::Upload)?;

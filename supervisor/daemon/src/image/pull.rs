@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use berth_host::blob::{Digest, file_name, parse_digest};
+use berth_host::layer::Limits;
 use berth_host::manifest::{self, Resolved};
 use berth_host::oci_layout::{Layout, LayoutImage};
 use berth_host::registry::Session;
@@ -64,7 +65,12 @@ impl Pull {
         let layers = self.layers(&descriptors, &config)?;
         let sizes: BTreeMap<&str, u64> =
             descriptors.iter().map(|layer| (layer.digest().as_ref(), layer.size())).collect();
-        let sum = Sum::new(sizes.values().sum(), watcher);
+        let total = sizes.values().sum();
+        let room = self.store.room()?;
+        if total > room {
+            return Err(ImageError::NoRoom { reference: self.reference.to_string(), needed: total, room });
+        }
+        let sum = Sum::new(total, watcher);
         self.fetch(&layers, &sum).await?;
         self.keep(layers, config).await
     }
@@ -231,7 +237,8 @@ impl Unpack<'_> {
         let (reference, layer) = (self.pull.reference.to_string(), self.digest.to_string());
         blocking(move || {
             let _held = lock;
-            store.layers.unpack(open()?, &diff_id, &store.limits).map(drop).map_err(|source| ImageError::Layer {
+            let limits = Limits { bytes: store.limits.bytes.min(store.room()?), ..store.limits };
+            store.layers.unpack(open()?, &diff_id, &limits).map(drop).map_err(|source| ImageError::Layer {
                 reference,
                 layer,
                 source,

@@ -32,8 +32,12 @@ impl Fixture {
     }
 
     fn with(limits: Limits) -> Self {
+        Self::on(&std::env::temp_dir(), limits)
+    }
+
+    fn on(disk: &Path, limits: Limits) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "needs root: owners and whiteouts cannot be made without");
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir_in(disk).unwrap();
         fs::create_dir(dir.path().join("settings")).unwrap();
         let store = ImageStore::open(&dir.path().join("store"), options(dir.path(), limits)).unwrap();
         let mut fixture = Self { dir, store, empty: BTreeMap::new() };

@@ -245,3 +245,37 @@ async fn a_malformed_reference_is_told_the_grammar() {
     let at = Fixture::new();
     at.assert_refused(at.ensure("Web Server").await, "InvalidImageName", &["registry/repository[:tag]"]);
 }
+
+/// A small disk of its own, in memory.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(size: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("small"), dir.path(), Some("tmpfs"), flags, Some(format!("size={size}").as_str()))
+            .unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_image_never_fills_the_disk_to_its_end() {
+    let (server, disk) = (Server::start(), SmallDisk::new("16m"));
+    let at = Fixture::on(disk.0.path(), Limits::default());
+    let zeros = Tar::default().entry(b'0', "zeros", "", 0o644, &vec![0; 64 << 20]);
+    server.push(&Built::of(&Image::web().layer(zeros)), "bomb:1", &[]);
+    server.push(&Built::of(&Image::web().layer(Tar::default().noise("big", 20 << 20, 9))), "big:1", &[]);
+    let bomb = at.ensure(&format!("{}/bomb:1", server.address())).await;
+    at.assert_refused(bomb, "LayerTooLarge", &["unpacks to more than 1"]);
+    let big = at.ensure(&format!("{}/big:1", server.address())).await;
+    at.assert_refused(big, "NoRoom", &["the disk has room for 1"]);
+    let upload = at.store.import("web:1", tokio::io::repeat(0), nobody()).await;
+    at.assert_refused(upload, "UploadTooLarge", &[]);
+}
