@@ -4,9 +4,11 @@
 //! own name. Those that restart the supervisor, reboot or pull the plug take a machine of their own (`own`), which wakes
 //! from the same saved state. The lock keeps both from running at once: two machines are too much for two processors.
 
+mod change;
 mod machine;
 mod refused;
 mod service;
+mod steps;
 mod supervisor;
 
 use std::sync::{LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

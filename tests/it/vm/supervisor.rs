@@ -8,23 +8,24 @@ use berth_tests::http;
 
 const PAGE: &str = "nginx under Berth, image 1";
 
-/// Fetches the page over and over while `meanwhile` happens: how often it was served, and every failure.
-fn watch_page(port: u16, meanwhile: impl FnOnce()) -> (usize, Vec<String>) {
+/// Fetches the page over and over while `meanwhile` happens: what was served, and every failure.
+pub(super) fn visits(port: u16, meanwhile: impl FnOnce()) -> (Vec<String>, Vec<String>) {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let client = scope.spawn(|| {
-            let (mut served, mut failures) = (0, Vec::new());
+            let (mut served, mut failures) = (Vec::new(), Vec::new());
             while !over.load(Ordering::Relaxed) {
                 match http::get(port, "/", Duration::from_secs(30)) {
-                    Ok((200, body)) if body.trim() == PAGE => served += 1,
+                    Ok((200, body)) => served.push(body.trim().to_owned()),
                     other => failures.push(format!("{other:?}")),
                 }
             }
             (served, failures)
         });
-        meanwhile();
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(meanwhile));
         over.store(true, Ordering::Relaxed);
-        client.join().unwrap()
+        let seen = client.join().unwrap();
+        done.map_or_else(|panic| std::panic::resume_unwind(panic), |()| seen)
     })
 }
 
@@ -36,7 +37,7 @@ fn services_go_on_while_the_supervisor_is_stopped_killed_and_replaced() {
     let units = [unit(&machine, "web"), unit(&machine, "counter")];
     let before = units.clone().map(|unit| property(&machine, &unit, "MainPID"));
 
-    let (served, failures) = watch_page(machine.forwarded(8081), || {
+    let (served, failures) = visits(machine.forwarded(8081), || {
         machine.ok("systemctl stop berthd").unwrap();
         machine.ok("systemctl start berthd").unwrap();
         machine.ok("systemctl kill --signal=KILL berthd").unwrap();
@@ -45,7 +46,7 @@ fn services_go_on_while_the_supervisor_is_stopped_killed_and_replaced() {
         machine.install("/run/again.deb").unwrap();
     });
     assert_eq!(failures, Vec::<String>::new());
-    assert!(served > 0);
+    assert!(served.contains(&PAGE.to_owned()), "{served:?}");
     assert_eq!(units.clone().map(|unit| property(&machine, &unit, "MainPID")), before);
     eventually(&true, || ready(&machine, "web").starts_with("True"));
 

@@ -1,0 +1,58 @@
+//! What changes while it runs: a new image without a failed visit, a wish to stop, an end of its own.
+
+use super::supervisor::visits;
+use super::{eventually, install, page, ready, refused, shared, uninstall};
+
+const NGINX: &str = "127.0.0.1:5000/nginx";
+const TESTBOX: &str = "127.0.0.1:5000/testbox:latest";
+
+#[test]
+fn an_update_of_a_service_without_data_fails_no_visit() {
+    let (_lock, machine) = shared();
+    install(machine, "site", &format!("{NGINX}:1 --publish 8084:80 --cpu 1"));
+    let (seen, failures) = visits(machine.forwarded(8084), || {
+        machine.ok(&format!("berth update site --image {NGINX}:2 --timeout 10m")).unwrap();
+    });
+    assert_eq!(failures, Vec::<String>::new());
+    assert!(seen.iter().any(|page| page.ends_with("image 1")), "{seen:?}");
+    assert_eq!(page(machine, 8084), "nginx under Berth, image 2");
+    let look = "berth get revisions -o json | jq -r '.items[] | select(.spec.bundle == \"site\") | .metadata.name + \" \" + .status.state'";
+    assert_eq!(machine.ok(look).unwrap(), "site-r1 Superseded\nsite-r2 Active");
+    let units = machine.ok("systemctl list-units --plain --no-legend 'berth.default.site.*' | cut -d' ' -f1").unwrap();
+    assert_eq!(units, "berth.default.site.r2.service");
+    uninstall(machine, "site");
+}
+
+#[test]
+fn a_failed_update_leaves_the_old_image_serving_and_says_so() {
+    let (_lock, machine) = shared();
+    install(machine, "steady", &format!("{NGINX}:1 --publish 8081:80 --cpu 1"));
+    let said = refused(machine, &format!("update steady --image {NGINX}:nosuch --timeout 10m"));
+    assert!(said.contains("nosuch") && said.contains("try:"), "{said}");
+    assert_eq!(page(machine, 8081), "nginx under Berth, image 1");
+    eventually(&"False Degraded".into(), || ready(machine, "steady"));
+    uninstall(machine, "steady");
+}
+
+#[test]
+fn a_wish_to_stop_lasts_and_the_same_install_changes_nothing() {
+    let (_lock, machine) = shared();
+    install(machine, "wished", TESTBOX);
+    let again = machine.ok(&format!("berth install {TESTBOX} --name wished")).unwrap();
+    assert!(again.contains("unchanged"), "{again}");
+    machine.ok("berth stop wished --timeout 10m").unwrap();
+    eventually(&"False StartSkipped".into(), || ready(machine, "wished"));
+    machine.ok("berth start wished --timeout 10m").unwrap();
+    eventually(&"True StartCompleted".into(), || ready(machine, "wished"));
+    uninstall(machine, "wished");
+}
+
+#[test]
+fn a_service_that_ends_at_once_is_told_with_its_exit_code_and_last_words() {
+    let (_lock, machine) = shared();
+    let said = refused(machine, &format!("install {TESTBOX} --name ended --set 'args=[\"exit\",\"3\"]' --timeout 10m"));
+    assert!(said.contains("exit code 3") && said.contains("ending with 3") && said.contains("journalctl"), "{said}");
+    eventually(&"False StartFailed".into(), || ready(machine, "ended"));
+    assert!(machine.ok("berth events").unwrap().contains("exit code 3"));
+    uninstall(machine, "ended");
+}
