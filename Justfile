@@ -64,7 +64,7 @@ test-vm:
 # Form, lints and the house rules.
 lint: fmt-check
     cargo clippy --quiet --workspace --all-targets -- -D warnings
-    cargo test --quiet -p berth-tests --test it -- house::
+    cargo test --quiet --workspace --test it -- house::
 
 # Formats the code.
 fmt:
