@@ -182,7 +182,7 @@ fn bundle_cells(object: &Value, now: Timestamp) -> Vec<Value> {
 fn operation_cells(object: &Value, now: Timestamp) -> Vec<Value> {
     let steps = object.pointer("/status/steps").and_then(Value::as_array);
     let total = count(object, "/status/steps");
-    let open = |step: &Value| !matches!(step["state"].as_str(), Some("Succeeded" | "Skipped"));
+    let open = |step: &Value| !matches!(step["state"].as_str(), Some("Succeeded" | "Skipped" | "Compensated"));
     let at = steps.and_then(|steps| steps.iter().position(open));
     let step = match at.and_then(|at| steps?.get(at).map(|step| (at + 1, step))) {
         Some((number, step)) => format!("{number}/{total} {}", step["name"].as_str().unwrap_or("")),
