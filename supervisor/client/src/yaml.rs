@@ -85,19 +85,20 @@ fn options() -> serde_saphyr::Options {
 /// # Errors
 /// The value cannot be written, which no JSON value should bring about.
 pub fn to_string(value: &Value) -> Result<String, YamlError> {
-    serde_saphyr::to_string(value).map_err(YamlError::Write)
+    // Long texts stay on their line, so that they can be searched and copied.
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
+    serde_saphyr::to_string_with_options(value, options).map_err(YamlError::Write)
 }
 
 fn flatten(mut document: Value) -> Vec<Value> {
     let is_list = document["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
-    match document["items"].take() {
-        Value::Array(items) if is_list => items,
-        items => {
-            if !items.is_null() {
-                document["items"] = items;
-            }
+    match document.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) if is_list => items,
+        Some(items) => {
+            document["items"] = items;
             vec![document]
         }
+        None => vec![document],
     }
 }
 
@@ -214,6 +215,22 @@ mod tests {
         assert_eq!(read("{a: [x, z]}"), json!({"a": ["x", "z"]}));
         let error = documents("web.json", "{\"a\": [1, }").unwrap_err();
         assert_eq!(error.to_string(), "cannot read web.json");
+    }
+
+    #[test]
+    fn an_object_is_taken_as_it_is() {
+        for text in [
+            "{apiVersion: v1, kind: A, metadata: {name: x}}",
+            "{apiVersion: v1, kind: A, metadata: {name: x}, items: [1]}",
+        ] {
+            assert_eq!(objects("test", text).unwrap(), [read(text)]);
+        }
+    }
+
+    #[test]
+    fn a_long_text_stays_on_its_line() {
+        let digest = format!("registry.example/team/web@sha256:{}", "0123456789abcdef".repeat(8));
+        assert_eq!(to_string(&json!({ "image": digest })).unwrap(), format!("image: {digest}\n"));
     }
 
     #[test]

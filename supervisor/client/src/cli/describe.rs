@@ -2,6 +2,7 @@
 
 use super::args::DescribeArgs;
 use super::failure::Failure;
+use super::output::readable;
 use super::status::indent;
 use super::{Context, events, get};
 use crate::yaml;
@@ -11,14 +12,11 @@ pub(super) async fn run(context: &Context, args: &DescribeArgs) -> Result<(), Fa
     let word = get::split(&args.kind, &mut names)?;
     let kind = context.kind(word).await?;
     let name = names.pop().ok_or_else(|| Failure::Usage("say which one: KIND/NAME or KIND NAME".to_owned()))?;
-    let mut object = context.client.get_dynamic(&kind, &context.namespace, &name).await?;
+    let object = context.client.get_dynamic(&kind, &context.namespace, &name).await?;
     if !context.output.is_table() {
         return context.document(&kind, &object);
     }
-    if let Some(metadata) = object["metadata"].as_object_mut() {
-        metadata.shift_remove("managedFields");
-    }
-    context.say(&yaml::to_string(&object)?)?;
+    context.say(&yaml::to_string(&readable(&object))?)?;
     let events = events::about(context, &kind.kind, &name).await?;
     match events.is_empty() {
         true => context.say("events: []"),

@@ -171,7 +171,7 @@ impl Told {
     }
 }
 
-/// The server's message often holds its causes; what it holds is not said again.
+/// The server's message often speaks of the fields already; then they are not said again.
 fn refused(status: &Status) -> Told {
     let message = crate::error::told(status);
     let code = status.code.map(|code| code.to_string());
@@ -188,9 +188,11 @@ fn refused(status: &Status) -> Told {
 }
 
 fn holds(message: &str, cause: &StatusCause) -> bool {
-    let field = cause.field.as_deref().unwrap_or_default();
     let said = cause.message.as_deref().unwrap_or_default();
-    message.contains(said) && message.contains(field)
+    match cause.field.as_deref().filter(|field| !field.is_empty()) {
+        Some(field) => message.contains(field),
+        None => message.contains(said),
+    }
 }
 
 fn cause_line(cause: &StatusCause) -> String {
@@ -239,7 +241,7 @@ fn client_advice(error: &ClientError) -> &'static str {
         }
         ClientError::NotForYou { .. } => "run it as root, or give --server, --token-file and --ca",
         ClientError::Untrusted { .. } => {
-            "give the server's own authority with --ca; on its machine that is /var/lib/berth/keys/ca.crt"
+            "give the server's own authority with --ca; on its machine that is /var/lib/berth/ca.crt"
         }
         ClientError::Interrupted { .. } => "the same again; `systemctl status berthd` tells whether it restarted",
         ClientError::Malformed { .. } => "compare `berth version` on both sides; the address may be of another server",
@@ -295,6 +297,9 @@ mod tests {
     fn a_cause_that_the_message_holds_is_not_said_again() {
         let failure = status(422, "Invalid", "invalid: spec.image: must be given", &[("spec.image", "must be given")]);
         assert_eq!(failure.report(), "error [422 Invalid]: invalid: spec.image: must be given\n");
+        let message = "Bundle has unknown field \"spec.imgae\"; correct the spelling";
+        let failure = status(400, "BadRequest", message, &[("spec.imgae", "is not known")]);
+        assert_eq!(failure.report().lines().count(), 1);
     }
 
     #[test]

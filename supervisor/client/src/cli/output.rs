@@ -43,8 +43,8 @@ impl Context {
     /// Prints one object or a whole list, not as a table.
     pub(super) fn document(&self, kind: &ResourceType, object: &Value) -> Result<(), Failure> {
         match self.output {
-            Output::Json => self.say(&format!("{object:#}")),
-            Output::Yaml => self.say(&yaml::to_string(object)?),
+            Output::Json => self.say(&format!("{:#}", readable(object))),
+            Output::Yaml => self.say(&yaml::to_string(&readable(object))?),
             _ => self.say(&names(kind, object)),
         }
     }
@@ -55,6 +55,21 @@ impl Context {
             true => self.note(nothing),
             false => self.say(&sheet.render(self.output == Output::Wide, &mut Vec::new(), true)),
         }
+    }
+}
+
+/// Without the record of who set which field: it is for programs, and longer than all the rest.
+pub(super) fn readable(object: &Value) -> Value {
+    let mut object = object.clone();
+    let items = object.get_mut("items").and_then(Value::as_array_mut);
+    items.into_iter().flatten().for_each(hide_managed);
+    hide_managed(&mut object);
+    object
+}
+
+fn hide_managed(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.shift_remove("managedFields");
     }
 }
 

@@ -56,8 +56,9 @@ async fn a_server_without_tables_gets_one_made_for_it() {
 #[tokio::test]
 async fn one_object_is_shown_in_every_form() {
     let fake = Fake::start();
-    let object = config_map("settings", 3);
-    fake.json("GET /api/v1/namespaces/default/configmaps/settings", object.clone());
+    let (object, mut stored) = (config_map("settings", 3), config_map("settings", 3));
+    stored["metadata"]["managedFields"] = json!([{"manager": "berth"}]);
+    fake.json("GET /api/v1/namespaces/default/configmaps/settings", stored);
     let json = fake.run(&["get", "configmap", "settings", "-o", "json"]).await;
     assert_eq!(serde_json::from_str::<Value>(&json.out).unwrap(), object);
     let yaml = fake.run(&["get", "configmap/settings", "-o", "yaml"]).await;
