@@ -57,14 +57,35 @@ fn a_kill_in_the_middle_of_unpacking_leaves_nothing_in_sight_and_the_rest_is_swe
     assert_eq!(at.everything().len(), 2);
 }
 
-#[test]
-fn a_path_is_found_as_an_overlay_of_the_layers_would_show_it() {
-    let at = Fixture::new();
+const PROGRAMS: [&str; 8] = [
+    "/usr/bin/nginx",
+    "/bin/nginx",
+    "usr/sbin/nginx",
+    "/climb/nginx",
+    "/bin/alias",
+    "/../bin/./nginx",
+    "/opt/../bin/nginx",
+    "/opt/new/tool",
+];
+const HIDDEN: [&str; 8] = [
+    "/usr/bin/removed",
+    "/opt/old/tool",
+    "/srv/hidden",
+    "/srv",
+    "/loop",
+    "/usr/bin/nginx/x",
+    "/remade/old",
+    "/nothing",
+];
+
+/// Two layers that hide, replace and link, the topmost first.
+fn two_layers(at: &Fixture) -> [PathBuf; 2] {
     let base = Tar::default()
         .program("usr/bin/nginx")
         .program("usr/bin/removed")
         .program("opt/old/tool")
         .program("srv/hidden")
+        .program("remade/old")
         .file("etc/passwd", "x")
         .symlink("bin", "usr/bin")
         .symlink("usr/sbin", "/usr/bin")
@@ -75,25 +96,63 @@ fn a_path_is_found_as_an_overlay_of_the_layers_would_show_it() {
         .file("usr/bin/.wh.removed", "")
         .file("opt/old/.wh..wh..opq", "")
         .program("opt/new/tool")
+        .file(".wh.remade", "")
+        .file("remade/new", "y")
         .file(".wh.srv", "");
-    let layers = [at.unpack(top).unwrap(), at.unpack(base).unwrap()];
+    [at.unpack(top).unwrap(), at.unpack(base).unwrap()]
+}
+
+#[test]
+fn a_path_is_found_whichever_layer_it_is_in_and_whatever_links_lead_there() {
+    let at = Fixture::new();
+    let layers = two_layers(&at);
     let found = |path: &str| find(&layers, Path::new(path)).unwrap();
-    for path in [
-        "/usr/bin/nginx",
-        "/bin/nginx",
-        "usr/sbin/nginx",
-        "/climb/nginx",
-        "/bin/alias",
-        "/../bin/./nginx",
-        "/opt/../bin/nginx",
-    ] {
+    for path in PROGRAMS {
         assert!(matches!(found(path), Found::File { executable: true, .. }), "{path}");
     }
-    assert!(matches!(found("/etc/passwd"), Found::File { executable: false, .. }));
-    assert!(matches!(found("/opt/new/tool"), Found::File { .. }));
+    for path in ["/etc/passwd", "/remade/new"] {
+        assert!(matches!(found(path), Found::File { executable: false, .. }), "{path}");
+    }
     assert_eq!(found("/opt"), Found::Directory);
-    for path in ["/usr/bin/removed", "/opt/old/tool", "/srv/hidden", "/srv", "/loop", "/usr/bin/nginx/x", "/nothing"] {
+    for path in HIDDEN {
         assert_eq!(found(path), Found::Absent, "{path}");
+    }
+}
+
+/// An overlay of some layers, as the kernel makes it.
+struct Overlay(tempfile::TempDir);
+
+impl Overlay {
+    fn of(layers: &[PathBuf]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let layers: Vec<String> = layers.iter().map(|layer| layer.display().to_string()).collect();
+        let options = format!("lowerdir={}", layers.join(":"));
+        let flags = nix::mount::MsFlags::MS_RDONLY;
+        nix::mount::mount(Some("layers"), dir.path(), Some("overlay"), flags, Some(options.as_str())).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+#[test]
+fn the_kernel_shows_of_the_layers_what_was_found_in_them() {
+    let at = Fixture::new();
+    let layers = two_layers(&at);
+    let overlay = Overlay::of(&layers);
+    let root = pathrs::Root::open(overlay.0.path()).unwrap();
+    for path in PROGRAMS.iter().chain(&HIDDEN).chain(&["/opt", "/etc/passwd", "/remade/new", "/"]) {
+        let shown = root.resolve(path).ok().map(|handle| fs::File::from(std::os::fd::OwnedFd::from(handle)));
+        let shown = shown.map(|file| file.metadata().unwrap().is_dir());
+        let found = match find(&layers, Path::new(path)).unwrap() {
+            Found::Absent => None,
+            found => Some(found == Found::Directory),
+        };
+        assert_eq!(found, shown, "{path}");
     }
 }
 
