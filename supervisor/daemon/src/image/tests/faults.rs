@@ -75,9 +75,9 @@ async fn two_halves_that_do_not_fit_are_fetched_once_more_in_one_piece() {
 async fn a_registry_that_dies_in_mid_blob_leaves_a_clear_error_and_nothing_else() {
     let (server, at) = (Server::start(), Fixture::new());
     let proxy = Proxy::start(&server).await;
-    let image = Image::web().layer(Tar::default().noise("big", 1 << 20, 5));
+    let image = Image::new().layer(Tar::default().noise("big", 1 << 20, 5));
     server.push(&Built::of(&image), "web:1", &["--preserve-digests"]);
-    proxy.faults(&[Fault::IgnoreRange, Fault::IgnoreRange, Fault::Die(300_000)]);
+    proxy.faults(&[Fault::IgnoreRange, Fault::Die(300_000)]);
     let result = at.ensure(&format!("{}/web:1", proxy.address())).await;
     assert!(result.as_ref().unwrap_err().is_transient());
     at.assert_refused(result, "RegistryUnreachable", &[proxy.address(), "does not answer"]);
