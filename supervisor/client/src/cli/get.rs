@@ -1,5 +1,7 @@
 //! `berth get`.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::Context;
@@ -86,19 +88,21 @@ pub(super) async fn watch(context: &Context, kind: &ResourceType, scope: Scope) 
         match (watcher.next().await?, printer.started) {
             (News::Present(object), false) => first.push(object),
             (News::Synced, _) => printer.print(context, kind, &std::mem::take(&mut first))?,
-            (News::Present(object) | News::Absent(object), _) => printer.print(context, kind, &[object])?,
+            (News::Present(object), _) => printer.print(context, kind, &[object])?,
+            (News::Absent(object), _) => printer.gone(context, kind, object)?,
             (News::Lost(why), _) => context.note(&format!("connection lost ({why}); trying again"))?,
         }
     }
 }
 
-/// Prints rows as they come, under one header.
+/// Prints rows as they come, under one header. A change that shows in no column is not printed.
 #[derive(Debug, Default)]
 struct Printer {
     with_namespace: bool,
     started: bool,
     header_shown: bool,
     widths: Vec<u16>,
+    shown: HashMap<String, String>,
 }
 
 impl Printer {
@@ -107,11 +111,31 @@ impl Printer {
         if !context.output.is_table() {
             return objects.iter().try_for_each(|object| context.document(kind, object));
         }
-        let sheet = Sheet::of_objects(kind, objects, context.now(), self.with_namespace);
-        if sheet.is_empty() {
+        let fresh: Vec<Value> = objects.iter().filter(|object| self.is_fresh(context, kind, object)).cloned().collect();
+        if fresh.is_empty() {
             return Ok(());
         }
+        let sheet = Sheet::of_objects(kind, &fresh, context.now(), self.with_namespace);
         let with_header = !std::mem::replace(&mut self.header_shown, true);
         context.say(&sheet.render(context.output == Output::Wide, &mut self.widths, with_header))
     }
+
+    /// The last state of what vanished is printed even if it looks as before.
+    fn gone(&mut self, context: &Context, kind: &ResourceType, object: Value) -> Result<(), Failure> {
+        self.shown.remove(&identity(&object));
+        self.print(context, kind, &[object])
+    }
+
+    /// Whether any column but the age differs from what was shown of the object.
+    fn is_fresh(&mut self, context: &Context, kind: &ResourceType, object: &Value) -> bool {
+        let mut ageless = object.clone();
+        ageless["metadata"]["creationTimestamp"] = Value::Null;
+        let sheet = Sheet::of_objects(kind, &[ageless], context.now(), true);
+        let text = sheet.render(context.output == Output::Wide, &mut Vec::new(), false);
+        self.shown.insert(identity(object), text.clone()) != Some(text)
+    }
+}
+
+fn identity(object: &Value) -> String {
+    format!("{}/{}", object["metadata"]["namespace"], object["metadata"]["name"])
 }

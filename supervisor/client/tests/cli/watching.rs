@@ -30,6 +30,23 @@ async fn what_is_there_comes_first_and_then_what_changes() {
 }
 
 #[tokio::test]
+async fn a_change_that_shows_in_no_column_is_not_printed() {
+    let fake = Fake::start();
+    fake.list(&format!("GET {MAPS}"), 10, vec![config_map("one", 3)]);
+    let mut touched = config_map("one", 11);
+    touched["metadata"]["annotations"] = json!({"note": "nobody sees this"});
+    let mut grown = config_map("one", 12);
+    grown["data"]["more"] = "1".into();
+    fake.events(MAPS, &[("MODIFIED", touched), ("MODIFIED", grown.clone()), ("DELETED", grown)], End::Open);
+    let mut berth = fake.start_berth(&["get", "configmaps", "-w"]);
+    assert!(berth.line().await.starts_with("NAME"));
+    for entries in ["1", "2", "2"] {
+        let line = berth.line().await;
+        assert_eq!(line.split_whitespace().nth(1), Some(entries), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn a_compacted_version_is_listed_anew_and_only_differences_are_shown() {
     let fake = Fake::start();
     fake.list(&format!("GET {MAPS}"), 10, vec![config_map("one", 3), config_map("two", 4)]);
