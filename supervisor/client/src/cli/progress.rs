@@ -23,9 +23,11 @@ pub(super) enum Progress {
 pub(super) struct Told(BTreeSet<(String, usize)>);
 
 impl Progress {
+    /// A bar needs a terminal that can move its cursor; any other is told line by line.
     pub fn new(on_terminal: bool) -> Self {
-        match on_terminal {
-            true => Self::Bar(bar()),
+        let bar = bar();
+        match on_terminal && !bar.is_hidden() {
+            true => Self::Bar(bar),
             false => Self::Lines(Told::default()),
         }
     }
