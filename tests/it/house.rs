@@ -64,7 +64,8 @@ fn unsafe_code_lies_in_the_host_crate_and_one_file_of_the_launcher() {
     for file in tracked().into_iter().filter(|file| file.extension().is_some_and(|ending| ending == "rs")) {
         let allowed = file.starts_with("supervisor/host") || file == Path::new("supervisor/run/src/sys.rs");
         let text = read(&tree::top().join(&file));
-        let used = text.lines().find(|line| !line.trim_start().starts_with("//") && line.contains(concat!("unsafe", " {")));
+        let used =
+            text.lines().find(|line| !line.trim_start().starts_with("//") && line.contains(concat!("unsafe", " {")));
         assert!(allowed || used.is_none(), "{}: {}", file.display(), used.unwrap_or_default());
     }
 }
@@ -73,9 +74,17 @@ fn unsafe_code_lies_in_the_host_crate_and_one_file_of_the_launcher() {
 fn nothing_in_the_tree_names_a_place_outside_it() {
     // Split, so that this file does not find itself.
     let forbidden = [
-        concat!("/work", "/"), concat!("/tmp", "/w/"), concat!("deb.debian", ".org"), concat!("pypi", ".org"),
-        concat!("index.crates", ".io"), concat!("proxy.golang", ".org"), concat!("TO", "DO"), concat!("FIX", "ME"),
-        concat!("unimplemented", "!("), concat!("todo", "!("), concat!("dbg", "!("),
+        concat!("/work", "/"),
+        concat!("/tmp", "/w/"),
+        concat!("deb.debian", ".org"),
+        concat!("pypi", ".org"),
+        concat!("index.crates", ".io"),
+        concat!("proxy.golang", ".org"),
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("unimplemented", "!("),
+        concat!("todo", "!("),
+        concat!("dbg", "!("),
     ];
     for file in tracked() {
         // The licence and the lock file are not our words.
@@ -93,7 +102,11 @@ fn nothing_in_the_tree_names_a_place_outside_it() {
 fn modules_have_names_that_say_what_they_hold() {
     for file in tracked().into_iter().filter(|file| file.extension().is_some_and(|ending| ending == "rs")) {
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
-        assert!(!["util", "utils", "common", "helpers", "helper", "manager", "misc"].contains(&&*name), "{}", file.display());
+        assert!(
+            !["util", "utils", "common", "helpers", "helper", "manager", "misc"].contains(&&*name),
+            "{}",
+            file.display()
+        );
     }
 }
 
@@ -142,5 +155,10 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 /// Everything that is in the tree, as git has it.
 fn tracked() -> Vec<PathBuf> {
     let listed = spawn::output(spawn::command("git").arg("-C").arg(tree::top()).args(["ls-files", "-z"])).unwrap();
-    String::from_utf8(listed).unwrap().split_terminator('\0').map(PathBuf::from).filter(|file| tree::top().join(file).exists()).collect()
+    String::from_utf8(listed)
+        .unwrap()
+        .split_terminator('\0')
+        .map(PathBuf::from)
+        .filter(|file| tree::top().join(file).exists())
+        .collect()
 }

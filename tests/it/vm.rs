@@ -104,14 +104,17 @@ fn eventually<T: PartialEq + std::fmt::Debug>(wanted: &T, mut look: impl FnMut()
     assert_eq!(seen, *wanted);
 }
 
-#[allow(clippy::disallowed_methods, reason = "what the guest's systemd or kernel does by itself reaches us as no event")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "what the guest's systemd or kernel does by itself reaches us as no event"
+)]
 fn breathe() {
     std::thread::sleep(Duration::from_millis(200));
 }
 
 /// What Berth and the kernel hold for services: compared before and after, so that nothing is left behind.
 fn holdings(machine: &Machine) -> String {
-    let look = "ls /run/berth/plan /run/berth/container 2>/dev/null; ip -br link | cut -d' ' -f1 | grep '^bv'; \
+    let look = "find /run/berth/plan /run/berth/container -mindepth 1 2>/dev/null; ip -br link | cut -d' ' -f1 | grep '^bv'; \
                 systemctl list-units --all --plain --no-legend 'berth.*.service' | cut -d' ' -f1; \
                 grep -c berth /proc/self/mounts; ls /sys/fs/cgroup/berth.slice 2>/dev/null | grep service; true";
     machine.ok(look).unwrap()

@@ -54,8 +54,17 @@ fn probe(guest: &Guest) -> bool {
         return false;
     }
     let mut command = spawn::tied(qemu::PROGRAM);
-    command.args(qemu::machine(Accel::Kvm, 2, 512)).args(["-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=1"]);
-    command.arg("-kernel").arg(guest.kernel()).arg("-initrd").arg(guest.initrd()).args(["-append", "quiet berth.probe"]);
+    command.args(qemu::machine(Accel::Kvm, 2, 512)).args([
+        "-no-reboot",
+        "-device",
+        "isa-debug-exit,iobase=0xf4,iosize=1",
+    ]);
+    command
+        .arg("-kernel")
+        .arg(guest.kernel())
+        .arg("-initrd")
+        .arg(guest.initrd())
+        .args(["-append", "quiet berth.probe"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     spawn::start_tied(command).is_ok_and(says_yes)
 }

@@ -85,7 +85,12 @@ pub fn children(path: &Path) -> Result<Vec<PathBuf>, CacheError> {
 }
 
 /// The folder of that kind and key; `make` fills it if it is not there yet.
-pub fn entry<E: From<CacheError>>(kind: &str, key: &str, keep: usize, make: impl FnOnce(&Path) -> Result<(), E>) -> Result<PathBuf, E> {
+pub fn entry<E: From<CacheError>>(
+    kind: &str,
+    key: &str,
+    keep: usize,
+    make: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<PathBuf, E> {
     let shelf = folder()?.join(kind);
     at(&shelf, fs::create_dir_all(&shelf))?;
     let _lock = lock(&shelf.join(".lock"))?;
@@ -125,7 +130,7 @@ pub fn remove(path: &Path) -> Result<(), CacheError> {
 
 fn thin_out(shelf: &Path, keep: usize) -> Result<(), CacheError> {
     let mut entries = Vec::new();
-    for path in children(shelf)?.into_iter().filter(|path| !path.file_name().is_some_and(|name| name == ".lock")) {
+    for path in children(shelf)?.into_iter().filter(|path| path.file_name().is_none_or(|name| name != ".lock")) {
         let used = at(&path, fs::metadata(&path).and_then(|meta| meta.modified()))?;
         entries.push((used, path));
     }

@@ -246,7 +246,9 @@ impl Running {
         })?;
         Ok(match frame.kind {
             Kind::Output => Event::Output(frame.body),
-            Kind::Ended => Event::Ended(serde_json::from_slice(&frame.body).map_err(|err| ChannelError::Port(err.into()))?),
+            Kind::Ended => {
+                Event::Ended(serde_json::from_slice(&frame.body).map_err(|err| ChannelError::Port(err.into()))?)
+            }
             _ => Event::Error(frame.body),
         })
     }
@@ -277,7 +279,9 @@ impl Running {
         while !wanted(&seen) {
             match self.next(until.saturating_duration_since(Instant::now()))? {
                 Event::Output(bytes) | Event::Error(bytes) => seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Event::Ended(ended) => return Err(ChannelError::Failed { command: self.command.clone(), ended, said: seen }),
+                Event::Ended(ended) => {
+                    return Err(ChannelError::Failed { command: self.command.clone(), ended, said: seen });
+                }
             }
         }
         Ok(seen)

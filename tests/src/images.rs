@@ -96,7 +96,15 @@ fn make(source: &Path, service: &Path, folder: &Path) -> Result<(), ImageError> 
 /// A folder as a layer that is the same whenever and by whomever it is made.
 fn pack(folder: &Path, out: &Path) -> Result<(), ImageError> {
     let mut tar = spawn::command("tar");
-    tar.args(["--sort=name", "--mtime=@1767225600", "--owner=0", "--group=0", "--numeric-owner", "--mode=u=rwX,go=rX", "-C"]);
+    tar.args([
+        "--sort=name",
+        "--mtime=@1767225600",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--mode=u=rwX,go=rX",
+        "-C",
+    ]);
     spawn::output(tar.arg(folder).arg("-cf").arg(out).arg("."))?;
     Ok(())
 }

@@ -9,6 +9,7 @@
 //! This crate alone starts programs by name: see [`spawn`].
 
 pub mod accel;
+pub mod bench;
 pub mod cache;
 pub mod channel;
 pub mod guest;

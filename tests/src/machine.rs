@@ -18,15 +18,15 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::accel::{self, Accel};
 use crate::cache::{self, CacheError};
 use crate::channel::{Channel, ChannelError, Output, Running};
 use crate::guest::Guest;
+use crate::pace;
 use crate::qemu;
 use crate::qmp::{Qmp, QmpError};
 use crate::spawn::{self, SpawnError};
 use crate::tools::{self, ToolsError};
-use crate::accel::{self, Accel};
-use crate::pace;
 
 /// A machine could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +167,12 @@ pub struct Machine {
 
 impl Machine {
     /// Starts QEMU; the disks are there. `memory` is a saved state to wake up from.
-    pub(crate) fn power(plan: Plan, home: PathBuf, accel: Accel, memory: Option<&Path>) -> Result<Machine, MachineError> {
+    pub(crate) fn power(
+        plan: Plan,
+        home: PathBuf,
+        accel: Accel,
+        memory: Option<&Path>,
+    ) -> Result<Machine, MachineError> {
         let mut forwards = BTreeMap::new();
         for port in &plan.forwards {
             forwards.insert(*port, free_port()?);
@@ -385,9 +390,11 @@ impl Machine {
         let gone = || MachineError::NotRunning(self.home.clone());
         let pid = self.pid.ok_or_else(gone)?.as_raw();
         let started = start_time(pid).ok_or_else(gone)?;
-        let record = Record { plan: self.plan.clone(), accel: self.accel, forwards: self.forwards.clone(), pid, started };
+        let record =
+            Record { plan: self.plan.clone(), accel: self.accel, forwards: self.forwards.clone(), pid, started };
         let path = self.home.join("machine.json");
-        let text = serde_json::to_string_pretty(&record).map_err(|err| CacheError { path: path.clone(), source: err.into() })?;
+        let text = serde_json::to_string_pretty(&record)
+            .map_err(|err| CacheError { path: path.clone(), source: err.into() })?;
         cache::at(&path, fs::write(&path, text))?;
         self.owned = false;
         Ok(())
@@ -454,7 +461,10 @@ fn end_by_id(pid: Pid) {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "another process's end, or a socket's birth, is no event std can wait for")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "another process's end, or a socket's birth, is no event std can wait for"
+)]
 fn pause() {
     std::thread::sleep(Duration::from_millis(50));
 }

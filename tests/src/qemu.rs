@@ -45,7 +45,10 @@ fn disks(plan: &Plan) -> Vec<String> {
     let mut options = Vec::new();
     let mut add = |file: &str, serial: &str, format: &str, more: &str| {
         let id = format!("disk-{serial}");
-        options.extend(["-drive".into(), format!("if=none,id={id},file={file},format={format},cache={cache},discard=unmap{more}")]);
+        options.extend([
+            "-drive".into(),
+            format!("if=none,id={id},file={file},format={format},cache={cache},discard=unmap{more}"),
+        ]);
         options.extend(["-device".into(), format!("virtio-blk-pci,drive={id},serial={serial}")]);
     };
     add("root.qcow2", "root", "qcow2", "");
@@ -68,7 +71,8 @@ fn ports() -> Vec<String> {
 }
 
 fn network(plan: &Plan, forwards: &BTreeMap<u16, u16>) -> Vec<String> {
-    let forwards: String = forwards.iter().map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}")).collect();
+    let forwards: String =
+        forwards.iter().map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}")).collect();
     let mut options = words(&format!(
         "-netdev user,id=user,restrict=on,ipv6=off{forwards} -device virtio-net-pci,netdev=user,mac={USER_CARD},romfile="
     ));

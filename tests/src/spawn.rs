@@ -43,14 +43,20 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 /// Runs to the end and returns what it printed. Another exit code than 0 is an error with its last words.
 pub fn output(command: &mut Command) -> Result<Vec<u8>, SpawnError> {
     let program = describe(command);
-    let out = command.stdin(Stdio::null()).output().map_err(|source| SpawnError::Start { program: program.clone(), source })?;
+    let out = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| SpawnError::Start { program: program.clone(), source })?;
     checked(program, out)
 }
 
 /// Runs to the end with the caller's own output, for long builds.
 pub fn run(command: &mut Command) -> Result<(), SpawnError> {
     let program = describe(command);
-    let status = command.stdin(Stdio::null()).status().map_err(|source| SpawnError::Start { program: program.clone(), source })?;
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|source| SpawnError::Start { program: program.clone(), source })?;
     if status.success() {
         return Ok(());
     }

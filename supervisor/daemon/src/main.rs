@@ -3,11 +3,15 @@
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berthd::config::{Command, CommandLine, Config};
 use berthd::{daemon, log, setup};
 use clap::Parser;
 use ring::rand::SystemRandom;
+
+/// How long work on blocking threads may go on after the end.
+const LAST_WORK: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let line = CommandLine::parse();
@@ -31,6 +35,8 @@ fn start(line: &CommandLine) -> Result<(), Box<dyn Error>> {
         }
         None => runtime.block_on(daemon::run(config, Arc::new(now)))?,
     }
+    // An image may be unpacking on a thread of its own; what it leaves is cleared at the next start.
+    runtime.shutdown_timeout(LAST_WORK);
     Ok(())
 }
 

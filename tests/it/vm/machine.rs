@@ -20,7 +20,10 @@ fn the_data_disk_can_share_blocks_between_copies() {
 #[test]
 fn keys_and_token_are_for_root_alone() {
     let (_lock, machine) = shared();
-    assert_eq!(machine.ok("stat -c %a:%U /var/lib/berth/token /var/lib/berth/keys/master.cred").unwrap(), "600:root\n600:root");
+    assert_eq!(
+        machine.ok("stat -c %a:%U /var/lib/berth/token /var/lib/berth/keys/master.cred").unwrap(),
+        "600:root\n600:root"
+    );
 }
 
 #[test]

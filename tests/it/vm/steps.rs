@@ -5,8 +5,12 @@ use berth_model::resource::operation::OperationKind;
 use super::{eventually, holdings, own, page, property, ready};
 
 /// Points tried when not all are: an early, a middle and a late one, and one on the way out.
-const SAMPLE: [&str; 4] =
-    ["Install/PullImage/applied", "Install/StartUnit/applied", "Install/Promote/recorded", "Uninstall/StopUnit/applied"];
+const SAMPLE: [&str; 4] = [
+    "Install/PullImage/applied",
+    "Install/StartUnit/applied",
+    "Install/Promote/recorded",
+    "Uninstall/StopUnit/applied",
+];
 
 /// Makes the supervisor look for a point to die at in a file.
 const ARM: &str = "mkdir -p /run/systemd/system/berthd.service.d && \
@@ -35,7 +39,8 @@ fn an_operation_goes_on_when_the_supervisor_is_killed_at_its_steps() {
         let kills: u32 = property(&machine, "berthd.service", "NRestarts").parse().unwrap();
         machine.ok(&format!("echo {point} >/run/berth/abort")).unwrap();
         // The command may lose its connection with the supervisor: what counts is the end.
-        let _lost = machine.sh("berth install 127.0.0.1:5000/nginx:1 --name web --publish 8081:80 --timeout 5m").unwrap();
+        let _lost =
+            machine.sh("berth install 127.0.0.1:5000/nginx:1 --name web --publish 8081:80 --timeout 5m").unwrap();
         eventually(&"True StartCompleted".into(), || ready_if_any(&machine));
         assert_eq!(page(&machine, 8081), "nginx under Berth, image 1", "{point}");
         let units = machine.ok("systemctl list-units --plain --no-legend 'berth.default.*.service' | wc -l").unwrap();

@@ -50,7 +50,8 @@ fn services_go_on_while_the_supervisor_is_stopped_killed_and_replaced() {
     assert_eq!(units.clone().map(|unit| property(&machine, &unit, "MainPID")), before);
     eventually(&true, || ready(&machine, "web").starts_with("True"));
 
-    let lines = machine.ok(&format!("journalctl --no-pager --output=cat _SYSTEMD_UNIT={} | grep '^line'", units[1])).unwrap();
+    let lines =
+        machine.ok(&format!("journalctl --no-pager --output=cat _SYSTEMD_UNIT={} | grep '^line'", units[1])).unwrap();
     let numbers: Vec<usize> = lines.lines().map(|line| line["line ".len()..].parse().unwrap()).collect();
     assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>(), "lines are missing from the journal");
     machine.power_off().unwrap();

@@ -22,11 +22,8 @@ use nix::unistd::Pid;
 
 fn main() -> io::Result<()> {
     let ports: Vec<PathBuf> = (0..wire::PORTS).map(|n| PathBuf::from(format!("/dev/virtio-ports/berth.{n}"))).collect();
-    let threads: Vec<_> = ports
-        .into_iter()
-        .filter(|port| port.exists())
-        .map(|port| std::thread::spawn(move || serve(&port)))
-        .collect();
+    let threads: Vec<_> =
+        ports.into_iter().filter(|port| port.exists()).map(|port| std::thread::spawn(move || serve(&port))).collect();
     for thread in threads {
         match thread.join() {
             Ok(ended) => ended?,
@@ -54,7 +51,10 @@ fn serve(path: &Path) -> io::Result<()> {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "a port without a client reads as empty at once, and offers no event to wait for")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a port without a client reads as empty at once, and offers no event to wait for"
+)]
 fn wait_for_client() {
     std::thread::sleep(Duration::from_millis(200));
 }
@@ -145,10 +145,15 @@ fn launch(body: &[u8]) -> Result<Child, String> {
     let (program, arguments) = start.argv.split_first().ok_or("an empty command line")?;
     let mut command = spawn::command(program);
     command.args(arguments).env_clear().current_dir("/");
-    command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin").env("HOME", "/root").env("LANG", "C.UTF-8");
+    command
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")
+        .env("HOME", "/root")
+        .env("LANG", "C.UTF-8");
     command.envs(start.env).process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    spawn::start(&mut command).map_err(|err| format!("{program}: {}", std::error::Error::source(&err).map_or(String::new(), ToString::to_string)))
+    spawn::start(&mut command).map_err(|err| {
+        format!("{program}: {}", std::error::Error::source(&err).map_or(String::new(), ToString::to_string))
+    })
 }
 
 /// Where a child's frames go.

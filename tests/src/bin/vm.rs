@@ -41,16 +41,21 @@ fn run(words: &[&str]) -> Result<ExitCode, Failure> {
         ["down"] => down()?,
         ["sh"] => return shell(),
         ["berth", arguments @ ..] => return exec(UP, &[&["berth"], arguments].concat()),
-        ["logs"] => return exec(UP, &["journalctl", "--no-pager", "-b", "-u", "berthd", "-u", "berth-setup", "-u", "berth.*"]),
+        ["logs"] => {
+            return exec(UP, &["journalctl", "--no-pager", "-b", "-u", "berthd", "-u", "berth-setup", "-u", "berth.*"]);
+        }
         ["logs", arguments @ ..] => return exec(UP, &[&["journalctl", "--no-pager", "-b"], arguments].concat()),
         ["payload"] => println!("{}", payload::build()?.path.display()),
         ["guest"] => println!("{}", guest::build(Flavor::Test)?.root().display()),
         ["images"] => print_images()?,
+        ["bench"] => berth_tests::bench::run()?,
         ["boot", name, ports @ ..] => boot(name, ports)?,
         ["exec", name, argv @ ..] => return exec(name, argv),
         ["put", name, from, to] => put(name, from, to)?,
         ["end", name] => Machine::find(&machine::home(name)?)?.remove()?,
-        _ => return Err("usage: berth-vm up|down|sh|berth|logs|payload|guest|images|boot|exec|put|end ...".into()),
+        _ => {
+            return Err("usage: berth-vm up|down|sh|berth|logs|payload|guest|images|bench|boot|exec|put|end ...".into());
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

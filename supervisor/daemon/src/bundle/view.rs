@@ -96,6 +96,6 @@ impl View {
 }
 
 /// What of a spec makes a new revision when it changes: all but the wish to run.
-fn rollout_part(spec: &BundleSpec) -> BundleSpec {
+pub fn rollout_part(spec: &BundleSpec) -> BundleSpec {
     BundleSpec { start: true, update: false, ..spec.clone() }
 }

@@ -31,6 +31,8 @@ pub struct LinuxMachine {
     plans: PathBuf,
     endings: PathBuf,
     held: Mutex<HashSet<String>>,
+    /// Units that were stopped for good: a late look must not refer to them again.
+    released: Mutex<HashSet<String>>,
 }
 
 /// A record in `/run` is not one.
@@ -51,7 +53,7 @@ impl LinuxMachine {
         let (plans, endings) = (runtime.join("plan"), runtime.join("last"));
         fs::ensure_dir(&plans, 0o700)?;
         fs::ensure_dir(&endings, 0o700)?;
-        Ok(Self { systemd, plans, endings, held: Mutex::default() })
+        Ok(Self { systemd, plans, endings, held: Mutex::default(), released: Mutex::default() })
     }
 
     /// The connection to systemd is a new one: no reference is held any more.
@@ -63,17 +65,24 @@ impl LinuxMachine {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn released(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn hold(&self, name: &str) -> Result<(), Cause> {
-        if self.held().contains(name) {
+        if self.released().contains(name) || !self.held().insert(name.to_owned()) {
             return Ok(());
         }
-        if self.systemd.ref_unit(name).await? == Known::Loaded {
-            self.held().insert(name.to_owned());
+        let referred = self.systemd.ref_unit(name).await;
+        if !matches!(referred, Ok(Known::Loaded)) {
+            self.held().remove(name);
         }
+        referred?;
         Ok(())
     }
 
     async fn begin(&self, unit: UnitRequest, plan: Plan) -> Result<Started, Cause> {
+        self.released().remove(&unit.name);
         let state = self.systemd.state(&unit.name).await?;
         if state.as_ref().is_some_and(|state| is_up(&state.active)) {
             self.hold(&unit.name).await?;
@@ -93,12 +102,21 @@ impl LinuxMachine {
     }
 
     async fn afresh(&self, unit: &UnitRequest) -> Result<Outcome, Cause> {
-        let outcome = self.systemd.start_transient(&unit.name, &properties::of(unit)).await?;
+        let outcome = self.transient(unit).await?;
         if outcome == Outcome::UnitExists {
             return self.again(unit).await;
         }
-        self.held().insert(unit.name.clone());
         Ok(outcome)
+    }
+
+    /// A transient unit is born with a reference of ours; a look at it while it starts takes no second.
+    async fn transient(&self, unit: &UnitRequest) -> Result<Outcome, Cause> {
+        self.held().insert(unit.name.clone());
+        let outcome = self.systemd.start_transient(&unit.name, &properties::of(unit)).await;
+        if !matches!(outcome, Ok(Outcome::Ended(_))) {
+            self.held().remove(&unit.name);
+        }
+        Ok(outcome?)
     }
 
     /// A unit that ended stays loaded while it is referred to, with the properties of its (immutable)
@@ -107,15 +125,13 @@ impl LinuxMachine {
         self.systemd.reset_failed(&unit.name).await?;
         let outcome = self.systemd.start(&unit.name).await?;
         if outcome == Outcome::NoSuchUnit {
-            self.held().remove(&unit.name);
-            let outcome = self.systemd.start_transient(&unit.name, &properties::of(unit)).await?;
-            self.held().insert(unit.name.clone());
-            return Ok(outcome);
+            return self.transient(unit).await;
         }
         Ok(outcome)
     }
 
     async fn end(&self, name: &str) -> Result<(), Cause> {
+        self.released().insert(name.to_owned());
         let Outcome::Ended(_) = self.systemd.stop(name).await? else {
             self.held().remove(name);
             return Ok(());

@@ -60,6 +60,8 @@ impl StepDone {
 pub struct StepError {
     /// From the closed vocabulary.
     pub reason: Reason,
+    /// A finer code for programs than the reason, if there is one.
+    pub code: Option<&'static str>,
     /// One sentence.
     pub message: String,
     /// What to do.
@@ -74,12 +76,18 @@ pub struct StepError {
 impl StepError {
     /// A failure that another try may mend.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), suggestions: Vec::new(), retryable: true, source: None }
+        Self { reason, code: None, message: message.into(), suggestions: Vec::new(), retryable: true, source: None }
     }
 
     /// With what lies beneath.
     pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// With a code that says more than the reason.
+    pub fn coded(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
         self
     }
 
@@ -98,7 +106,7 @@ impl StepError {
     /// As the record shows it.
     pub fn recorded(&self) -> OperationError {
         OperationError {
-            code: self.reason.name().to_owned(),
+            code: self.code.unwrap_or(self.reason.name()).to_owned(),
             message: self.message.clone(),
             detail: chain(self.source.as_deref().map(|source| source as &dyn Error)),
             suggestions: self.suggestions.clone(),

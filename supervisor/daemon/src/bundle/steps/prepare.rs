@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Done, Steps, store_failed};
 use crate::bundle::fetch::revisions_of;
 use crate::bundle::seams::ImageFailure;
-use crate::bundle::view::{container_id, state_of};
+use crate::bundle::view::{container_id, rollout_part, state_of};
 use crate::operation::{StepDone, StepError, Task};
 use crate::store::{Deletion, StoreError, Tx};
 
@@ -61,11 +61,28 @@ impl Steps {
             return Ok(StepDone::said(format!("revision {} is recorded", done.spec.number)));
         }
         let image: ResolvedImage = resolved(task)?;
+        if let Some(number) = self.serves_already(task, &image).await? {
+            let done = StepDone::said(format!("nothing is new: revision {number} stays"));
+            return Ok(done.keeping("revision", number.into()));
+        }
         self.check_free_ports(&self.bundle(task).await?.spec, task).await?;
         let (target, name) = (task.spec.target.clone(), task.name.clone());
         let made = self.record(move |tx| record(tx, &target.namespace, &target.name, &name, image));
         let number = made.await.map_err(prepare_failed)?;
         Ok(StepDone::said(format!("revision {number} is recorded")).keeping("revision", number.into()))
+    }
+
+    /// The revision in service, if this very image and wish are what it was made from.
+    async fn serves_already(&self, task: &Task, image: &ResolvedImage) -> Result<Option<u64>, StepError> {
+        let spec = self.bundle(task).await?.spec;
+        let revisions = self.revisions(task).await?;
+        if revisions.iter().any(|one| state_of(one) == RevisionState::Retiring) {
+            return Ok(None);
+        }
+        let active = revisions.iter().find(|one| state_of(one) == RevisionState::Active);
+        let same =
+            active.filter(|one| one.spec.image == *image && rollout_part(&one.spec.bundle_spec) == rollout_part(&spec));
+        Ok(same.map(|one| one.spec.number))
     }
 
     /// Programs of the machine itself are asked first, by trying; ports this bundle publishes already
@@ -230,6 +247,7 @@ fn image_failed(failure: ImageFailure) -> StepError {
 fn port_taken(port: u16, protocol: Protocol, owner: &str) -> StepError {
     let protocol = label(protocol);
     StepError::new(Reason::ProfileFailed, format!("port {port}/{protocol} of the machine is already in use by {owner}"))
+        .coded("PortConflict")
         .suggest("publish another port (spec.ports[].hostPort), or free this one and run the command again")
 }
 
@@ -237,6 +255,7 @@ fn prepare_failed(error: PrepareError) -> StepError {
     match error {
         PrepareError::Store(source) => store_failed(source, "recording the revision"),
         PrepareError::PortTaken { .. } => StepError::new(Reason::ProfileFailed, error.to_string())
+            .coded("PortConflict")
             .suggest("publish another port (spec.ports[].hostPort), or free this one and run the command again"),
         PrepareError::Full(_) | PrepareError::Gone => StepError::new(Reason::ProfileFailed, error.to_string()),
     }

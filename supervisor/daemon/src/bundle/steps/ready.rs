@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use berth_model::condition::Reason;
+use berth_model::resource::Bundle;
 use berth_model::resource::bundle::Protocol;
 use berth_model::resource::revision::Revision;
 use tokio::time::{Instant, interval, timeout};
 
-use super::{Done, Steps, machine_failed};
+use super::{Done, Steps, machine_failed, store_failed};
+use crate::bundle::fetch::tell;
 use crate::bundle::seams::{Observed, UnitState};
-use crate::bundle::status::describe;
+use crate::bundle::status::{describe, termination};
 use crate::bundle::view::container_id;
 use crate::operation::{StepDone, StepError, Task};
+use crate::store::{StoreError, Tx};
 
 /// How often a starting service is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -34,7 +37,7 @@ impl Steps {
         }
         let revision = self.subject(task).await?;
         let id = container_id(&revision);
-        match timeout(PATIENCE, self.until_ready(&revision, &id)).await {
+        match timeout(PATIENCE, self.until_ready(task, &revision, &id)).await {
             Ok(outcome) => outcome.map(|()| StepDone::said("the service is up")),
             Err(_) => {
                 let message = format!("the service did not answer on its ports within {} s", PATIENCE.as_secs());
@@ -43,7 +46,7 @@ impl Steps {
         }
     }
 
-    async fn until_ready(&self, revision: &Revision, id: &str) -> Result<(), StepError> {
+    async fn until_ready(&self, task: &Task, revision: &Revision, id: &str) -> Result<(), StepError> {
         let mut looks = interval(LOOK_EVERY);
         let mut steady: Option<(u32, Instant)> = None;
         loop {
@@ -51,6 +54,7 @@ impl Steps {
             let observed = self.machine.observe(id).await;
             let seen = observed.map_err(machine_failed(Reason::StartFailed, "looking at the unit failed"))?;
             if let Some(message) = hopeless(&seen) {
+                self.note_end(task, &seen).await?;
                 return Err(self.failed(id, message).await);
             }
             if seen.state != UnitState::Active {
@@ -77,6 +81,22 @@ impl Steps {
             }
         }
         true
+    }
+
+    /// How a candidate ended is shown on the bundle: its unit will soon be gone.
+    async fn note_end(&self, task: &Task, seen: &Observed) -> Result<(), StepError> {
+        let Some(end) = seen.ending.as_ref().and_then(termination) else { return Ok(()) };
+        let target = task.spec.target.clone();
+        let write = move |tx: &mut Tx<'_>| {
+            let Some(mut bundle) = tx.get::<Bundle>(&target.namespace, &target.name)? else { return Ok(()) };
+            let mut status = bundle.status.clone().unwrap_or_default();
+            status.last_termination = Some(end);
+            tell(tx, &bundle, &status)?;
+            bundle.status = Some(status);
+            tx.update_status(&bundle).map(drop)
+        };
+        let written: Result<(), StoreError> = self.record(write).await;
+        written.map_err(|error| store_failed(error, "recording how the service ended"))
     }
 
     /// An error with the last lines of the service's own output.

@@ -42,6 +42,10 @@ impl Steps {
         let revisions = self.revisions(task).await?;
         let own = |revision: &&Revision| revision.spec.operation == task.name;
         let Some(candidate) = revisions.iter().find(own) else {
+            let kept = task.results.get("revision").and_then(serde_json::Value::as_u64);
+            if revisions.iter().any(|one| Some(one.spec.number) == kept && state_of(one) == RevisionState::Active) {
+                return Ok(StepDone::said("the revision in service stays"));
+            }
             return Err(StepError::new(Reason::StartFailed, "the revision to promote is gone").permanent());
         };
         let mut changes = vec![(candidate.clone(), RevisionState::Active)];
