@@ -50,7 +50,10 @@ fn absent(request: &LogRequest) -> PortError {
 }
 
 fn query(request: &LogRequest, bundle: &Bundle) -> Result<Query, PortError> {
-    let mut query = Query::new().field("BERTH_NAMESPACE", &request.namespace).field("BERTH_BUNDLE", &request.bundle);
+    let mut query = Query::new()
+        .field("_TRANSPORT", "stdout")
+        .field("BERTH_NAMESPACE", &request.namespace)
+        .field("BERTH_BUNDLE", &request.bundle);
     if request.previous {
         let ended = bundle.status.as_ref().and_then(|status| status.last_termination.as_ref());
         let ended = ended.ok_or_else(|| PortError::Absent("no earlier run of this bundle has ended".into()))?;
