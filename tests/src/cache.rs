@@ -1,14 +1,18 @@
 //! Things that are costly to make, kept in the user's cache folder under a hash of all they are made from.
 //!
 //! `~/.cache/berth/<kind>/<hash>` is complete or absent: it is made in a folder beside it and renamed. A lock per kind
-//! keeps two runs from making the same thing; the newest few of a kind stay, older ones go when a new one is made.
+//! keeps two runs from making the same thing; the newest few of a kind stay, older ones go when another is asked for,
+//! unless they were used a short while ago: a run in another clone may still count on them.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ring::digest::{Context, SHA256};
+
+/// How long after its last use nothing is removed: longer than a run goes between two looks at an entry.
+const IN_USE: Duration = Duration::from_secs(30 * 60);
 
 /// The cache could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +107,7 @@ pub fn entry<E: From<CacheError>>(
         at(&path, fs::rename(&draft, &path))?;
     }
     at(&path, File::open(&path).and_then(|folder| folder.set_modified(now())))?;
-    thin_out(&shelf, keep)?;
+    thin_out(&shelf, keep, now() - IN_USE)?;
     Ok(path)
 }
 
@@ -128,7 +132,7 @@ pub fn remove(path: &Path) -> Result<(), CacheError> {
     }
 }
 
-fn thin_out(shelf: &Path, keep: usize) -> Result<(), CacheError> {
+fn thin_out(shelf: &Path, keep: usize, idle_since: SystemTime) -> Result<(), CacheError> {
     let mut entries = Vec::new();
     for path in children(shelf)?.into_iter().filter(|path| path.file_name().is_none_or(|name| name != ".lock")) {
         let used = at(&path, fs::metadata(&path).and_then(|meta| meta.modified()))?;
@@ -136,5 +140,40 @@ fn thin_out(shelf: &Path, keep: usize) -> Result<(), CacheError> {
     }
     entries.sort();
     let old = entries.len().saturating_sub(keep);
-    entries.into_iter().take(old).try_for_each(|(_, path)| remove(&path))
+    entries.into_iter().take(old).filter(|(used, _)| *used < idle_since).try_for_each(|(_, path)| remove(&path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shelf_of(ages_in_minutes: &[(&str, u64)]) -> tempfile::TempDir {
+        let shelf = tempfile::tempdir().unwrap();
+        for (name, minutes) in ages_in_minutes {
+            let path = shelf.path().join(name);
+            fs::create_dir(&path).unwrap();
+            let used = now() - Duration::from_secs(minutes * 60);
+            File::open(&path).unwrap().set_modified(used).unwrap();
+        }
+        shelf
+    }
+
+    fn left(shelf: &tempfile::TempDir) -> Vec<String> {
+        let paths = children(shelf.path()).unwrap();
+        paths.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn the_newest_stay_and_older_ones_go() {
+        let shelf = shelf_of(&[("a", 90), ("b", 70), ("c", 80)]);
+        thin_out(shelf.path(), 2, now() - IN_USE).unwrap();
+        assert_eq!(left(&shelf), ["b", "c"]);
+    }
+
+    #[test]
+    fn what_another_run_has_just_used_stays_however_many_there_are() {
+        let shelf = shelf_of(&[("a", 90), ("b", 5), ("c", 4), ("d", 3)]);
+        thin_out(shelf.path(), 1, now() - IN_USE).unwrap();
+        assert_eq!(left(&shelf), ["b", "c", "d"]);
+    }
 }
