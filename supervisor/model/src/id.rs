@@ -1,8 +1,8 @@
 //! Names: what text may stand for a namespace, a bundle, an image.
 
-use std::fmt;
+mod image;
 
-use oci_spec::distribution::Reference;
+pub use image::ImageReference;
 
 /// Why a text is not the name it should be. The message says what would be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,37 +76,6 @@ fn is_label(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
-/// A parsed image reference: registry, repository, and a tag or a digest or both.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageReference(Reference);
-
-impl ImageReference {
-    /// Registry, repository, tag and digest, with the defaults filled in.
-    pub fn reference(&self) -> &Reference {
-        &self.0
-    }
-}
-
-impl TryFrom<&str> for ImageReference {
-    type Error = NameError;
-
-    fn try_from(text: &str) -> Result<Self, NameError> {
-        if text.is_empty() {
-            return Err(NameError::Empty);
-        }
-        let parsed = text.parse::<Reference>();
-        let wrong =
-            |error: oci_spec::distribution::ParseError| NameError::Image { text: text.into(), why: error.to_string() };
-        parsed.map(Self).map_err(wrong)
-    }
-}
-
-impl fmt::Display for ImageReference {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(out)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,19 +106,5 @@ mod tests {
         for bad in ["a..b", ".a", "a.", "a.-b"] {
             assert!(dns_subdomain(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn an_image_reference_knows_its_registry_repository_and_tag() {
-        let image = ImageReference::try_from("registry.local:5000/web/nginx:1.27").unwrap();
-        assert_eq!(image.reference().registry(), "registry.local:5000");
-        assert_eq!(image.reference().repository(), "web/nginx");
-        assert_eq!(image.reference().tag(), Some("1.27"));
-    }
-
-    #[test]
-    fn a_bad_image_reference_is_told_the_grammar() {
-        let error = ImageReference::try_from("Nginx Latest").unwrap_err();
-        assert!(error.to_string().contains("registry/repository[:tag][@sha256:...]"), "{error}");
     }
 }
