@@ -118,7 +118,9 @@ fn check_repository(repository: &str) -> Result<(), &'static str> {
 fn is_component(component: &str) -> bool {
     let alphanumeric = |byte: char| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let joined = |joint: &str| matches!(joint, "" | "." | "_" | "__") || joint.bytes().all(|byte| byte == b'-');
-    component.starts_with(alphanumeric) && component.ends_with(alphanumeric) && component.split(alphanumeric).all(joined)
+    component.starts_with(alphanumeric)
+        && component.ends_with(alphanumeric)
+        && component.split(alphanumeric).all(joined)
 }
 
 fn check_tag(tag: &str) -> Result<(), &'static str> {
