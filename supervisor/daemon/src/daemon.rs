@@ -116,7 +116,7 @@ pub async fn run(config: Config, clock: Clock) -> Result<(), DaemonError> {
     housekeeping::spawn(&parts, certificate, &tasks);
     notify::ready();
     notify::spawn_watchdog(parts.store.clone(), parts.stop.clone(), &tasks);
-    info!(listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "berthd is up");
+    info!("berthd {} is up and listens on {}", env!("CARGO_PKG_VERSION"), config.listen);
     terminated().await?;
     notify::stopping();
     parts.stop.cancel();

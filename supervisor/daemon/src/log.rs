@@ -1,4 +1,9 @@
 //! Where the daemon's own log goes.
+//!
+//! `journalctl` shows a message and not the fields beside it, so what an administrator needs stands in the message:
+//! which object, and the whole [`chain`] of causes.
+
+use std::error::Error;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -40,4 +45,10 @@ pub fn begin(config: &Config) -> Result<(), LogError> {
         LogFormat::Json => base.with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init(),
     };
     installed.map_err(LogError::Install)
+}
+
+/// An error and its causes on one line, each once.
+pub fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match start(&line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("berthd: {}", chain(&*error));
+            eprintln!("berthd: {}", log::chain(&*error));
             ExitCode::FAILURE
         }
     }
@@ -43,10 +43,4 @@ fn start(line: &CommandLine) -> Result<(), Box<dyn Error>> {
 #[allow(clippy::disallowed_methods, reason = "the one clock of the process, handed on as a parameter")]
 fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
-}
-
-/// The whole chain of causes on one line, each once.
-fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

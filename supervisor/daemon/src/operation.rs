@@ -83,7 +83,7 @@ impl Runner {
         loop {
             newest.mark_unchanged();
             if let Err(error) = self.dispatch().await {
-                error!(error = &error as &dyn std::error::Error, "reading the operations failed");
+                error!("reading the operations failed: {}", crate::log::chain(&error));
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -97,7 +97,7 @@ impl Runner {
     fn finished(&mut self, done: Result<(Id, ()), JoinError>) {
         let id = done.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
         if let Err(error) = done {
-            error!(error = &error as &dyn std::error::Error, "an operation's task ended in a defect");
+            error!("an operation's task ended in a defect: {}", crate::log::chain(&error));
         }
         self.running.retain(|_, running| running.task != id);
     }
@@ -122,8 +122,8 @@ impl Runner {
         let recorder = Recorder::new(self.store.clone(), &operation);
         let work = carry_out(recorder, Arc::clone(&self.executor), self.abort.clone(), operation, overtaken.clone());
         let task = self.tasks.spawn(work.map(|outcome| match outcome {
-            Ok(name) => info!(operation = name, "operation finished"),
-            Err(error) => error!(error = &error as &dyn std::error::Error, "recording an operation failed"),
+            Ok(name) => info!(operation = name, "operation {name} finished"),
+            Err(error) => error!("recording an operation failed: {}", crate::log::chain(&error)),
         }));
         self.running.insert(target, Running { task: task.id(), kind, overtaken });
     }
@@ -206,7 +206,7 @@ async fn give_up(
         let task = recorder.task();
         match executor.compensate(&task, step).await {
             Ok(()) => recorder.step_compensated(step).await?,
-            Err(undo) => warn!(?step, error = &undo as &dyn std::error::Error, "undoing a step failed"),
+            Err(undo) => warn!(?step, "undoing {step:?} failed: {}", crate::log::chain(&undo)),
         }
     }
     let state = if error.is_some() { OperationState::Failed } else { OperationState::Cancelled };

@@ -120,7 +120,7 @@ impl<R: Reconciler> Driver<R> {
                 self.entries.retain(|key, entry| entry.running || keys.contains(key));
                 keys.into_iter().for_each(|key| self.wake(key));
             }
-            Err(error) => warn!(error = &error as &dyn Error, "listing what to reconcile failed"),
+            Err(error) => warn!("listing what to reconcile failed: {}", crate::log::chain(&error)),
         }
     }
 
@@ -163,12 +163,12 @@ fn settle<K: Display, E: Error + 'static>(
             if outcome.is_some() { ReconcileResult::Waiting } else { ReconcileResult::Done }
         }
         Ok(Err(error)) => {
-            warn!(%key, error = &error as &dyn Error, "reconciling failed");
+            warn!(%key, "reconciling {key} failed: {}", crate::log::chain(&error));
             retry(entry);
             ReconcileResult::Failed
         }
         Err(panic) => {
-            error!(%key, error = &panic as &dyn Error, "reconciling panicked");
+            error!(%key, "reconciling {key} panicked: {}", crate::log::chain(&panic));
             retry(entry);
             ReconcileResult::Failed
         }

@@ -167,7 +167,7 @@ impl Sealer {
     ) -> Self {
         let keyring = master.and_then(|master| Keyring::open(keys, master, random));
         if let Err(why) = &keyring {
-            tracing::error!(error = why as &dyn std::error::Error, "secrets are locked");
+            tracing::error!("secrets are locked: {}", crate::log::chain(why));
         }
         Self { state: keyring.map(Arc::new).map_err(Arc::new) }
     }

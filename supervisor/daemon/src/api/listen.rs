@@ -137,13 +137,13 @@ pub(super) async fn serve<D: Door>(door: D, router: Router, limits: Limits, stop
                 tokio::spawn(async move {
                     match handshake.await {
                         Ok(stream) => connection(stream, peer, router, limits, stop).await,
-                        Err(error) => tracing::debug!(?peer, %error, "a handshake failed"),
+                        Err(error) => tracing::debug!("a handshake with {peer:?} failed: {error}"),
                     }
                     drop(permit);
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!("a connection could not be accepted: {error}");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -197,7 +197,7 @@ where
 
 fn told(peer: Peer, ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     if let Err(error) = ended {
-        tracing::debug!(?peer, error = &*error as &dyn std::error::Error, "a connection broke off");
+        tracing::debug!("a connection from {peer:?} broke off: {}", crate::log::chain(&*error));
     }
 }
 

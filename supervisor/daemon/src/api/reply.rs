@@ -147,7 +147,7 @@ impl From<Refusal> for Error {
 
 /// A fault of ours: the chain goes to the log, the client learns where to look.
 fn internal(error: &(dyn StdError + 'static)) -> Error {
-    tracing::error!(error, "a request failed");
+    tracing::error!("a request failed: {}", crate::log::chain(error));
     let message = "berthd could not do this; `journalctl -u berthd` says why".to_owned();
     Error::new(Reason::InternalError, message)
 }

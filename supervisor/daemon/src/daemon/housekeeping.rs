@@ -23,10 +23,10 @@ pub(super) fn spawn(parts: &Parts, certificate: ServerCertificate, tasks: &TaskT
         loop {
             ticks.tick().await;
             if let Err(error) = tidy(&store).await {
-                error!(error = &error as &dyn std::error::Error, "keeping house in the store failed");
+                error!("keeping house in the store failed: {}", crate::log::chain(&error));
             }
             if let Err(error) = sealer.forget_gone(&store).await {
-                error!(error = &error as &dyn std::error::Error, "removing the keys of removed namespaces failed");
+                error!("removing the keys of removed namespaces failed: {}", crate::log::chain(&error));
             }
             renew(&certificate, &clock);
         }
@@ -37,7 +37,7 @@ pub(super) fn spawn(parts: &Parts, certificate: ServerCertificate, tasks: &TaskT
 async fn tidy(store: &Store) -> Result<(), StoreError> {
     let swept = store.sweep().await?;
     if swept > 0 {
-        info!(swept, "expired records are removed");
+        info!("{swept} expired records are removed");
     }
     let newest = *store.revision().borrow();
     match newest.checked_sub(KEPT_CHANGES) {
@@ -49,11 +49,11 @@ async fn tidy(store: &Store) -> Result<(), StoreError> {
 fn renew(certificate: &ServerCertificate, clock: &Clock) {
     let names = match machine_names() {
         Ok(names) => names,
-        Err(error) => return error!(%error, "reading the machine's names and addresses failed"),
+        Err(error) => return error!("reading the machine's names and addresses failed: {}", crate::log::chain(&error)),
     };
     match certificate.renew(&names, clock()) {
-        Ok(Some(why)) => info!(?why, "the API's certificate is renewed"),
+        Ok(Some(why)) => info!("the API's certificate is renewed: {why:?}"),
         Ok(None) => {}
-        Err(error) => error!(error = &error as &dyn std::error::Error, "renewing the certificate failed"),
+        Err(error) => error!("renewing the certificate failed: {}", crate::log::chain(&error)),
     }
 }

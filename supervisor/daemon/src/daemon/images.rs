@@ -38,13 +38,8 @@ fn failure(error: ImageError) -> ImageFailure {
         message: error.to_string(),
         suggestion: error.advice(),
         retryable: error.is_transient(),
-        source: std::error::Error::source(&error).map(|cause| chain(cause).into()),
+        source: std::error::Error::source(&error).map(|cause| crate::log::chain(cause).into()),
     }
-}
-
-fn chain(cause: &dyn std::error::Error) -> String {
-    let more = std::iter::successors(cause.source(), |cause| (*cause).source());
-    more.fold(cause.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl Images for LocalImages {
@@ -54,8 +49,8 @@ impl Images for LocalImages {
             if let Some(why) = resolution.offline {
                 warn!(
                     reference,
-                    error = &why as &dyn std::error::Error,
-                    "the registry does not answer; what is here is used"
+                    "the registry of {reference} does not answer; what is here is used: {}",
+                    crate::log::chain(&why)
                 );
             }
             Ok(resolution.pinned)
@@ -113,9 +108,9 @@ impl ImagesPort for LocalImages {
 /// An archive that is refused is the sender's to mend; a full disk is not.
 fn refused(error: ImageError) -> PortError {
     if error.is_transient() {
-        return PortError::Unavailable(format!("{}; {}", chain(&error), error.advice()));
+        return PortError::Unavailable(format!("{}; {}", crate::log::chain(&error), error.advice()));
     }
-    PortError::Request(format!("{}; {}", chain(&error), error.advice()))
+    PortError::Request(format!("{}; {}", crate::log::chain(&error), error.advice()))
 }
 
 fn shown(image: &LocalImage) -> Result<Value, PortError> {

@@ -19,7 +19,7 @@ pub(super) fn stopping() {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        warn!(%error, "systemd could not be told");
+        warn!("systemd could not be told: {error}");
     }
 }
 
@@ -33,7 +33,7 @@ pub(super) fn spawn_watchdog(store: Store, stop: CancellationToken, tasks: &Task
             ticks.tick().await;
             match store.read(|_| Ok(())).await {
                 Ok(()) => tell(&[NotifyState::Watchdog]),
-                Err(error) => error!(error = &error as &dyn std::error::Error, "the store does not answer"),
+                Err(error) => error!("the store does not answer: {}", crate::log::chain(&error)),
             }
         }
     };

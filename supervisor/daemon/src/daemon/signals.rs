@@ -27,7 +27,7 @@ pub(super) async fn from_store(store: Store, wake: Sender<BundleKey>) {
                 warn!("changes were compacted before they were read; the next resync sees to it");
                 seen = *newest.borrow();
             }
-            Err(error) => error!(error = &error as &dyn std::error::Error, "following the store failed"),
+            Err(error) => error!("following the store failed: {}", crate::log::chain(&error)),
         }
         if wake.is_closed() {
             return;
@@ -92,7 +92,7 @@ pub(super) async fn from_systemd(systemd: Systemd, machine: Arc<LinuxMachine>, s
 async fn wake_all(store: &Store, wake: &Sender<BundleKey>) {
     let bundles = match store.read(|tx| tx.list::<Bundle>(None)).await {
         Ok(bundles) => bundles,
-        Err(error) => return error!(error = &error as &dyn std::error::Error, "listing the bundles failed"),
+        Err(error) => return error!("listing the bundles failed: {}", crate::log::chain(&error)),
     };
     for bundle in bundles {
         if wake.send(crate::bundle::key_of(&bundle)).await.is_err() {

@@ -71,7 +71,7 @@ impl Inner {
             inner.layers.sweep().map_err(ImageError::Layers)? + inner.blobs.sweep().map_err(ImageError::Blobs)?;
         let garbage = inner.collect()?;
         if left + garbage > 0 {
-            info!(left, garbage, "removed what an earlier run left in the image store");
+            info!("removed {} things that an earlier run left in the image store", left + garbage);
         }
         Ok(inner)
     }
@@ -269,7 +269,7 @@ impl Inner {
         let store = self.clone();
         if let Err(error) = blocking(move || store.collect()).await {
             self.dirty.store(true, Ordering::SeqCst);
-            warn!(error = &error as &dyn std::error::Error, "removing unused layers");
+            warn!("removing unused layers: {}", crate::log::chain(&error));
         }
     }
 

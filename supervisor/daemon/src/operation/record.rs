@@ -152,7 +152,7 @@ impl Recorder {
             })
             .await;
         if let Err(error) = shown {
-            tracing::warn!(error = &error as &dyn std::error::Error, "recording progress failed");
+            tracing::warn!("recording progress failed: {}", crate::log::chain(&error));
         }
     }
 

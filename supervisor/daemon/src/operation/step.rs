@@ -108,18 +108,9 @@ impl StepError {
         OperationError {
             code: self.code.unwrap_or(self.reason.name()).to_owned(),
             message: self.message.clone(),
-            detail: chain(self.source.as_deref().map(|source| source as &dyn Error)),
+            detail: self.source.as_deref().map(|source| crate::log::chain(source)).unwrap_or_default(),
             suggestions: self.suggestions.clone(),
             retryable: self.retryable,
         }
     }
-}
-
-fn chain(mut source: Option<&dyn Error>) -> String {
-    let mut parts = Vec::new();
-    while let Some(error) = source {
-        parts.push(error.to_string());
-        source = error.source();
-    }
-    parts.join(": ")
 }

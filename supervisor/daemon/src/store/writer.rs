@@ -137,7 +137,7 @@ impl Thread {
         jobs.close();
         drop(jobs);
         if let Err((_, error)) = self.connection.close() {
-            tracing::error!(%error, "the store did not close well");
+            tracing::error!("the store did not close well: {error}");
         }
         if let Some(Err(())) = closing.map(|done| done.send(())) {
             tracing::debug!("nobody waits for the store to close any more");
@@ -151,7 +151,7 @@ impl Thread {
             let mut settles = Vec::new();
             let (outcome, close) = self.transaction(&mut messages, &mut settles);
             if let Err(error) = &outcome {
-                tracing::error!(error = %error, "a transaction of the store failed");
+                tracing::error!("a transaction of the store failed: {}", crate::log::chain(error));
             }
             for settle in settles {
                 settle(outcome.clone());
