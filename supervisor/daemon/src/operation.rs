@@ -122,7 +122,7 @@ impl Runner {
         let recorder = Recorder::new(self.store.clone(), &operation);
         let work = carry_out(recorder, Arc::clone(&self.executor), self.abort.clone(), operation, overtaken.clone());
         let task = self.tasks.spawn(work.map(|outcome| match outcome {
-            Ok(name) => info!(operation = name, "operation {name} finished"),
+            Ok(ended) => info!("operation {ended}"),
             Err(error) => error!("recording an operation failed: {}", crate::log::chain(&error)),
         }));
         self.running.insert(target, Running { task: task.id(), kind, overtaken });

@@ -83,6 +83,10 @@ fn serving(view: &View, seen: &Observed, failed: Option<&Operation>) -> (Reason,
         }
         (_, Some(Down::Crashed)) => (Reason::CrashLooping, format!("{how} {LOOK}")),
         _ if !view.bundle.spec.start => (Reason::StartSkipped, "Stopped as asked; `berth start` starts it.".into()),
+        // Whoever starts it again has stopped it first.
+        (_, Some(Down::ByOperator)) if busy_starting(view) => {
+            (Reason::StartPending, progress(view, "Waits to be started."))
+        }
         (_, Some(Down::ByOperator)) => {
             (Reason::StoppedByOperator, "Stopped by systemctl; `berth start` starts it.".into())
         }

@@ -110,18 +110,21 @@ impl Recorder {
         .await
     }
 
+    /// Closes the record, and says in one line how it ended.
     pub(super) async fn finish(
         &mut self,
         state: OperationState,
         error: Option<StepError>,
     ) -> Result<String, StoreError> {
+        let why = error.as_ref().map(|error| format!(": {}", crate::log::chain(error))).unwrap_or_default();
+        let ended = format!("{} {state:?}{why}", self.operation.metadata.name.as_deref().unwrap_or_default());
         self.save(move |status, now| {
             status.state = state;
             status.finished_at = Some(now.to_string());
             status.error = error.as_ref().map(StepError::recorded);
         })
         .await?;
-        Ok(self.operation.metadata.name.clone().unwrap_or_default())
+        Ok(ended)
     }
 
     /// Awaits `work`, writing what it reports meanwhile.

@@ -53,7 +53,7 @@ impl Steps {
         self.images.check_program(&image, &spec).await.map_err(image_failed)?;
         let layers = image.layers.len();
         let value = serde_json::to_value(&image).map_err(|error| unreadable().caused_by(error))?;
-        Ok(StepDone::said(format!("{layers} layers are unpacked")).keeping("resolved", value))
+        Ok(StepDone::said(format!("layers unpacked: {layers}")).keeping("resolved", value))
     }
 
     pub(super) async fn prepare_revision(&self, task: &Task) -> Done {

@@ -81,7 +81,7 @@ impl Steps {
         }
         let count = retired.len();
         self.set_states(retired).await?;
-        Ok(StepDone::said(format!("{count} earlier revisions are stopped")))
+        Ok(StepDone::said(format!("earlier revisions stopped: {count}")))
     }
 
     /// A stop that Berth was asked for leaves no record of an ending: the wish itself says it all.
@@ -92,7 +92,7 @@ impl Steps {
             self.forget(revision).await?;
             stopped += 1;
         }
-        Ok(StepDone::said(format!("{stopped} units are stopped")))
+        Ok(StepDone::said(format!("units stopped: {stopped}")))
     }
 
     pub(super) async fn release_network(&self, task: &Task) -> Done {

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use berth_model::resource::bundle::Phase;
-use berth_model::resource::operation::OperationState;
+use berth_model::resource::operation::{OperationKind, OperationState, OperationStatus};
+use berth_model::resource::revision::Revision;
 use tokio_util::sync::CancellationToken;
 
 use super::scripted::{Daemon, World, ending};
+use crate::bundle::decide::Wish;
 use crate::bundle::seams::{Observed, UnitState};
+use crate::bundle::status::status;
+use crate::bundle::view::View;
 use crate::operation::AbortPoints;
 
 async fn installed(world: &Arc<World>) -> (tempfile::TempDir, Daemon) {
@@ -48,6 +52,27 @@ async fn a_unit_stopped_by_systemctl_stays_stopped_and_says_who_stopped_it() {
     daemon.settle().await;
     assert_eq!(ready(&daemon).await.0, "False StoppedByOperator");
     assert_eq!(*world.starts.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_unit_that_a_restart_has_stopped_is_being_started_and_was_stopped_by_nobody() {
+    let world = Arc::new(World::default());
+    let (_dir, daemon) = installed(&world).await;
+    let mut restart = daemon.operations().await.remove(0);
+    restart.spec.kind = OperationKind::Restart;
+    restart.status = Some(OperationStatus { state: OperationState::Running, ..OperationStatus::default() });
+    let ending = Some(ending(true, "success", "exited", "0"));
+    let down = Observed { state: UnitState::Inactive, ending, ..Observed::default() };
+    let view = View {
+        bundle: daemon.bundle().await.unwrap(),
+        revisions: daemon.store.read(|tx| tx.list::<Revision>(None)).await.unwrap(),
+        operations: vec![restart],
+        observed: [(1, down)].into(),
+        now: jiff::Timestamp::UNIX_EPOCH,
+    };
+    let status = status(&view, &Wish::Nothing);
+    assert_eq!(status.phase, Phase::Progressing);
+    assert_eq!(status.conditions.iter().find(|c| c.type_ == "Ready").unwrap().reason, "StartPending");
 }
 
 #[tokio::test]
