@@ -5,6 +5,7 @@
 //! from the same saved state. The lock keeps both from running at once: two machines are too much for two processors.
 
 mod change;
+mod harness;
 mod machine;
 mod refused;
 mod service;
@@ -41,8 +42,12 @@ fn shared() -> (RwLockReadGuard<'static, ()>, &'static Machine) {
 }
 
 fn own(name: &str) -> (Machine, RwLockWriteGuard<'static, ()>) {
-    let alone = ONE_KIND_AT_A_TIME.write().unwrap_or_else(PoisonError::into_inner);
+    let alone = alone();
     (PARTS.ready(&Plan { durable: true, ..plan(name) }).unwrap(), alone)
+}
+
+fn alone() -> RwLockWriteGuard<'static, ()> {
+    ONE_KIND_AT_A_TIME.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Installs a service and waits until it is ready.

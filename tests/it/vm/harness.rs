@@ -1,0 +1,71 @@
+//! What the machines of these suites can do themselves, and the suites of other crates that need one.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use berth_tests::machine::{Disk, Link, Plan};
+use berth_tests::{spawn, tree};
+
+use super::{PARTS, alone, install, page, plan, shared};
+
+/// One test, as each machine that differs from the saved one has to boot.
+#[test]
+fn a_neighbour_on_a_private_link_is_served_and_a_spare_disk_keeps_what_was_flushed_when_the_power_is_cut() {
+    let _alone = alone();
+    let network = Link::network().unwrap();
+    let mut with_more = Plan { link: Some(Link { network, number: 1 }), ..plan("server") };
+    with_more.disks = vec![Disk { name: "spare".into(), gibibytes: 1 }];
+    let mut server = PARTS.fresh(&with_more).unwrap();
+    let neighbour = Plan { link: Some(Link { network, number: 2 }), ..Plan::new("neighbour") };
+    let neighbour = neighbour.boot(&PARTS.guest, None).unwrap();
+
+    install(&server, "web", "127.0.0.1:5000/nginx:1 --publish 8081:80");
+    let fetch = "curl --silent --show-error --retry 30 --retry-all-errors http://10.99.0.1:8081/";
+    assert_eq!(neighbour.ok(fetch).unwrap(), page(&server, 8081));
+    neighbour.remove().unwrap();
+
+    let device = "/dev/disk/by-id/virtio-spare";
+    server
+        .ok(&format!("mkfs.xfs -q {device} && mount {device} /mnt && echo kept >/mnt/file && sync /mnt/file"))
+        .unwrap();
+    server.pull_the_plug().unwrap();
+    server.power_on().unwrap();
+    assert_eq!(server.ok(&format!("mount {device} /mnt && cat /mnt/file")).unwrap(), "kept");
+    server.remove().unwrap();
+}
+
+#[test]
+fn the_tests_that_need_systemd_pass_in_the_machine() {
+    run_inside("vm-", "");
+}
+
+#[test]
+fn the_tests_that_need_network_namespaces_pass_in_the_machine() {
+    run_inside("berth_host-", "netns_");
+}
+
+/// Runs the newest of another crate's test programs of that name in the shared machine.
+fn run_inside(prefix: &str, filter: &str) {
+    let (_lock, machine) = shared();
+    let lean = tempfile::NamedTempFile::new().unwrap();
+    let program = newest(prefix);
+    spawn::run(spawn::command("strip").arg("-o").arg(lean.path()).arg(&program)).unwrap();
+    let inside = format!("/run/{}", program.file_name().unwrap().display());
+    machine.put(&inside, &std::fs::read(lean.path()).unwrap(), 0o755).unwrap();
+    let out = machine.sh(&format!("{inside} {filter}; code=$?; rm {inside}; exit $code")).unwrap();
+    let said = out.text() + &out.errors();
+    assert!(out.success(), "{said}");
+    assert!(!said.contains("skipped") && !said.contains("ok. 0 passed"), "nothing was tested: {said}");
+}
+
+/// Cargo leaves those of earlier builds beside it.
+fn newest(prefix: &str) -> PathBuf {
+    let folder = tree::programs().unwrap().join("deps");
+    let built = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let programs = built.filter(|path| {
+        path.extension().is_none() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+    });
+    let age =
+        |path: &PathBuf| std::fs::metadata(path).and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    programs.max_by_key(age).unwrap_or_else(|| panic!("no {prefix}* in {}: build the tests first", folder.display()))
+}
