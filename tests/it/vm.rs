@@ -5,6 +5,7 @@
 //! from the same saved state. The lock keeps both from running at once: two machines are too much for two processors.
 
 mod change;
+mod endings;
 mod harness;
 mod machine;
 mod refused;

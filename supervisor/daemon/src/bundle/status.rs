@@ -2,7 +2,7 @@
 
 use berth_model::condition::{self, Reason};
 use berth_model::plan::Ending;
-use berth_model::resource::bundle::{BundleStatus, Phase, Termination};
+use berth_model::resource::bundle::{BundleStatus, Phase, RestartPolicy, Termination};
 use berth_model::resource::operation::{Operation, OperationKind, StepName, StepState};
 use berth_model::resource::revision::Revision;
 
@@ -81,6 +81,9 @@ fn serving(view: &View, seen: &Observed, failed: Option<&Operation>) -> (Reason,
         _ if failed.is_some() => {
             failed.map_or((Reason::StartFailed, how), |op| (failure_reason(op), failure_message(op)))
         }
+        (_, Some(Down::Crashed)) if view.bundle.spec.restart == RestartPolicy::Never => {
+            (Reason::Degraded, format!("{how} It stays down, as spec.restart is never. {LOOK}"))
+        }
         (_, Some(Down::Crashed)) => (Reason::CrashLooping, format!("{how} {LOOK}")),
         _ if !view.bundle.spec.start => (Reason::StartSkipped, "Stopped as asked; `berth start` starts it.".into()),
         // Whoever starts it again has stopped it first.
@@ -119,11 +122,13 @@ fn progress(view: &View, otherwise: &str) -> String {
 
 fn phase(view: &View, active: Option<&Revision>, seen: Option<&Observed>, reason: Reason) -> Phase {
     let up = seen.is_some_and(|seen| seen.state == UnitState::Active);
+    let crashed = seen.and_then(is_down) == Some(Down::Crashed);
     match reason {
         _ if view.bundle.metadata.deletion_timestamp.is_some() => Phase::Terminating,
         Reason::StartCompleted => Phase::Running,
         Reason::Degraded if up => Phase::Running,
         _ if view.unfinished().is_some() => Phase::Progressing,
+        Reason::Degraded if crashed => Phase::Failed,
         Reason::ProfileFailed | Reason::WorkloadFailed | Reason::StartFailed | Reason::CrashLooping => Phase::Failed,
         Reason::StartSkipped | Reason::StoppedByOperator | Reason::Degraded => Phase::Stopped,
         _ if active.is_some() => Phase::Progressing,

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use berth_model::resource::bundle::Phase;
+use berth_model::plan::Ending;
+use berth_model::resource::bundle::{Phase, RestartPolicy};
 use berth_model::resource::operation::{OperationKind, OperationState, OperationStatus};
 use berth_model::resource::revision::Revision;
 use tokio_util::sync::CancellationToken;
@@ -73,6 +74,22 @@ async fn a_unit_that_a_restart_has_stopped_is_being_started_and_was_stopped_by_n
     let status = status(&view, &Wish::Nothing);
     assert_eq!(status.phase, Phase::Progressing);
     assert_eq!(status.conditions.iter().find(|c| c.type_ == "Ready").unwrap().reason, "StartPending");
+}
+
+#[tokio::test]
+async fn a_crash_of_a_service_that_is_never_restarted_is_no_loop() {
+    let world = Arc::new(World::default());
+    let (_dir, daemon) = installed(&world).await;
+    daemon.put(|spec| spec.restart = RestartPolicy::Never).await;
+    daemon.settle().await;
+    let ending = Some(Ending { id: "default.web.r2".into(), ..ending(false, "exit-code", "exited", "3") });
+    let down = Observed { state: UnitState::Failed, ending, ..Observed::default() };
+    world.units.lock().unwrap().insert("default.web.r2".into(), down);
+    daemon.settle().await;
+    let (stands, why) = ready(&daemon).await;
+    assert_eq!(stands, "False Degraded");
+    assert!(why.contains("exit code 3") && why.contains("stays down"), "{why}");
+    assert_eq!(daemon.bundle().await.unwrap().status.unwrap().phase, Phase::Failed);
 }
 
 #[tokio::test]
