@@ -91,7 +91,9 @@ fn table() -> Table {
         path("/apis/berth.dev", discovery::group),
         path("/apis/berth.dev/v1", discovery::berth_resources),
         berth(Method::GET, "images", "images", "", Verb::List, stream::images),
+        berth(Method::DELETE, "images", "images", "", Verb::Delete, stream::remove),
         berth(Method::POST, "images/import", "images", "import", Verb::Create, stream::import),
+        berth(Method::POST, "images/prune", "images", "prune", Verb::Create, stream::prune),
         berth(Method::GET, "namespaces/{namespace}/bundles/{name}/log", "bundles", "log", Verb::Get, stream::log),
     ];
     rows.extend(ACTIONS.iter().map(|action| {

@@ -221,43 +221,12 @@ impl ImageStore {
         Ok(self.0.records.images()?.into_iter().map(local).collect())
     }
 
-    /// Removes a name, and the image with its last name; a digest removes the image with all of its
-    /// names. `in_use` holds digests of manifests that have to stay, also those of operations at
-    /// work.
+    /// Keeps images from arriving, so that what is not needed can be told and removed.
     ///
     /// # Errors
-    /// There is no such image, or it is in use.
-    pub async fn remove(&self, reference: &str, in_use: &HashSet<String>) -> Result<(), ImageError> {
-        let reference = parse(reference)?;
-        let unknown = || ImageError::Unknown { reference: reference.to_string() };
-        let (record, name) = self.0.local(&reference)?.ok_or_else(unknown)?;
-        if in_use.contains(&record.digest) {
-            return Err(ImageError::InUse { reference: reference.to_string() });
-        }
-        if let Some(name) = name {
-            self.0.records.remove_name(&name.name)?;
-        }
-        let named = self.0.records.names()?.iter().any(|name| name.digest == record.digest);
-        if reference.reference().digest().is_some() || !named {
-            self.0.forget(&record)?;
-        }
-        self.0.tidy(true).await;
-        Ok(())
-    }
-
-    /// Removes every image whose digest is not in `in_use`, and tells which.
-    ///
-    /// # Errors
-    /// A record cannot be removed.
-    pub async fn prune(&self, in_use: &HashSet<String>) -> Result<Vec<LocalImage>, ImageError> {
-        let unused: Vec<LocalImage> = self.list(in_use)?.into_iter().filter(|image| !image.in_use).collect();
-        for record in self.0.records.images()? {
-            if unused.iter().any(|image| image.digest == record.digest) {
-                self.0.forget(&record)?;
-            }
-        }
-        self.0.tidy(true).await;
-        Ok(unused)
+    /// One is arriving now.
+    pub fn still(&self) -> Result<Still<'_>, ImageError> {
+        Ok(Still { images: self, _closed: self.0.close()? })
     }
 
     /// The program that would be run is there and executable.
@@ -288,6 +257,62 @@ impl ImageStore {
             store.resolved_image(&name, &done?)
         };
         tokio::spawn(work).await.map_err(|_| ImageError::CutOff)?
+    }
+}
+
+/// The store while nothing arrives in it. What is in use has to be asked for *after* this was had: whoever comes later
+/// finds the store without what was removed, and fetches it.
+pub struct Still<'a> {
+    images: &'a ImageStore,
+    _closed: tokio::sync::RwLockWriteGuard<'a, ()>,
+}
+
+impl Still<'_> {
+    /// Removes a name, and the image with its last name; a digest removes the image with all of its
+    /// names. `in_use` holds digests of manifests that have to stay, also those of operations at
+    /// work.
+    ///
+    /// # Errors
+    /// There is no such image, or it is in use.
+    pub async fn remove(&self, reference: &str, in_use: &HashSet<String>) -> Result<(), ImageError> {
+        let store = &self.images.0;
+        let reference = parse(reference)?;
+        let unknown = || ImageError::Unknown { reference: reference.to_string() };
+        let (record, name) = store.local(&reference)?.ok_or_else(unknown)?;
+        if in_use.contains(&record.digest) {
+            return Err(ImageError::InUse { reference: reference.to_string() });
+        }
+        if let Some(name) = name {
+            store.records.remove_name(&name.name)?;
+        }
+        let named = store.records.names()?.iter().any(|name| name.digest == record.digest);
+        if reference.reference().digest().is_some() || !named {
+            store.forget(&record)?;
+        }
+        store.clear().await
+    }
+
+    /// What [`Still::prune`] would remove.
+    ///
+    /// # Errors
+    /// The records cannot be read.
+    pub fn unused(&self, in_use: &HashSet<String>) -> Result<Vec<LocalImage>, ImageError> {
+        Ok(self.images.list(in_use)?.into_iter().filter(|image| !image.in_use).collect())
+    }
+
+    /// Removes every image whose digest is not in `in_use`, and tells which.
+    ///
+    /// # Errors
+    /// A record or a layer cannot be removed; the next look removes what is left.
+    pub async fn prune(&self, in_use: &HashSet<String>) -> Result<Vec<LocalImage>, ImageError> {
+        let (store, unused) = (&self.images.0, self.unused(in_use)?);
+        for record in store.records.images()? {
+            if unused.iter().any(|image| image.digest == record.digest) {
+                store.forget(&record)?;
+            }
+        }
+        store.clear().await?;
+        Ok(unused)
     }
 }
 

@@ -1,7 +1,9 @@
 //! What changes while it runs: a new image without a failed visit, a wish to stop, an end of its own.
 
+use berth_tests::machine::Machine;
+
 use super::supervisor::visits;
-use super::{eventually, install, page, ready, refused, shared, uninstall};
+use super::{eventually, install, own, page, ready, refused, shared, uninstall};
 
 const NGINX: &str = "127.0.0.1:5000/nginx";
 const TESTBOX: &str = "127.0.0.1:5000/testbox:latest";
@@ -55,4 +57,28 @@ fn a_service_that_ends_at_once_is_told_with_its_exit_code_and_last_words() {
     eventually(&"False StartFailed".into(), || ready(machine, "ended"));
     assert!(machine.ok("berth events").unwrap().contains("exit code 3"));
     uninstall(machine, "ended");
+}
+
+#[test]
+fn an_image_that_nothing_needs_is_pruned_and_what_serves_or_served_before_stays() {
+    let (machine, _alone) = own("prune");
+    install(&machine, "kept", &format!("{NGINX}:1"));
+    machine.ok(&format!("berth update kept --image {NGINX}:2 --timeout 10m")).unwrap();
+    install(&machine, "passing", TESTBOX);
+    uninstall(&machine, "passing");
+    let told = machine.ok("berth image prune --dry-run").unwrap();
+    assert!(told.contains(TESTBOX) && !told.contains(NGINX), "{told}");
+    let before = layers(&machine);
+    machine.ok("berth image prune").unwrap();
+    assert!(layers(&machine) < before);
+    let left = machine.ok("berth image list -o name").unwrap();
+    assert_eq!(left, format!("{NGINX}:1\n{NGINX}:2"));
+    let said = refused(&machine, &format!("image remove {NGINX}:2"));
+    assert!(said.contains("in use"), "{said}");
+    install(&machine, "again", TESTBOX);
+    machine.remove().unwrap();
+}
+
+fn layers(machine: &Machine) -> usize {
+    machine.ok("ls /var/lib/berth/images/layers | wc -l").unwrap().parse().unwrap()
 }

@@ -283,6 +283,17 @@ pub(super) struct ImageArgs {
 pub(super) enum ImageCommand {
     /// Show the images that lie on the machine.
     List,
+    /// Remove an image, or one of its names. What a service uses stays.
+    Remove {
+        /// As `berth image list` shows it.
+        reference: String,
+    },
+    /// Remove the images that no service uses, nor would go back to.
+    Prune {
+        /// Only say which.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Bring an image to the machine without a registry.
     Import {
         /// An OCI layout: a tar file, a directory, or `-` for standard input.

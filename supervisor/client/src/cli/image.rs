@@ -1,4 +1,4 @@
-//! `berth image list` and `berth image import`.
+//! `berth image list`, `import`, `remove` and `prune`.
 
 use std::io;
 use std::path::Path;
@@ -29,17 +29,48 @@ const AHEAD: usize = 8;
 pub(super) async fn run(context: &Context, command: ImageCommand) -> Result<(), Failure> {
     match command {
         ImageCommand::List => list(context).await,
+        ImageCommand::Remove { reference } => remove(context, &reference).await,
+        ImageCommand::Prune { dry_run } => prune(context, dry_run).await,
         ImageCommand::Import { source, reference } => import(context, &source, &reference).await,
     }
 }
 
 async fn list(context: &Context) -> Result<(), Failure> {
     let answer: Value = context.client.transport().json(&berth(&["images"], Method::GET)).await?;
+    show(context, &answer, "no images")
+}
+
+fn show(context: &Context, answer: &Value, if_empty: &str) -> Result<(), Failure> {
+    match context.output {
+        Output::Json => context.say(&format!("{answer:#}")),
+        Output::Yaml => context.say(&yaml::to_string(answer)?),
+        Output::Name => context.say(&names(answer)),
+        Output::Table | Output::Wide => context.sheet(&sheet(answer), if_empty),
+    }
+}
+
+async fn remove(context: &Context, reference: &str) -> Result<(), Failure> {
+    let request = berth(&["images"], Method::DELETE).query("name", reference);
+    let answer: Value = context.client.transport().json(&request).await?;
     match context.output {
         Output::Json => context.say(&format!("{answer:#}")),
         Output::Yaml => context.say(&yaml::to_string(&answer)?),
-        Output::Name => context.say(&names(&answer)),
-        Output::Table | Output::Wide => context.sheet(&sheet(&answer), "no images"),
+        _ => context.say(&format!("image {reference} removed")),
+    }
+}
+
+/// The images themselves, then how many they are.
+async fn prune(context: &Context, dry_run: bool) -> Result<(), Failure> {
+    let request = berth(&["images", "prune"], Method::POST);
+    let request = if dry_run { request.query("dryRun", "All") } else { request };
+    let answer: Value = context.client.transport().json(&request).await?;
+    show(context, &answer, "no image is unused")?;
+    let count = items(&answer).len();
+    match context.output {
+        Output::Table | Output::Wide if count > 0 => {
+            context.say(&format!("{} {count}", if dry_run { "would be removed:" } else { "removed:" }))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -172,3 +172,26 @@ async fn a_refused_image_is_told_in_the_servers_words() {
     assert_eq!(ran.code, 1);
     assert_eq!(ran.err, "error [400 BadRequest]: the archive holds no index.json; export it as an OCI layout\n");
 }
+
+#[tokio::test]
+async fn unused_images_are_listed_by_a_dry_run_and_removed_without_and_one_is_removed_by_name() {
+    let fake = Fake::start();
+    let images = json!({"items": [{"spec": {"names": ["r.example/web:1"], "digest": "sha256:ab", "size": 1024}}]});
+    let prune = "POST /apis/berth.dev/v1/images/prune";
+    fake.on(prune, Reply::Json(200, images));
+    let ran = fake.run(&["image", "prune", "--dry-run"]).await;
+    assert!(ran.out.contains("r.example/web:1") && ran.out.ends_with("would be removed: 1\n"), "{}", ran.out);
+    let ran = fake.run(&["image", "prune"]).await;
+    assert!(ran.out.ends_with("\nremoved: 1\n"), "{}", ran.out);
+    let asked = fake.asked(prune);
+    assert_eq!((asked[0].query.as_str(), asked[1].query.as_str()), ("dryRun=All", ""));
+
+    let images = "DELETE /apis/berth.dev/v1/images";
+    fake.on(images, Reply::Json(200, json!({"status": "Success"})));
+    let ran = fake.run(&["image", "remove", "r.example/web:1"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "image r.example/web:1 removed\n"), "{}", ran.err);
+    assert_eq!(fake.asked(images)[0].query, "name=r.example%2Fweb%3A1");
+    let fake = Fake::start();
+    fake.refuse(images, 409, "Conflict", "the image r.example/web:1 is in use");
+    assert_eq!(fake.run(&["image", "remove", "r.example/web:1"]).await.code, 5);
+}

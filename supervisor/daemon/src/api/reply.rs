@@ -111,6 +111,7 @@ impl From<PortError> for Error {
         let reason = match &error {
             PortError::Request(_) => Reason::BadRequest,
             PortError::Absent(_) => Reason::NotFound,
+            PortError::Conflict(_) => Reason::Conflict,
             PortError::Unavailable(_) => Reason::ServiceUnavailable,
             PortError::Failed(source) => return internal(source.as_ref()),
         };

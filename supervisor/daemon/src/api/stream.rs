@@ -29,6 +29,9 @@ pub enum PortError {
     /// There is no such thing.
     #[error("{0}")]
     Absent(String),
+    /// Something else stands in the way; says what.
+    #[error("{0}")]
+    Conflict(String),
     /// Not now; says when.
     #[error("{0}")]
     Unavailable(String),
@@ -43,6 +46,10 @@ pub trait ImagesPort: Send + Sync {
     fn import(&self, reference: String, archive: ByteStream) -> BoxFuture<'_, Result<Value, PortError>>;
     /// Every Image there is: objects with `metadata.name`, in the order in which they are shown.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Value>, PortError>>;
+    /// Removes what nothing needs, or only says what that is.
+    fn prune(&self, dry_run: bool) -> BoxFuture<'_, Result<Vec<Value>, PortError>>;
+    /// Removes a name, and the image with its last name.
+    fn remove(&self, reference: String) -> BoxFuture<'_, Result<(), PortError>>;
 }
 
 /// The output of bundles.
@@ -83,10 +90,31 @@ pub(super) async fn import(mut ask: Ask) -> Reply {
 /// `GET .../images`.
 pub(super) async fn images(ask: Ask) -> Reply {
     let items = ask.api.images.list().await?;
-    let version = ask.api.store.revision().borrow().to_string();
+    Ok(listed(&ask, &items))
+}
+
+/// `POST .../images/prune`: the images that were removed, or with `?dryRun=All` would be.
+pub(super) async fn prune(ask: Ask) -> Reply {
+    let items = ask.api.images.prune(ask.dry_run()?).await?;
+    Ok(listed(&ask, &items))
+}
+
+/// `DELETE .../images?name=<reference>`.
+pub(super) async fn remove(ask: Ask) -> Reply {
+    let Some(reference) = ask.query("name").map(str::to_owned) else {
+        return Err(Error::bad_request("say which image: ?name=<registry/repository:tag>"));
+    };
+    ask.api.images.remove(reference.clone()).await?;
     Ok(reply::json(&json!({
-        "kind": "ImageList", "apiVersion": "berth.dev/v1", "metadata": { "resourceVersion": version }, "items": items,
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": { "name": reference },
     })))
+}
+
+fn listed(ask: &Ask, items: &[Value]) -> Response {
+    let version = ask.api.store.revision().borrow().to_string();
+    reply::json(&json!({
+        "kind": "ImageList", "apiVersion": "berth.dev/v1", "metadata": { "resourceVersion": version }, "items": items,
+    }))
 }
 
 /// `GET .../bundles/{name}/log`.

@@ -82,6 +82,24 @@ impl ImagesPort for FakeImages {
             self.imported.lock().unwrap().iter().map(|(name, _)| json!({ "metadata": { "name": name } })).collect();
         std::future::ready(Ok(names)).boxed()
     }
+
+    fn prune(&self, dry_run: bool) -> BoxFuture<'_, Result<Vec<Value>, PortError>> {
+        let mut imported = self.imported.lock().unwrap();
+        let names = imported.iter().map(|(name, _)| json!({ "metadata": { "name": name } })).collect();
+        if !dry_run {
+            imported.clear();
+        }
+        std::future::ready(Ok(names)).boxed()
+    }
+
+    fn remove(&self, reference: String) -> BoxFuture<'_, Result<(), PortError>> {
+        let mut imported = self.imported.lock().unwrap();
+        let before = imported.len();
+        imported.retain(|(name, _)| *name != reference);
+        let gone = imported.len() < before;
+        let answer = if gone { Ok(()) } else { Err(PortError::Absent(format!("there is no image {reference}"))) };
+        std::future::ready(answer).boxed()
+    }
 }
 
 impl LogsPort for FakeLogs {

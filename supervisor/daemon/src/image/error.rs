@@ -115,6 +115,9 @@ pub enum ImageError {
         /// As asked for.
         reference: String,
     },
+    /// Something is being fetched.
+    #[error("an image is being fetched")]
+    Busy,
     /// An upload larger than any image may be.
     #[error("the image archive is larger than {limit} bytes")]
     UploadTooLarge {
@@ -184,6 +187,7 @@ impl ImageError {
             Self::ProgramMissing { .. } | Self::ProgramNotExecutable { .. } => "ProgramMissing",
             Self::Unknown { .. } => "ImageNotFound",
             Self::InUse { .. } => "ImageInUse",
+            Self::Busy => "ImageStoreBusy",
             Self::Upload(_) => "UploadFailed",
             _ => "ImageStoreFailed",
         }
@@ -219,6 +223,7 @@ impl ImageError {
             }
             Self::Unknown { .. } => "See `berth image list` for what there is.".into(),
             Self::InUse { .. } => "Uninstall or update the bundles that use it first.".into(),
+            Self::Busy => "Try again when it has arrived; `berth operations` shows what is under way.".into(),
             Self::UploadTooLarge { .. } => "Import a smaller image.".into(),
             Self::Upload(_) => "Try again; check the free space of the disk.".into(),
             Self::Locked => "Stop the other supervisor.".into(),

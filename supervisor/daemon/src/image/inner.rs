@@ -20,7 +20,7 @@ use nix::libc::{O_CLOEXEC, O_TMPFILE};
 use nix::sys::statvfs::statvfs;
 use oci_spec::image::ImageConfiguration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, RwLockWriteGuard};
 use tracing::{info, warn};
 
 use super::locks::Locks;
@@ -266,11 +266,21 @@ impl Inner {
         if !self.dirty.swap(false, Ordering::SeqCst) {
             return;
         }
-        let store = self.clone();
-        if let Err(error) = blocking(move || store.collect()).await {
+        if let Err(error) = self.clear().await {
             self.dirty.store(true, Ordering::SeqCst);
             warn!("removing unused layers: {}", crate::log::chain(&error));
         }
+    }
+
+    /// Lets nobody pull; an error while somebody does.
+    pub(super) fn close(&self) -> Result<RwLockWriteGuard<'_, ()>, ImageError> {
+        self.gate.try_write().map_err(|_| ImageError::Busy)
+    }
+
+    /// Removes garbage. Only while nobody pulls.
+    pub(super) async fn clear(self: &Arc<Self>) -> Result<(), ImageError> {
+        let store = self.clone();
+        blocking(move || store.collect()).await.map(drop)
     }
 
     /// Removes layers and blobs that no record speaks of. Only while nobody pulls.

@@ -88,6 +88,22 @@ async fn an_archive_of_any_size_is_streamed_in_under_its_name() {
 }
 
 #[tokio::test]
+async fn images_are_removed_by_name_or_where_nothing_needs_them_and_a_dry_run_removes_none() {
+    let world = World::new();
+    let images = "/apis/berth.dev/v1/images";
+    for name in ["a", "b"] {
+        world.ask(Method::POST, &format!("{images}/import?name={name}"), &[], "x").await.created();
+    }
+    assert_eq!(world.ask(Method::DELETE, images, &[], "").await.failed().0, 400);
+    world.ask(Method::DELETE, &format!("{images}?name=a"), &[], "").await.ok();
+    assert_eq!(world.ask(Method::DELETE, &format!("{images}?name=a"), &[], "").await.failed().0, 404);
+    let told = world.ask(Method::POST, &format!("{images}/prune?dryRun=All"), &[], "").await.ok();
+    assert_eq!((names(&told), names(&world.get(images).await.ok())), (vec!["b"], vec!["b"]));
+    let pruned = world.ask(Method::POST, &format!("{images}/prune"), &[], "").await.ok();
+    assert_eq!((names(&pruned), names(&world.get(images).await.ok()).len()), (vec!["b"], 0));
+}
+
+#[tokio::test]
 async fn a_log_is_asked_for_with_all_its_options() {
     let world = World::new();
     let query = "tailLines=10&sinceSeconds=60&timestamps=true&previous=true";

@@ -63,16 +63,21 @@ async fn unused_images_are_removed_with_the_layers_that_nothing_else_needs() {
     let of = |digest: &str| listed.iter().find(|image| image.digest == digest).unwrap();
     assert_eq!((&of(&a.digest).names[..], of(&a.digest).in_use, of(&a.digest).layers), (&names[..1], true, 2));
     assert_eq!((&of(&b.digest).references[..], of(&b.digest).in_use), (std::slice::from_ref(&b.reference), false));
-    let error = at.store.remove(&names[0], &in_use).await.unwrap_err();
+    let error = at.store.still().unwrap().remove(&names[0], &in_use).await.unwrap_err();
     assert_eq!(error.code(), "ImageInUse");
-    let pruned = at.store.prune(&in_use).await.unwrap();
-    assert_eq!(pruned.len(), 1);
+    let still = at.store.still().unwrap();
+    let told = still.unused(&in_use).unwrap();
+    assert_eq!(at.text(&b, 0, "which"), "b");
+    let pruned = still.prune(&in_use).await.unwrap();
+    assert_eq!((pruned.len(), &pruned[0].digest, &told[0].digest), (1, &b.digest, &b.digest));
+    assert!(matches!(at.store.still(), Err(ImageError::Busy)), "two at once");
+    drop(still);
     assert_eq!(at.text(&a, 0, "which"), "a");
     assert_eq!(at.text(&a, 1, "etc/passwd").len(), 22);
     assert_eq!(fs::read_dir(at.store.layers()).unwrap().count(), 2);
-    at.store.remove(&names[0], &HashSet::new()).await.unwrap();
+    at.store.still().unwrap().remove(&names[0], &HashSet::new()).await.unwrap();
     assert_eq!(at.everything(), at.empty);
-    assert_eq!(at.store.remove(&names[0], &HashSet::new()).await.unwrap_err().code(), "ImageNotFound");
+    assert_eq!(at.store.still().unwrap().remove(&names[0], &HashSet::new()).await.unwrap_err().code(), "ImageNotFound");
 }
 
 #[tokio::test]
