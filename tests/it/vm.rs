@@ -1,13 +1,16 @@
 //! What needs the booted machine: Berth as its users meet it, through the command line, systemd and the network.
 //!
 //! Suites that leave the machine as it was share one (`shared`) and run side by side in it, each with services of its
-//! own name. Those that restart the supervisor, reboot or pull the plug take a machine of their own (`own`), which wakes
-//! from the same saved state. The lock keeps both from running at once: two machines are too much for two processors.
+//! own name. Those that stop the supervisor, or compare with a baseline, take turns in another (`disturbed`). What
+//! reboots or pulls the plug takes a machine of its own (`own`). All wake from the same saved state. The lock keeps
+//! them from working at once: two busy machines are too much for two processors.
 
 mod change;
 mod endings;
+mod exec;
 mod harness;
 mod machine;
+mod neighbours;
 mod refused;
 mod service;
 mod steps;
@@ -24,7 +27,7 @@ use berth_tests::{http, pace};
 use serde_json::Value;
 
 /// Ports of the machine that tests publish services on; one each.
-const PUBLISHED: [u16; 4] = [8081, 8082, 8083, 8084];
+const PUBLISHED: [u16; 5] = [8081, 8082, 8083, 8084, 8086];
 
 static ONE_KIND_AT_A_TIME: RwLock<()> = RwLock::new(());
 static PARTS: LazyLock<Parts> = LazyLock::new(|| Parts::build(Flavor::Test).unwrap());
@@ -34,12 +37,38 @@ static SHARED: LazyLock<Machine> = LazyLock::new(|| {
     machine
 });
 
+static DISTURBED: LazyLock<Machine> = LazyLock::new(|| {
+    let machine = PARTS.ready(&plan("disturbed")).unwrap();
+    eprintln!("the disturbed machine's console: {}", machine.home().join("console.log").display());
+    warm_up(&machine);
+    machine
+});
+
 fn plan(name: &str) -> Plan {
     Plan { forwards: PUBLISHED.to_vec(), ..Plan::new(name) }
 }
 
 fn shared() -> (RwLockReadGuard<'static, ()>, &'static Machine) {
     (ONE_KIND_AT_A_TIME.read().unwrap_or_else(PoisonError::into_inner), &SHARED)
+}
+
+/// Alone with a machine on which all images lie and no service is installed; it is to be left so.
+fn disturbed() -> (RwLockWriteGuard<'static, ()>, &'static Machine) {
+    let alone = alone();
+    // What a test that failed has left is not the next one's to suffer from.
+    let left = DISTURBED.ok("berth get bundles -o json | jq -r '.items[].metadata.name'").unwrap();
+    if !left.is_empty() {
+        uninstall(&DISTURBED, &left.replace('\n', " "));
+    }
+    (alone, &DISTURBED)
+}
+
+/// Images stay for the next service, as does the empty table of rules: they belong to the baseline.
+fn warm_up(machine: &Machine) {
+    for image in ["testbox:latest", "nginx:1", "nginx:2"] {
+        install(machine, "warm", &format!("127.0.0.1:{REGISTRY}/{image}"));
+        uninstall(machine, "warm");
+    }
 }
 
 fn own(name: &str) -> (Machine, RwLockWriteGuard<'static, ()>) {
@@ -120,8 +149,10 @@ fn breathe() {
 
 /// What Berth and the kernel hold for services: compared before and after, so that nothing is left behind.
 fn holdings(machine: &Machine) -> String {
-    let look = "find /run/berth/plan /run/berth/container -mindepth 1 2>/dev/null; ip -br link | cut -d' ' -f1 | grep '^bv'; \
-                systemctl list-units --all --plain --no-legend 'berth.*.service' | cut -d' ' -f1; \
-                grep -c berth /proc/self/mounts; ls /sys/fs/cgroup/berth.slice 2>/dev/null | grep service; true";
+    let look = "find /run/berth/plan /run/berth/last /run/berth/container /var/lib/berth/images | sort; \
+                ip -brief link | cut -d' ' -f1 | cut -d@ -f1 | sort; nft --stateless list ruleset; cat /proc/self/mounts; \
+                systemctl list-units --all --plain --no-legend 'berth.*.service' | cut -d' ' -f1 | sort; \
+                find /sys/fs/cgroup/berth.slice -name '*.service'; \
+                ps -e -o uid=,args= | awk '$1 >= 65536 || /[b]erth-run/' | sort";
     machine.ok(look).unwrap()
 }

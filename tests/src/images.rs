@@ -50,15 +50,18 @@ impl Images {
 
     /// Pushes all of them to a registry on that port of 127.0.0.1, without TLS.
     pub fn push(&self, port: u16) -> Result<(), ImageError> {
-        for image in self.names()? {
-            let (from, tag) = (self.layout(&image), image.rsplit(':').next().unwrap_or("latest"));
-            let mut skopeo = spawn::command("skopeo");
-            skopeo.args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"]);
-            skopeo.arg(format!("oci:{}:{tag}", from.display())).arg(format!("docker://127.0.0.1:{port}/{image}"));
-            spawn::output(&mut skopeo)?;
-        }
-        Ok(())
+        self.names()?.iter().try_for_each(|image| push(&self.layout(image), image, port))
     }
+}
+
+/// Pushes an OCI layout under a name like `nginx:1` to a registry on that port of 127.0.0.1, without TLS.
+pub fn push(layout: &Path, image: &str, port: u16) -> Result<(), ImageError> {
+    let tag = image.rsplit(':').next().unwrap_or("latest");
+    let mut skopeo = spawn::command("skopeo");
+    skopeo.args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"]);
+    skopeo.arg(format!("oci:{}:{tag}", layout.display())).arg(format!("docker://127.0.0.1:{port}/{image}"));
+    spawn::output(&mut skopeo)?;
+    Ok(())
 }
 
 /// The images, built if their inputs have changed.

@@ -13,6 +13,7 @@ pub mod bench;
 pub mod cache;
 pub mod channel;
 pub mod guest;
+pub mod handmade;
 pub mod http;
 pub mod images;
 pub mod machine;

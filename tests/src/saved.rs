@@ -93,7 +93,7 @@ impl Parts {
         for part in [&self.guest.key, &self.payload.key, &self.images.key] {
             key.add(part.as_bytes());
         }
-        let hardware = json!([plan.mebibytes, plan.cpus, plan.disks, plan.link, plan.durable, accel]);
+        let hardware = json!([plan.mebibytes, plan.cpus, plan.disks, plan.link, accel]);
         key.add(hardware.to_string().as_bytes());
         key.add_path(&at(Path::new("."), tree::programs())?.join("berth-agent"))?;
         let version = spawn::output(spawn::command(qemu::PROGRAM).arg("--version")).map_err(MachineError::from)?;
@@ -103,7 +103,8 @@ impl Parts {
 
     fn save(&self, plan: &Plan, folder: &Path) -> Result<(), SavedError> {
         eprintln!("booting a machine and saving it with the package installed");
-        let plan = Plan { name: "saving".into(), stays: false, ..plan.clone() };
+        // How the disks are cached is no part of a saved machine: QEMU writes all out when it is saved.
+        let plan = Plan { name: "saving".into(), stays: false, durable: false, ..plan.clone() };
         let mut machine = plan.boot(&self.guest, Some(&self.payload.path))?;
         self.make_ready(&mut machine)?;
         machine.save_memory(&folder.join("memory"))?;

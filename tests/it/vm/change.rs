@@ -28,10 +28,10 @@ fn an_update_of_a_service_without_data_fails_no_visit() {
 #[test]
 fn a_failed_update_leaves_the_old_image_serving_and_says_so() {
     let (_lock, machine) = shared();
-    install(machine, "steady", &format!("{NGINX}:1 --publish 8081:80 --cpu 1"));
+    install(machine, "steady", &format!("{NGINX}:1 --publish 8086:80 --cpu 1"));
     let said = refused(machine, &format!("update steady --image {NGINX}:nosuch --timeout 10m"));
     assert!(said.contains("nosuch") && said.contains("try:"), "{said}");
-    assert_eq!(page(machine, 8081), "nginx under Berth, image 1");
+    assert_eq!(page(machine, 8086), "nginx under Berth, image 1");
     eventually(&"False Degraded".into(), || ready(machine, "steady"));
     uninstall(machine, "steady");
 }

@@ -32,31 +32,71 @@ fn nginx_serves_its_page_with_workers_that_dropped_their_rights() {
 }
 
 #[test]
-fn limits_are_properties_of_the_unit() {
+fn limits_are_properties_of_the_unit_and_its_output_is_found_in_the_journal() {
     let (_lock, machine) = shared();
-    install(machine, "limited", &format!("{} --memory 64Mi --cpu 0.5 --pids 50", testbox(r#"["count"]"#)));
+    let limits = "--memory 64Mi --cpu 0.5 --pids 50 --set resources.ioWeight=50";
+    install(machine, "limited", &format!("{} {limits}", testbox(r#"["count"]"#)));
     let unit = unit(machine, "limited");
-    assert_eq!(property(machine, &unit, "MemoryMax"), (64 << 20).to_string());
-    assert_eq!(property(machine, &unit, "CPUQuotaPerSecUSec"), "500ms");
-    assert_eq!(property(machine, &unit, "TasksMax"), "50");
+    let shown = [
+        ("MemoryMax", "67108864"),
+        ("MemorySwapMax", "0"),
+        ("CPUQuotaPerSecUSec", "500ms"),
+        ("TasksMax", "50"),
+        ("IOWeight", "50"),
+        ("Slice", "berth-default.slice"),
+    ];
+    for (name, value) in shown {
+        assert_eq!(property(machine, &unit, name), value, "{name}");
+    }
+    let held = "cd /sys/fs/cgroup/berth.slice/berth-default.slice/$unit && cat memory.max cpu.max pids.max";
+    assert_eq!(machine.ok(&format!("unit={unit}; {held}")).unwrap(), "67108864\n50000 100000\n50");
     assert!(machine.ok("systemd-cgtop --batch --iterations=1 --depth=4").unwrap().contains(&unit));
-    let lines =
-        machine.ok(&format!("journalctl --no-pager --output=cat _SYSTEMD_UNIT={unit} BERTH_BUNDLE=limited")).unwrap();
-    assert!(lines.contains("line 1"), "{lines}");
+
+    let found = "journalctl --no-pager --output=json -u 'berth.default.limited.*' _TRANSPORT=stdout | head -n 1";
+    let entry: serde_json::Value = serde_json::from_str(&machine.ok(found).unwrap()).unwrap();
+    let digest = bundle(machine, "limited")["status"]["image"].as_str().unwrap().split_once('@').unwrap().1.to_owned();
+    let fields = [
+        ("MESSAGE", "line 1"),
+        ("_SYSTEMD_UNIT", &unit),
+        ("SYSLOG_IDENTIFIER", "limited"),
+        ("BERTH_NAMESPACE", "default"),
+        ("BERTH_BUNDLE", "limited"),
+        ("BERTH_REVISION", "1"),
+        ("BERTH_IMAGE_DIGEST", &digest),
+    ];
+    for (name, value) in fields {
+        assert_eq!(entry[name], value, "{name} of {entry}");
+    }
     uninstall(machine, "limited");
 }
 
 #[test]
-fn an_operators_stop_is_respected_and_a_start_undoes_it() {
+fn systemctl_shows_stops_starts_restarts_and_signals_a_service_and_berth_follows() {
     let (_lock, machine) = shared();
     install(machine, "halted", &testbox(r#"["count"]"#));
     let name = unit(machine, "halted");
+    let status = machine.ok(&format!("systemctl status --lines=0 {name}")).unwrap();
+    assert!(status.contains("active (running)") && status.contains("Berth bundle halted (revision 1,"), "{status}");
+    assert!(machine.ok("systemctl list-units --no-legend 'berth.default.*'").unwrap().contains(&name));
+
     machine.ok(&format!("systemctl stop {name}")).unwrap();
     eventually(&"False StoppedByOperator".into(), || ready(machine, "halted"));
-    machine.ok("berth start halted --timeout 10m").unwrap();
-    eventually(&true, || ready(machine, "halted").starts_with("True"));
-    machine.ok(&format!("systemctl restart {}", unit(machine, "halted"))).unwrap();
-    eventually(&true, || ready(machine, "halted").starts_with("True"));
+    assert!(machine.ok("berth status halted").unwrap().contains("Stopped by systemctl; `berth start` starts it."));
+    assert_eq!(machine.sh(&format!("systemctl status {name}")).unwrap().code(), 3, "it should still be known");
+    machine.ok(&format!("systemctl start {name}")).unwrap();
+    eventually(&"True StartCompleted".into(), || ready(machine, "halted"));
+    machine.ok(&format!("systemctl stop {name} && berth start halted --timeout 10m")).unwrap();
+    eventually(&"True StartCompleted".into(), || ready(machine, "halted"));
+
+    let main = || property(machine, &name, "MainPID");
+    let before = main();
+    machine.ok(&format!("systemctl restart {name}")).unwrap();
+    assert!(!["0", &before].contains(&main().as_str()), "it was not restarted");
+    eventually(&"True StartCompleted".into(), || ready(machine, "halted"));
+    let before = main();
+    machine.ok(&format!("systemctl kill --signal=KILL {name}")).unwrap();
+    eventually(&true, || !["0", &before].contains(&main().as_str()));
+    eventually(&"True StartCompleted".into(), || ready(machine, "halted"));
     uninstall(machine, "halted");
 }
 
@@ -89,11 +129,10 @@ fn a_service_that_takes_too_much_memory_is_shown_as_oom_killed() {
 
 #[test]
 fn an_uninstalled_service_leaves_nothing_behind() {
-    let (mut machine, _alone) = super::own("tidy");
-    let before = holdings(&machine);
-    install(&machine, "guest", &format!("{} --publish 8084:80", nginx(1)));
-    assert_ne!(holdings(&machine), before);
-    uninstall(&machine, "guest");
-    eventually(&before, || holdings(&machine));
-    machine.power_off().unwrap();
+    let (_alone, machine) = super::disturbed();
+    let before = holdings(machine);
+    install(machine, "guest", &format!("{} --publish 8084:80", nginx(1)));
+    assert_ne!(holdings(machine), before);
+    uninstall(machine, "guest");
+    eventually(&before, || holdings(machine));
 }

@@ -3,10 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{PARTS, eventually, install, own, page, property, ready, unit};
+use berth_tests::channel::Output;
 use berth_tests::http;
+use berth_tests::machine::Machine;
+
+use super::{PARTS, bundle, disturbed, eventually, holdings, install, own, page, property, ready, uninstall, unit};
 
 const PAGE: &str = "nginx under Berth, image 1";
+const COUNTER: &str = r#"127.0.0.1:5000/testbox:latest --set 'args=["count"]'"#;
 
 /// Fetches the page over and over while `meanwhile` happens: what was served, and every failure.
 pub(super) fn visits(port: u16, meanwhile: impl FnOnce()) -> (Vec<String>, Vec<String>) {
@@ -29,32 +33,108 @@ pub(super) fn visits(port: u16, meanwhile: impl FnOnce()) -> (Vec<String>, Vec<S
     })
 }
 
+const STARTED: &str = "systemctl is-active --quiet berthd && systemctl show -P MainPID berthd";
+
+/// What can happen to a supervisor. Each ends with another one up.
+const FATES: [(&str, &str); 3] = [
+    ("stopped", "systemctl stop berthd && systemctl start berthd"),
+    ("killed", "systemctl kill --signal=KILL berthd"),
+    ("replaced", "DEBIAN_FRONTEND=noninteractive dpkg --install /run/again.deb && rm /run/again.deb"),
+];
+
 #[test]
 fn services_go_on_while_the_supervisor_is_stopped_killed_and_replaced() {
-    let (mut machine, _alone) = own("supervisor");
-    install(&machine, "web", "127.0.0.1:5000/nginx:1 --publish 8081:80");
-    install(&machine, "counter", r#"127.0.0.1:5000/testbox:latest --set 'args=["count"]'"#);
-    let units = [unit(&machine, "web"), unit(&machine, "counter")];
-    let before = units.clone().map(|unit| property(&machine, &unit, "MainPID"));
+    let (_alone, machine) = disturbed();
+    let before = holdings(machine);
+    install(machine, "web", "127.0.0.1:5000/nginx:1 --publish 8081:80");
+    install(machine, "counter", COUNTER);
+    let units = [unit(machine, "web"), unit(machine, "counter")];
+    let main_processes = || units.clone().map(|unit| property(machine, &unit, "MainPID"));
+    let undisturbed = main_processes();
+    machine.put("/run/again.deb", &std::fs::read(&PARTS.payload.path).unwrap(), 0o644).unwrap();
+    for (fate, how) in FATES {
+        let supervisor = machine.ok(STARTED).unwrap();
+        let lines = counted(machine).len();
+        let (served, failures) = visits(machine.forwarded(8081), || {
+            machine.ok(how).unwrap();
+            let another = |now: Output| now.success() && now.text().trim() != supervisor;
+            eventually(&true, || another(machine.sh(STARTED).unwrap()));
+        });
+        assert_eq!(failures, Vec::<String>::new(), "{fate}");
+        assert!(!served.is_empty() && served.iter().all(|page| page == PAGE), "{fate}: {served:?}");
+        assert_eq!(main_processes(), undisturbed, "{fate}");
+        eventually(&true, || ready(machine, "web").starts_with("True"));
+        let numbers = counted(machine);
+        assert!(numbers.len() > lines, "{fate}: nothing was written meanwhile");
+        assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>(), "{fate}: lines are missing from the journal");
+    }
+    uninstall(machine, "web counter");
+    eventually(&before, || holdings(machine));
+}
 
-    let (served, failures) = visits(machine.forwarded(8081), || {
-        machine.ok("systemctl stop berthd").unwrap();
-        machine.ok("systemctl start berthd").unwrap();
-        machine.ok("systemctl kill --signal=KILL berthd").unwrap();
-        eventually(&"active".to_owned(), || machine.sh("systemctl is-active berthd").unwrap().text().trim().to_owned());
-        machine.put("/run/again.deb", &std::fs::read(&PARTS.payload.path).unwrap(), 0o644).unwrap();
-        machine.install("/run/again.deb").unwrap();
-    });
-    assert_eq!(failures, Vec::<String>::new());
-    assert!(served.contains(&PAGE.to_owned()), "{served:?}");
-    assert_eq!(units.clone().map(|unit| property(&machine, &unit, "MainPID")), before);
-    eventually(&true, || ready(&machine, "web").starts_with("True"));
+/// Numbers of the lines that the counter has written, as the journal has them.
+fn counted(machine: &Machine) -> Vec<usize> {
+    let lines = "journalctl --no-pager --output=cat -u berth.default.counter.r1.service _TRANSPORT=stdout";
+    let lines = machine.ok(lines).unwrap();
+    lines.lines().filter_map(|line| line.strip_prefix("line ")?.parse().ok()).collect()
+}
 
-    let lines =
-        machine.ok(&format!("journalctl --no-pager --output=cat _SYSTEMD_UNIT={} | grep '^line'", units[1])).unwrap();
-    let numbers: Vec<usize> = lines.lines().map(|line| line["line ".len()..].parse().unwrap()).collect();
-    assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>(), "lines are missing from the journal");
-    machine.power_off().unwrap();
+#[test]
+fn killed_services_come_back_with_their_network_while_no_supervisor_lives_and_nothing_of_ours_stays_in_them() {
+    let (_alone, machine) = disturbed();
+    let before = holdings(machine);
+    install(machine, "web", "127.0.0.1:5000/nginx:1 --publish 8081:80");
+    install(machine, "other", "127.0.0.1:5000/nginx:2 --publish 8082:80");
+    install(machine, "counter", COUNTER);
+    let units = ["web", "other", "counter"].map(|name| unit(machine, name));
+    machine.ok("systemctl stop berthd").unwrap();
+    nobody_of_ours_is_resident(machine, &units);
+
+    let first = units.each_ref().map(|unit| property(machine, unit, "MainPID"));
+    machine.ok(&format!("kill -KILL {}", first.join(" "))).unwrap();
+    for (unit, first) in units.iter().zip(&first) {
+        let another = || ![first, "0"].contains(&property(machine, unit, "MainPID").as_str());
+        eventually(&true, another);
+        eventually(&"active".to_owned(), || property(machine, unit, "ActiveState"));
+        assert_eq!(property(machine, unit, "NRestarts"), "1", "{unit}");
+    }
+    eventually(&PAGE.to_owned(), || page(machine, 8081));
+    eventually(&"nginx under Berth, image 2".to_owned(), || page(machine, 8082));
+    nobody_of_ours_is_resident(machine, &units);
+    assert_eq!(property(machine, "berthd.service", "ActiveState"), "inactive");
+
+    machine.ok("systemctl start berthd").unwrap();
+    for name in ["web", "other", "counter"] {
+        eventually(&"True StartCompleted, 1 restarts, Error by KILL".to_owned(), || {
+            let status = bundle(machine, name)["status"].clone();
+            let end = &status["lastTermination"];
+            let word = |value: &serde_json::Value| value.as_str().unwrap_or("-").to_owned();
+            format!(
+                "{}, {} restarts, {} by {}",
+                ready(machine, name),
+                status["restarts"],
+                word(&end["reason"]),
+                word(&end["signal"])
+            )
+        });
+    }
+    uninstall(machine, "web other counter");
+    eventually(&before, || holdings(machine));
+}
+
+/// With the supervisor stopped, no program of ours runs on the machine, and every process in a service's control
+/// group is inside the container: below its first process, in the pid namespace where that is number 1.
+fn nobody_of_ours_is_resident(machine: &Machine, units: &[String]) {
+    assert_eq!(machine.ok("ps -e -o comm= | grep '^berth' | grep -v '^berth-agent'; true").unwrap(), "");
+    for unit in units {
+        let look = format!(
+            "main=$(systemctl show -P MainPID {unit}); grep NSpid /proc/$main/status | awk '{{print \"first\", NF, $NF}}'; \
+             for pid in $(find /sys/fs/cgroup$(systemctl show -P ControlGroup {unit}) -name cgroup.procs -exec cat {{}} +); do \
+             [ $(readlink /proc/$pid/ns/pid) = $(readlink /proc/$main/ns/pid) ] && echo inside || echo outside: $(cat /proc/$pid/cmdline); \
+             done | sort -u"
+        );
+        assert_eq!(machine.ok(&look).unwrap(), "first 3 1\ninside", "{unit}");
+    }
 }
 
 #[test]

@@ -92,6 +92,8 @@ pub trait Images: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct ImageFailure {
+    /// One word for programs.
+    pub code: &'static str,
     /// One sentence.
     pub message: String,
     /// What to do.

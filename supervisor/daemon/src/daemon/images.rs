@@ -36,6 +36,7 @@ pub(super) struct LocalImages {
 
 fn failure(error: ImageError) -> ImageFailure {
     ImageFailure {
+        code: error.code(),
         message: error.to_string(),
         suggestion: error.advice(),
         retryable: error.is_transient(),

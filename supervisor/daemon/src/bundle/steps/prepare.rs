@@ -239,7 +239,7 @@ fn unreadable() -> StepError {
 
 fn image_failed(failure: ImageFailure) -> StepError {
     let suggestion = failure.suggestion.clone();
-    let mut error = StepError::new(Reason::ProfileFailed, failure.message).suggest(suggestion);
+    let mut error = StepError::new(Reason::ProfileFailed, failure.message).coded(failure.code).suggest(suggestion);
     error.source = failure.source;
     if failure.retryable { error } else { error.permanent() }
 }

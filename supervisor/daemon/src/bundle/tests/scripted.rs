@@ -75,9 +75,13 @@ impl Images for World {
         Box::pin(async move {
             match self.image_fails.lock().unwrap().clone() {
                 None => Ok(format!("{reference}@sha256:{}", "0".repeat(64))),
-                Some(message) => {
-                    Err(ImageFailure { message, suggestion: "check the name".into(), retryable: true, source: None })
-                }
+                Some(message) => Err(ImageFailure {
+                    code: "ImageNotFound",
+                    message,
+                    suggestion: "check the name".into(),
+                    retryable: true,
+                    source: None,
+                }),
             }
         })
     }

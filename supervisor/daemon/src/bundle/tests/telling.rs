@@ -115,6 +115,8 @@ async fn an_image_that_cannot_be_had_fails_with_what_to_do_and_is_tried_again_la
     assert!(profile.message.contains("does not know registry/web:1; check the name"), "{}", profile.message);
     assert!(status.next_try.is_some());
     assert_eq!(daemon.last_state().await, Some(OperationState::Failed));
+    let error = daemon.operations().await.pop().unwrap().status.unwrap().error.unwrap();
+    assert_eq!(error.code, "ImageNotFound");
 }
 
 #[tokio::test]
