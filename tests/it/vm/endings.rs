@@ -1,55 +1,85 @@
 //! How a service ended, told right whoever ended it, and whether or not the supervisor was there to see it.
 
 use berth_tests::machine::Machine;
+use serde_json::Value;
 
-use super::{bundle, eventually, install, own, ready, uninstall, unit};
+use super::{bundle, disturbed, eventually, holdings, install, ready, uninstall};
 
-const TESTBOX: &str = "127.0.0.1:5000/testbox:latest --set restart=never";
+const TESTBOX: &str = "127.0.0.1:5000/testbox:latest --memory 48Mi --set restart=never";
 
-/// What is done to a running service's `$unit` with the first process `$pid`, and how its end is then told: the reason
-/// of `Ready`, the reason, exit code and signal of the last end.
-const ENDINGS: [(&str, &str, &str); 6] = [
-    ("systemctl stop $unit", "False StoppedByOperator", "StoppedByOperator 0 -"),
-    ("kill -TERM $pid", "False Degraded", "Completed 0 -"),
-    ("kill -USR1 $pid", "False Degraded", "Error 3 -"),
-    ("kill -KILL $pid", "False Degraded", "Error - KILL"),
-    ("systemctl kill --signal=KILL $unit", "False Degraded", "Error - KILL"),
-    ("systemctl restart $unit", "True StartCompleted", "StoppedByOperator 0 -"),
+/// A service, what is done to its `$unit` with the plan `$plan` and the first process `$pid`, and how its end is then
+/// told: the reason of `Ready`; the reason, exit code and signal of the last end.
+const ENDINGS: [(&str, &str, &str, &str); 8] = [
+    ("stopped", "systemctl stop $unit", "False StoppedByOperator", "StoppedByOperator 0 -"),
+    ("finished", "kill -TERM $pid", "False Degraded", "Completed 0 -"),
+    ("failed", "kill -USR1 $pid", "False Degraded", "Error 3 -"),
+    ("killed", "kill -KILL $pid", "False Degraded", "Error - KILL"),
+    ("signalled", "systemctl kill --signal=KILL $unit", "False Degraded", "Error - KILL"),
+    ("greedy", "/usr/lib/berth/berth-run exec $id -- testbox hog 200; true", "False Degraded", "OOMKilled - KILL"),
+    ("restarted", "systemctl restart $unit", "True StartCompleted", "StoppedByOperator 0 -"),
+    (
+        "unstartable",
+        "mv $plan $plan.away; systemctl restart $unit; mv $plan.away $plan",
+        "False Degraded",
+        "Error 78 -",
+    ),
 ];
 
-/// The same while there is no supervisor to see it; what ends it comes first, so that only systemd and the unit's own
-/// records know.
-fn unseen(what: &str) -> String {
-    let gone = "timeout 60 sh -c 'while [ -e /proc/'$pid' ]; do sleep 0.1; done'";
-    format!("systemctl stop berthd; {what}; {gone}; systemctl start berthd")
-}
-
 #[test]
-fn an_end_is_told_by_who_asked_for_it_and_how_it_came_whether_or_not_the_supervisor_saw_it() {
-    let (mut machine, _alone) = own("endings");
-    for (what, stands, ended) in ENDINGS {
-        check(&machine, what, stands, ended);
-        check(&machine, &unseen(what), stands, ended);
+fn an_end_is_told_by_who_asked_for_it_and_how_it_came_seen_or_unseen() {
+    let (_alone, machine) = disturbed();
+    let before = holdings(machine);
+    let names = ENDINGS.map(|(name, ..)| name);
+    for pair in names.chunks(2) {
+        std::thread::scope(|scope| pair.iter().for_each(|name| drop(scope.spawn(|| install(machine, name, TESTBOX)))));
     }
-    machine.power_off().unwrap();
+    end_all(machine);
+    all_are_told(machine);
+    let seen = names.map(|name| last_end(machine, name)["invocation"].clone());
+
+    machine.ok(&format!("berth start {} --timeout 10m", names.join(" "))).unwrap();
+    names.iter().for_each(|name| eventually(&"True StartCompleted".to_owned(), || ready(machine, name)));
+    machine.ok("systemctl stop berthd").unwrap();
+    end_all(machine);
+    machine.ok("systemctl start berthd").unwrap();
+    all_are_told(machine);
+    let unseen = names.map(|name| last_end(machine, name)["invocation"].clone());
+    assert!(seen.iter().zip(&unseen).all(|(seen, unseen)| seen != unseen), "{seen:?} and again {unseen:?}");
+    uninstall(machine, &names.join(" "));
+    eventually(&before, || holdings(machine));
 }
 
-fn check(machine: &Machine, what: &str, stands: &str, ended: &str) {
-    eprintln!("{what}");
-    install(machine, "ending", TESTBOX);
-    let unit = unit(machine, "ending");
-    machine.ok(&format!("unit={unit}; pid=$(systemctl show -P MainPID $unit); {what}")).unwrap();
-    eventually(&format!("{stands}, {ended}"), || format!("{}, {}", ready(machine, "ending"), last_end(machine)));
-    uninstall(machine, "ending");
+fn end_all(machine: &Machine) {
+    machine.ok(&ENDINGS.map(|(name, what, ..)| what_ends(name, what)).join("\n")).unwrap();
 }
 
-/// Reason, exit code and signal; `-` for what there is not.
-fn last_end(machine: &Machine) -> String {
-    let end = bundle(machine, "ending")["status"]["lastTermination"].clone();
-    let part = |name: &str| match &end[name] {
-        serde_json::Value::Null => "-".to_owned(),
-        serde_json::Value::String(text) => text.clone(),
+/// Ends the service and waits until its first process is gone.
+fn what_ends(name: &str, what: &str) -> String {
+    format!(
+        "id=default.{name}.r1; unit=berth.$id.service; plan=/run/berth/plan/$id.json; \
+         pid=$(systemctl show -P MainPID $unit); {what}; tail --pid=$pid -f /dev/null"
+    )
+}
+
+fn all_are_told(machine: &Machine) {
+    for (name, _, stands, ended) in ENDINGS {
+        eventually(&format!("{name}: {stands}, {ended}"), || {
+            let end = last_end(machine, name);
+            let [reason, code, signal] = ["reason", "exitCode", "signal"].map(|part| shown(&end[part]));
+            format!("{name}: {}, {reason} {code} {signal}", ready(machine, name))
+        });
+    }
+}
+
+fn last_end(machine: &Machine, name: &str) -> Value {
+    bundle(machine, name)["status"]["lastTermination"].clone()
+}
+
+/// `-` for what there is not.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
         other => other.to_string(),
-    };
-    format!("{} {} {}", part("reason"), part("exitCode"), part("signal"))
+    }
 }

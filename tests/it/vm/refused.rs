@@ -216,7 +216,10 @@ fn prepare(machine: &Machine, folder: &Path, name: &str) {
 
 /// Port 5001 leads to the registry, but lets no connection have more than the beginning of a large blob.
 fn open_a_way_that_ends_half_way(machine: &Machine) {
-    let way = "#!/bin/sh\nsocat - TCP:127.0.0.1:5000 | { head -c 400000; exec sleep infinity; }\n";
+    let way = "#!/bin/sh\n\
+               socat - TCP:127.0.0.1:5000 | {\n\
+               dd bs=64k count=400000 iflag=count_bytes status=none; exec sleep infinity\n\
+               }\n";
     machine.put("/run/halfway.sh", way.as_bytes(), 0o644).unwrap();
     machine
         .ok("systemd-run --quiet --unit=halfway socat TCP-LISTEN:5001,fork,reuseaddr,bind=127.0.0.1 'EXEC:sh /run/halfway.sh'")

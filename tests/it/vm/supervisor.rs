@@ -74,8 +74,9 @@ fn services_go_on_while_the_supervisor_is_stopped_killed_and_replaced() {
 
 /// Numbers of the lines that the counter has written, as the journal has them.
 fn counted(machine: &Machine) -> Vec<usize> {
-    let lines = "journalctl --no-pager --output=cat -u berth.default.counter.r1.service _TRANSPORT=stdout";
-    let lines = machine.ok(lines).unwrap();
+    let run = property(machine, &unit(machine, "counter"), "InvocationID");
+    let lines = format!("journalctl --no-pager --output=cat _TRANSPORT=stdout _SYSTEMD_INVOCATION_ID={run}");
+    let lines = machine.ok(&lines).unwrap();
     lines.lines().filter_map(|line| line.strip_prefix("line ")?.parse().ok()).collect()
 }
 
