@@ -144,11 +144,14 @@ async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
 }
 
 fn spawn_operations(parts: &Parts, tasks: &TaskTracker) -> Result<(), DaemonError> {
+    let net = Arc::new(LinuxNet::new(parts.store.clone())?);
+    let follow = net::follow_store(Arc::clone(&net), parts.store.clone());
+    tasks.spawn(parts.stop.clone().run_until_cancelled_owned(follow));
     let steps = Steps {
         store: parts.store.clone(),
         machine: parts.machine.clone(),
         images: Arc::new(local_images(parts)),
-        net: Arc::new(LinuxNet::new(parts.store.clone())?),
+        net,
         layers: parts.images.layers().to_owned(),
     };
     let abort = AbortPoints::from_file(std::env::var_os(ABORT_FILE_VARIABLE).map(PathBuf::from));

@@ -1,111 +1,90 @@
-//! The machine's network for bundles: one bridge per namespace and one nftables table, both rendered
-//! from the revisions in the store.
+//! The machine's network for bundles, as the kernel is told it: bridges, neighbours and nftables'
+//! tables, all rendered from one [`Plan`].
 //!
-//! Nothing is remembered between two calls: [`State::of`] reads who holds which address and which
-//! revision serves, [`rules::table`] renders the whole table, and the adapter in `daemon.rs` swaps it
-//! in one transaction. Established flows survive the swap, as connection tracking does not belong to
-//! the table.
+//! ```text
+//!  store --Facts--> Plan (model::network) --tables--> `inet berth`, `bridge berth`: one transaction
+//!                     |                   --segments-> bridges with their addresses and neighbours
+//!                     '---------- Zone ----------> the file that `berth-dns` reads
+//! ```
+//!
+//! Nothing is remembered between two runs: everything is read from the store and rendered whole.
+//! Established flows survive a swap, as connection tracking does not belong to the tables.
 
+mod links;
 pub mod rules;
+mod words;
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use berth_model::allocation::network_of;
-use berth_model::resource::bundle::Protocol;
-use berth_model::resource::revision::{Revision, RevisionState};
+use berth_model::allocation::{SERVICES, bridge_name};
+use berth_model::network::{Facts, Plan};
+use berth_model::resource::{Bundle, Revision};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 
-/// What the network has to look like.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    /// Networks in use, by number.
-    pub networks: BTreeSet<u8>,
-    /// Published ports, in order.
-    pub published: BTreeSet<Published>,
+use crate::store::{Store, StoreError};
+
+/// A bridge with all that is known of it beforehand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its name.
+    pub bridge: String,
+    /// The machine's addresses on it, with their prefixes. Those among the service addresses are
+    /// there so that packets to a service that is down go no further than this machine.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Who has which hardware address: told, so that nobody is asked, and nobody can lie.
+    pub neighbours: BTreeMap<IpAddr, [u8; 6]>,
 }
 
-/// A port of the machine that leads to a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Published {
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Port of the machine.
-    pub host_port: u16,
-    /// The container.
-    pub address: Ipv4Addr,
-    /// Its port.
-    pub port: u16,
-}
-
-impl State {
-    /// Every revision that may have a unit needs its bridge; ports lead to those that serve.
-    pub fn of(revisions: &[Revision]) -> State {
-        let mut state = State::default();
-        for revision in revisions {
-            let stands = revision.status.as_ref().map(|status| status.state).unwrap_or_default();
-            if !stands.holds_allocation() {
-                continue;
-            }
-            state.networks.extend(network_of(&revision.spec.allocation));
-            if stands == RevisionState::Active {
-                state.published.extend(published(revision));
-            }
-        }
-        state
-    }
-}
-
-fn published(revision: &Revision) -> Vec<Published> {
-    let Ok(address) = revision.spec.allocation.address.parse() else { return Vec::new() };
-    let ports = revision.spec.bundle_spec.ports.iter();
-    let lead = ports.filter_map(|port| {
-        let host_port = port.published()?;
-        Some(Published { protocol: port.protocol, host_port, address, port: port.container_port })
+/// What the store says of the network.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn plan(store: &Store) -> Result<Plan, StoreError> {
+    let facts = store.read(|tx| {
+        Ok::<_, StoreError>(Facts {
+            bundles: tx.list::<Bundle>(None)?,
+            revisions: tx.list::<Revision>(None)?,
+            namespaces: tx.list::<Namespace>(None)?,
+            policies: tx.list::<NetworkPolicy>(None)?,
+        })
     });
-    lead.collect()
+    Ok(Plan::of(&facts.await?))
+}
+
+/// The bridges of a plan.
+pub fn segments(plan: &Plan) -> Vec<Segment> {
+    let segments = plan.networks.iter().map(|network| {
+        let own = network.gateways.iter();
+        let addresses = own.flat_map(|gateway| [*gateway, among_services(*gateway)]);
+        let here = plan.members.iter().filter(|member| member.name.namespace == network.namespace);
+        let ends = here.flat_map(|member| &member.ends);
+        let neighbours =
+            ends.flat_map(|end| end.addresses.iter().filter_map(|address| Some((*address, end.hardware()?))));
+        Segment {
+            bridge: bridge_name(network.number),
+            addresses: addresses.map(|address| (address, if address.is_ipv4() { 24 } else { 64 })).collect(),
+            neighbours: neighbours.collect(),
+        }
+    });
+    segments.collect()
+}
+
+/// The same address in the network of the namespace's service addresses.
+fn among_services(gateway: IpAddr) -> IpAddr {
+    match gateway {
+        IpAddr::V4(address) => {
+            let [a, b, network, host] = address.octets();
+            IpAddr::from([a, b, network.saturating_add(SERVICES), host])
+        }
+        IpAddr::V6(address) => {
+            let mut parts = address.segments();
+            parts[3] = parts[3].saturating_add(SERVICES.into());
+            IpAddr::from(parts)
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use berth_model::resource::bundle::{BundleSpec, Expose, Port};
-    use berth_model::resource::revision::{Allocation, RevisionSpec, RevisionStatus};
-
-    fn revision(number: u64, address: &str, state: RevisionState) -> Revision {
-        let port = Port { container_port: 80, expose: Expose::Lan, host_port: Some(8080), ..Port::default() };
-        Revision {
-            metadata: Default::default(),
-            spec: RevisionSpec {
-                bundle: "web".into(),
-                number,
-                generation: 1,
-                operation: String::new(),
-                bundle_spec: BundleSpec { ports: vec![port], ..BundleSpec::default() },
-                image: Default::default(),
-                allocation: Allocation { address: address.into(), ..Allocation::default() },
-            },
-            status: Some(RevisionStatus { state }),
-        }
-    }
-
-    #[test]
-    fn a_port_leads_to_the_revision_that_serves_and_to_no_other() {
-        let both =
-            [revision(1, "10.213.0.2", RevisionState::Active), revision(2, "10.213.0.3", RevisionState::Candidate)];
-        let state = State::of(&both);
-        let address: Vec<String> = state.published.iter().map(|one| one.address.to_string()).collect();
-        assert_eq!((address, state.networks.len()), (vec!["10.213.0.2".to_owned()], 1));
-    }
-
-    #[test]
-    fn a_superseded_revision_needs_no_network() {
-        assert_eq!(State::of(&[revision(1, "10.213.0.2", RevisionState::Superseded)]), State::default());
-    }
-
-    #[test]
-    fn the_table_is_rendered_as_in_the_golden_file() {
-        let state = State::of(&[revision(1, "10.213.0.2", RevisionState::Active)]);
-        let rendered = rules::table(&state).to_json().unwrap();
-        assert_eq!(rendered, include_str!("../tests/golden/rules.json").trim_end());
-    }
-}
+mod tests;

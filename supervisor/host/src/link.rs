@@ -5,11 +5,13 @@
 
 mod network;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 use tokio::task::JoinHandle;
 
@@ -181,11 +183,52 @@ impl Links {
         }
         for network in repair.add {
             let (address, prefix) = (network.address(), network.prefix());
-            let request = self.handle.address().add(link.index, address, prefix);
+            let mut request = self.handle.address().add(link.index, address, prefix);
+            if address.is_ipv6() {
+                // Whoever makes links here gives out the addresses, too; an address that waits to
+                // be found a duplicate cannot be used, and waits on a bridge without ports for ever.
+                request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+            }
             let about = format!("{network} to {}", link.name);
             done(request.execute().await, "adding address", &about, &[libc::EEXIST])?;
         }
         Ok(())
+    }
+
+    /// Sees to it that exactly these neighbours of a link are known for good. Those that the kernel
+    /// has learned by itself stay until it forgets them.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn ensure_neighbours(&self, name: &str, wanted: &BTreeMap<IpAddr, [u8; 6]>) -> Result<(), LinkError> {
+        let Some(link) = self.link(name).await? else {
+            return Err(request("finding link", name, rtnetlink::Error::RequestFailed));
+        };
+        let known = self.neighbours(link.index).await?;
+        for (address, message) in &known {
+            if !wanted.contains_key(address) {
+                let about = format!("{address} on {name}");
+                let result = self.handle.neighbours().del(message.clone()).execute().await;
+                done(result, "forgetting neighbour", &about, &[libc::ENOENT])?;
+            }
+        }
+        for (address, hardware) in wanted {
+            if known.get(address).is_none_or(|message| hardware_of(message) != Some(hardware.as_slice())) {
+                let add = self.handle.neighbours().add(link.index, *address).link_layer_address(hardware).replace();
+                done(add.execute().await, "noting neighbour", &format!("{address} on {name}"), &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Neighbours that were noted for good.
+    async fn neighbours(&self, index: u32) -> Result<BTreeMap<IpAddr, NeighbourMessage>, LinkError> {
+        let found = self.handle.neighbours().get().execute().try_collect::<Vec<_>>().await;
+        let found = found.map_err(|error| request("listing", "neighbours", error))?;
+        let permanent = found
+            .into_iter()
+            .filter(|message| message.header.ifindex == index && message.header.state == NeighbourState::Permanent);
+        Ok(permanent.filter_map(|message| Some((neighbour_address(&message)?, message))).collect())
     }
 
     pub(crate) async fn set_up(&self, link: &Link) -> Result<(), LinkError> {
@@ -280,6 +323,21 @@ impl Links {
         let addresses = self.handle.address().get().execute();
         addresses.try_collect().await.map_err(|error| request("listing", "addresses", error))
     }
+}
+
+fn neighbour_address(message: &NeighbourMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    })
+}
+
+fn hardware_of(message: &NeighbourMessage) -> Option<&[u8]> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => Some(bytes.as_slice()),
+        _ => None,
+    })
 }
 
 /// Locally administered, and different for different addresses of one machine.

@@ -20,7 +20,10 @@ use stmt::Statement;
 use types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
 use crate::cmd::{CmdError, Command, Ended};
-pub use words::{address, concat, equal, field, lookup, matching, meta, network, number, text, unequal};
+pub use words::{
+    accept, address, any_of, back, concat, conntrack, dispatch, drop, equal, field, goto, jump, kind_of_destination,
+    lookup, matching, meta, network, number, range, refuse, text, unequal,
+};
 
 const NFT: &str = "/usr/sbin/nft";
 
@@ -153,11 +156,14 @@ impl Ruleset {
 
     /// The transaction. The table is added first so that deleting it cannot fail.
     fn transaction(&self) -> Nftables<'static> {
+        commands(self.commands())
+    }
+
+    fn commands(&self) -> impl Iterator<Item = NfCmd<'static>> {
         let table = || table(self.family, &self.table);
         let head = [NfCmd::Add(table()), NfCmd::Delete(table()), NfCmd::Add(table())];
         let body = [&self.maps, &self.chains, &self.rules];
-        let body = body.into_iter().flatten().cloned().map(NfCmd::Add);
-        commands(head.into_iter().chain(body))
+        head.into_iter().chain(body.into_iter().flatten().cloned().map(NfCmd::Add))
     }
 
     /// The transaction as `nft -j` reads it, for people and golden files.
@@ -175,6 +181,17 @@ impl Ruleset {
 /// [`NftError`]; the table is as it was before.
 pub async fn apply(ruleset: &Ruleset) -> Result<(), NftError> {
     run("replacing", &ruleset.table, &["-f", "-"], Some(&ruleset.transaction())).await?;
+    Ok(())
+}
+
+/// Replaces several tables at once: packets meet all the old ones or all the new ones.
+///
+/// # Errors
+/// [`NftError`]; the tables are as they were before.
+pub async fn apply_together(rulesets: &[Ruleset]) -> Result<(), NftError> {
+    let whole = commands(rulesets.iter().flat_map(Ruleset::commands));
+    let names: Vec<&str> = rulesets.iter().map(|ruleset| ruleset.table.as_str()).collect();
+    run("replacing", &names.join(" and "), &["-f", "-"], Some(&whole)).await?;
     Ok(())
 }
 

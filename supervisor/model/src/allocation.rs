@@ -1,11 +1,20 @@
 //! Addresses and id ranges, handed out from what is already in use.
 //!
-//! Nothing is stored but the allocations themselves, inside the revisions that hold them: a
-//! namespace's network number is the second byte of any of its revisions' addresses, and a
-//! namespace without revisions needs none.
+//! Nothing is stored but the allocations themselves, inside the revisions that hold them. A
+//! namespace has a network with a number, and keeps it for as long as one of its revisions is on
+//! record:
+//!
+//! ```text
+//!  10.213.<n>.<h>         fdxx:xxxx:xxxx:<n>::<h>          a revision's own address
+//!  10.213.<128+n>.<s>     fdxx:xxxx:xxxx:<128+n>::<s>      a bundle's service address
+//!  10.213.<n>.1           fdxx:xxxx:xxxx:<n>::1            the machine, on the namespace's bridge
+//! ```
+//!
+//! Own addresses come and go with revisions; the service address is the bundle's for as long as it
+//! has any revision. The 40 bits after `fd` are drawn once and then copied from any revision.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::resource::revision::Allocation;
 
@@ -16,38 +25,55 @@ pub const FIRST_ID: u32 = 524_288;
 pub const IDS_PER_CONTAINER: u32 = 65_536;
 /// Containers that fit into systemd's range.
 const ID_SLOTS: u32 = (1_879_048_192 - FIRST_ID) / IDS_PER_CONTAINER;
-/// The first two bytes of every container's address.
+/// The first two bytes of every address of ours.
 pub const NETWORK_PREFIX: [u8; 2] = [10, 213];
+/// Networks of namespaces have lower numbers; the same with this added are their service addresses.
+pub const SERVICES: u8 = 128;
 
 /// There is no room for one more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
-    /// All 256 networks belong to other namespaces.
-    #[error("all 256 namespace networks are in use: remove a namespace's bundles first")]
+    /// All networks belong to other namespaces.
+    #[error("all 128 namespace networks are in use: remove a namespace's bundles first")]
     Networks,
     /// All addresses of the namespace are held by revisions.
     #[error("all 253 addresses of this namespace are in use: remove bundles or old revisions first")]
     Addresses,
+    /// All service addresses of the namespace are held by bundles.
+    #[error("all 253 service addresses of this namespace are in use: remove bundles first")]
+    Services,
     /// All id ranges are held by revisions.
     #[error("all user id ranges are in use: remove bundles or old revisions first")]
     Ids,
 }
 
-/// An allocation that somebody holds.
+/// An allocation on record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// The holder's namespace.
     pub namespace: String,
+    /// The holder's bundle.
+    pub bundle: String,
+    /// The revision may have a unit, so that address and ids are in use; otherwise only network
+    /// and service address are.
+    pub in_use: bool,
     /// What it holds.
     pub allocation: Allocation,
 }
 
-/// Sets an address, an id range and a link name aside for one more revision in `namespace`.
-pub fn allocate(held: &[Held], namespace: &str) -> Result<Allocation, Exhausted> {
+/// Sets addresses, an id range and a link name aside for one more revision of a bundle. `drawn` are
+/// the random bits of the IPv6 network, for the case that there is none yet.
+pub fn allocate(held: &[Held], namespace: &str, bundle: &str, drawn: [u8; 5]) -> Result<Allocation, Exhausted> {
     let network = network_number(held, namespace)?;
     let host = free_host(held, network)?;
+    let service = service_number(held, namespace, bundle)?;
+    let global = held.iter().find_map(|h| global_id(&h.allocation)).unwrap_or(drawn);
+    let services = SERVICES + network;
     Ok(Allocation {
-        address: Ipv4Addr::new(NETWORK_PREFIX[0], NETWORK_PREFIX[1], network, host).to_string(),
+        address: v4(network, host).to_string(),
+        address6: v6(global, network, host).to_string(),
+        service: v4(services, service).to_string(),
+        service6: v6(global, services, service).to_string(),
         id_base: free_ids(held)?,
         host_link: format!("bv{network}-{host}"),
     })
@@ -55,7 +81,7 @@ pub fn allocate(held: &[Held], namespace: &str) -> Result<Allocation, Exhausted>
 
 /// The third byte of an allocation's address: the number of its namespace's network.
 pub fn network_of(allocation: &Allocation) -> Option<u8> {
-    octets(allocation).map(|bytes| bytes[2])
+    octets(&allocation.address).map(|bytes| bytes[2])
 }
 
 /// The bridge of a network.
@@ -65,31 +91,64 @@ pub fn bridge_name(network: u8) -> String {
 
 /// The machine's own address on a network's bridge.
 pub fn gateway(network: u8) -> Ipv4Addr {
-    Ipv4Addr::new(NETWORK_PREFIX[0], NETWORK_PREFIX[1], network, 1)
+    v4(network, 1)
 }
 
-fn octets(allocation: &Allocation) -> Option<[u8; 4]> {
-    allocation.address.parse::<Ipv4Addr>().ok().map(|address| address.octets())
+/// The machine's own IPv6 address on the bridge of an allocation's network; none for a revision
+/// from before there was IPv6.
+pub fn gateway6(allocation: &Allocation) -> Option<Ipv6Addr> {
+    Some(v6(global_id(allocation)?, network_of(allocation)?, 1))
+}
+
+/// The hardware address of a container's end of its link, made of its IPv4 address: neighbours
+/// remember it over a restart, so it must be the same; and nobody else may send by it.
+pub fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0xbe, a, b, c, d]
+}
+
+fn v4(network: u8, host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(NETWORK_PREFIX[0], NETWORK_PREFIX[1], network, host)
+}
+
+fn v6(global: [u8; 5], network: u8, host: u8) -> Ipv6Addr {
+    let [a, b, c, d, e] = global;
+    let pair = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+    Ipv6Addr::new(pair(0xfd, a), pair(b, c), pair(d, e), network.into(), 0, 0, 0, host.into())
+}
+
+fn octets(address: &str) -> Option<[u8; 4]> {
+    address.parse::<Ipv4Addr>().ok().map(|address| address.octets())
+}
+
+fn global_id(allocation: &Allocation) -> Option<[u8; 5]> {
+    let [_, a, b, c, d, e, ..] = allocation.address6.parse::<Ipv6Addr>().ok()?.octets();
+    Some([a, b, c, d, e])
 }
 
 fn network_number(held: &[Held], namespace: &str) -> Result<u8, Exhausted> {
     let own = held.iter().find(|h| h.namespace == namespace).and_then(|h| network_of(&h.allocation));
     let taken: BTreeSet<u8> = held.iter().filter_map(|h| network_of(&h.allocation)).collect();
-    own.or_else(|| (0..=255).find(|n| !taken.contains(n))).ok_or(Exhausted::Networks)
+    own.or_else(|| (0..SERVICES).find(|n| !taken.contains(n))).ok_or(Exhausted::Networks)
 }
 
 fn free_host(held: &[Held], network: u8) -> Result<u8, Exhausted> {
-    let taken: BTreeSet<u8> = held
-        .iter()
-        .filter_map(|h| octets(&h.allocation))
-        .filter(|bytes| bytes[2] == network)
-        .map(|bytes| bytes[3])
-        .collect();
+    let used = held.iter().filter(|h| h.in_use).filter_map(|h| octets(&h.allocation.address));
+    let taken: BTreeSet<u8> = used.filter(|bytes| bytes[2] == network).map(|bytes| bytes[3]).collect();
     (2..=254).find(|host| !taken.contains(host)).ok_or(Exhausted::Addresses)
 }
 
+fn service_number(held: &[Held], namespace: &str, bundle: &str) -> Result<u8, Exhausted> {
+    let here = held.iter().filter(|h| h.namespace == namespace);
+    let numbers = here.filter_map(|h| Some((h.bundle.as_str(), octets(&h.allocation.service)?[3])));
+    let numbers: Vec<(&str, u8)> = numbers.collect();
+    let own = numbers.iter().find(|(owner, _)| *owner == bundle).map(|(_, number)| *number);
+    let free = || (2..=254).find(|host| numbers.iter().all(|(_, taken)| taken != host));
+    own.or_else(free).ok_or(Exhausted::Services)
+}
+
 fn free_ids(held: &[Held]) -> Result<u32, Exhausted> {
-    let taken: BTreeSet<u32> = held.iter().map(|h| h.allocation.id_base).collect();
+    let taken: BTreeSet<u32> = held.iter().filter(|h| h.in_use).map(|h| h.allocation.id_base).collect();
     (0..ID_SLOTS)
         .map(|slot| FIRST_ID + slot * IDS_PER_CONTAINER)
         .find(|base| !taken.contains(base))
@@ -100,45 +159,76 @@ fn free_ids(held: &[Held]) -> Result<u32, Exhausted> {
 mod tests {
     use super::*;
 
-    fn hold(held: &mut Vec<Held>, namespace: &str) -> Allocation {
-        let allocation = allocate(held, namespace).unwrap();
-        held.push(Held { namespace: namespace.into(), allocation: allocation.clone() });
+    const DRAWN: [u8; 5] = [1, 2, 3, 4, 5];
+
+    fn hold(held: &mut Vec<Held>, namespace: &str, bundle: &str) -> Allocation {
+        let allocation = allocate(held, namespace, bundle, DRAWN).unwrap();
+        let (namespace, bundle) = (namespace.into(), bundle.into());
+        held.push(Held { namespace, bundle, in_use: true, allocation: allocation.clone() });
         allocation
     }
 
     #[test]
     fn two_bundles_of_a_namespace_share_a_network_and_nothing_else() {
         let mut held = Vec::new();
-        let (a, b) = (hold(&mut held, "default"), hold(&mut held, "default"));
+        let (a, b) = (hold(&mut held, "default", "a"), hold(&mut held, "default", "b"));
         assert_eq!((a.address.as_str(), b.address.as_str()), ("10.213.0.2", "10.213.0.3"));
+        assert_eq!((a.address6.as_str(), b.address6.as_str()), ("fd01:203:405::2", "fd01:203:405::3"));
+        assert_eq!((a.service.as_str(), b.service.as_str()), ("10.213.128.2", "10.213.128.3"));
+        assert_eq!(b.service6, "fd01:203:405:80::3");
         assert_eq!((a.id_base, b.id_base), (524_288, 589_824));
         assert_eq!((a.host_link.as_str(), b.host_link.as_str()), ("bv0-2", "bv0-3"));
     }
 
     #[test]
-    fn another_namespace_gets_another_network() {
+    fn another_namespace_gets_another_network_with_the_same_random_bits() {
         let mut held = Vec::new();
-        hold(&mut held, "default");
-        assert_eq!(hold(&mut held, "team").address, "10.213.1.2");
+        hold(&mut held, "default", "a");
+        let other = allocate(&held, "team", "a", [9; 5]).unwrap();
+        assert_eq!((other.address.as_str(), other.address6.as_str()), ("10.213.1.2", "fd01:203:405:1::2"));
+        assert_eq!(gateway6(&other).unwrap().to_string(), "fd01:203:405:1::1");
     }
 
     #[test]
-    fn what_is_given_back_is_given_out_again() {
+    fn the_next_revision_has_another_address_and_the_same_service_address() {
         let mut held = Vec::new();
-        let first = hold(&mut held, "default");
-        hold(&mut held, "default");
-        held.remove(0);
-        assert_eq!(hold(&mut held, "default"), first);
+        let (first, second) = (hold(&mut held, "default", "a"), hold(&mut held, "default", "a"));
+        assert_ne!(first.address, second.address);
+        assert_eq!((&first.service, &first.service6), (&second.service, &second.service6));
+    }
+
+    #[test]
+    fn what_is_given_back_is_given_out_again_except_service_address_and_network() {
+        let mut held = Vec::new();
+        let first = hold(&mut held, "default", "a");
+        held[0].in_use = false;
+        let other = hold(&mut held, "default", "b");
+        assert_eq!((&first.address, first.id_base), (&other.address, other.id_base));
+        assert_ne!(first.service, other.service);
+        assert_eq!(hold(&mut held, "team", "a").address, "10.213.1.2");
+        held.clear();
+        assert_eq!(hold(&mut held, "default", "b").service, first.service);
     }
 
     #[test]
     fn a_full_namespace_says_so() {
         let mut held = Vec::new();
         for _ in 0..253 {
-            hold(&mut held, "default");
+            hold(&mut held, "default", "a");
         }
-        assert_eq!(allocate(&held, "default"), Err(Exhausted::Addresses));
-        assert!(allocate(&held, "team").is_ok());
+        assert_eq!(allocate(&held, "default", "a", DRAWN), Err(Exhausted::Addresses));
+        assert!(allocate(&held, "team", "a", DRAWN).is_ok());
+    }
+
+    #[test]
+    fn a_namespace_has_room_for_as_many_bundles_as_service_addresses() {
+        let mut held = Vec::new();
+        for number in 0..253 {
+            hold(&mut held, "default", &number.to_string());
+        }
+        held[0].in_use = false;
+        assert_eq!(allocate(&held, "default", "one-more", DRAWN), Err(Exhausted::Services));
+        assert!(allocate(&held, "default", "7", DRAWN).is_ok());
     }
 
     #[test]

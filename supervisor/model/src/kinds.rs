@@ -12,11 +12,13 @@
 mod admit;
 mod berth;
 mod core;
+mod networking;
 mod table;
 
 pub use admit::{Admitted, Decoded, Request};
 pub use berth::{BUNDLE, OPERATION, OPERATION_LIFE, REVISION, TEARDOWN_FINALIZER};
 pub use core::{CONFIG_MAP, EVENT, EVENT_LIFE, LAST_APPLIED, NAMESPACE, SECRET};
+pub use networking::NETWORK_POLICY;
 pub use table::{Column, age};
 
 use jiff::{SignedDuration, Timestamp};
@@ -97,7 +99,8 @@ pub struct Registration {
 }
 
 /// Every kind, in the order of discovery.
-pub static KINDS: &[&Registration] = &[&NAMESPACE, &CONFIG_MAP, &SECRET, &EVENT, &BUNDLE, &REVISION, &OPERATION];
+pub static KINDS: &[&Registration] =
+    &[&NAMESPACE, &CONFIG_MAP, &SECRET, &EVENT, &NETWORK_POLICY, &BUNDLE, &REVISION, &OPERATION];
 
 impl Registration {
     /// `v1` or `berth.dev/v1`.

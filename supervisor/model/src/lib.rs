@@ -8,6 +8,7 @@ pub mod id;
 pub mod kinds;
 pub mod managed;
 pub mod meta;
+pub mod network;
 pub mod patch;
 pub mod plan;
 pub mod policy;

@@ -19,6 +19,8 @@ const UP: u32 = libc::IFF_UP as u32;
 const NESTED: u16 = libc::NLA_F_NESTED as u16;
 /// From `linux/veth.h`: the attribute that describes the other end.
 const VETH_INFO_PEER: u16 = 1;
+/// From `linux/rtnetlink.h`: the gateway need not be in a network of ours.
+const ON_LINK: u32 = 4;
 const REQUEST: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
 const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 
@@ -97,7 +99,8 @@ impl Message {
         Self::new(libc::RTM_NEWADDR, CREATE, body)
     }
 
-    /// Sends everything that has no better route to `gateway`.
+    /// Sends everything that has no better route to `gateway`, which is on the link although no
+    /// network of the link's addresses has it.
     pub fn add_default_route(link: LinkIndex, gateway: IpAddr) -> Self {
         let mut body = vec![
             family(gateway),
@@ -109,7 +112,7 @@ impl Message {
             libc::RT_SCOPE_UNIVERSE,
             libc::RTN_UNICAST,
         ];
-        body.extend_from_slice(&0_u32.to_ne_bytes());
+        body.extend_from_slice(&ON_LINK.to_ne_bytes());
         push(&mut body, libc::RTA_GATEWAY, &octets(gateway));
         push(&mut body, libc::RTA_OIF, &link.0.to_ne_bytes());
         Self::new(libc::RTM_NEWROUTE, CREATE, body)

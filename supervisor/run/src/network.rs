@@ -3,8 +3,9 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use berth_model::allocation;
 use berth_model::plan::Network;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
@@ -117,18 +118,18 @@ fn make_pair(network: &Network, pid: Pid) -> Result<(), NetworkError> {
     })
 }
 
-/// A locally administered address made of the first IP address. After a restart neighbours still
-/// remember the old hardware address for a while; so it must be the same.
+/// The address that the machine's rules expect of this container. With IPv6 alone it is made of the
+/// last bytes of the address in the same way.
 fn hardware_address(network: &Network) -> [u8; 6] {
-    let [a, b, c, d] = match network.addresses.first().map(|at| at.address) {
-        Some(IpAddr::V4(address)) => address.octets(),
-        Some(IpAddr::V6(address)) => {
+    let first = network.addresses.first().map(|at| at.address);
+    let first = first.map(|address| match address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => {
             let [.., a, b, c, d] = address.octets();
-            [a, b, c, d]
+            Ipv4Addr::new(a, b, c, d)
         }
-        None => [0; 4],
-    };
-    [0x02, 0xbe, a, b, c, d]
+    });
+    allocation::hardware_address(first.unwrap_or(Ipv4Addr::UNSPECIFIED))
 }
 
 fn configure(inside: &mut Inside, link: LinkIndex, network: &Network) -> Result<(), NetworkError> {

@@ -4,7 +4,7 @@ use berth_model::condition::{self, Reason};
 use berth_model::plan::Ending;
 use berth_model::resource::bundle::{BundleStatus, Phase, RestartPolicy, Termination};
 use berth_model::resource::operation::{Operation, OperationKind, StepName, StepState};
-use berth_model::resource::revision::Revision;
+use berth_model::resource::revision::{Allocation, Revision};
 
 use super::decide::{Down, Wish, is_down};
 use super::seams::{Observed, UnitState};
@@ -24,7 +24,7 @@ pub fn status(view: &View, wish: &Wish) -> BundleStatus {
     status.observed_generation = view.generation();
     status.revision = active.map(|revision| revision.spec.number);
     status.unit = active.map(|revision| unit_name(&container_id(revision)));
-    status.address = active.map(|revision| revision.spec.allocation.address.clone());
+    status.address = active.map(|revision| address(&revision.spec.allocation).to_owned());
     status.image = active.map(|revision| revision.spec.image.reference.clone());
     status.restarts = seen.map(|seen| seen.restarts).unwrap_or_default();
     status.last_termination =
@@ -35,6 +35,11 @@ pub fn status(view: &View, wish: &Wish) -> BundleStatus {
         _ => None,
     };
     status
+}
+
+/// The bundle's own address, or that of the revision in records from before there was one.
+fn address(held: &Allocation) -> &str {
+    if held.service.is_empty() { &held.address } else { &held.service }
 }
 
 /// Where the bundle stands, in the closed vocabulary, and what there is to say about it.

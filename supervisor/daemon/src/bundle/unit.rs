@@ -30,9 +30,6 @@ const BASE_CAPABILITIES: [&str; 9] = [
 /// `PATH` of an image that sets none; the value that container runtimes agree on.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Prefix length of a namespace's network.
-const PREFIX: u8 = 24;
-
 /// A unit as the domain wants it; `daemon.rs` spells it in systemd's property names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitRequest {
@@ -156,17 +153,25 @@ pub fn plan(revision: &Revision, layers: &Path) -> Result<Plan, RenderError> {
     })
 }
 
+/// A container is alone on its network: even its neighbours are reached through the machine, which
+/// lets pass what the rules allow.
 fn network(revision: &Revision) -> Result<Network, RenderError> {
     let held = &revision.spec.allocation;
     let bad = || RenderError::Address(held.address.clone());
     let number = allocation::network_of(held).ok_or_else(bad)?;
-    let address: IpAddr = held.address.parse().map_err(|_| bad())?;
+    let addresses = [(&held.address, 32), (&held.address6, 128)].into_iter().filter(|(text, _)| !text.is_empty());
+    let addresses = addresses.map(|(text, prefix)| match text.parse() {
+        Ok(address) => Ok(InterfaceAddress { address, prefix }),
+        Err(_) => Err(RenderError::Address(text.clone())),
+    });
+    let own = [Some(IpAddr::V4(allocation::gateway(number))), allocation::gateway6(held).map(IpAddr::V6)];
+    let gateways: Vec<IpAddr> = own.into_iter().flatten().collect();
     Ok(Network {
         bridge: allocation::bridge_name(number),
         host_link: held.host_link.clone(),
-        addresses: vec![InterfaceAddress { address, prefix: PREFIX }],
-        gateways: vec![IpAddr::V4(allocation::gateway(number))],
-        nameservers: Vec::new(),
+        addresses: addresses.collect::<Result<_, _>>()?,
+        nameservers: gateways.clone(),
+        gateways,
     })
 }
 
@@ -245,7 +250,14 @@ mod tests {
                 operation: String::new(),
                 bundle_spec: spec,
                 image: image(),
-                allocation: Allocation { address: "10.213.4.2".into(), id_base: 524_288, host_link: "bv4-2".into() },
+                allocation: Allocation {
+                    address: "10.213.4.2".into(),
+                    address6: "fd01:203:405:4::2".into(),
+                    service: "10.213.132.2".into(),
+                    service6: "fd01:203:405:84::2".into(),
+                    id_base: 524_288,
+                    host_link: "bv4-2".into(),
+                },
             },
             status: None,
         }

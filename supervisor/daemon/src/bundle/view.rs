@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_model::resource::bundle::{Bundle, BundleSpec};
+use berth_model::resource::bundle::{Bundle, BundleSpec, Egress};
 use berth_model::resource::operation::{Operation, OperationKind, OperationState};
 use berth_model::resource::revision::{Revision, RevisionState};
 use jiff::Timestamp;
@@ -95,7 +95,8 @@ impl View {
     }
 }
 
-/// What of a spec makes a new revision when it changes: all but the wish to run.
+/// What of a spec makes a new revision when it changes: all but the wish to run, and whom it may
+/// reach, which holds at once.
 pub fn rollout_part(spec: &BundleSpec) -> BundleSpec {
-    BundleSpec { start: true, update: false, ..spec.clone() }
+    BundleSpec { start: true, update: false, depends_on: Vec::new(), egress: Egress::default(), ..spec.clone() }
 }

@@ -1,30 +1,44 @@
-//! The bundle domain's network, for real: bridges by netlink, the table by nft.
+//! The network, for real: bridges and neighbours by netlink, both tables by nft.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
 
 use berth_host::link::{Links, Network};
 use berth_host::nft;
-use berth_model::allocation::{bridge_name, gateway};
-use berth_model::resource::Revision;
+use berth_model::kinds::{Kind, Registration};
+use berth_model::network::Plan;
+use berth_model::resource::{Bundle, Revision};
 use futures_util::future::BoxFuture;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use tokio::sync::Mutex;
+use tracing::error;
 
 use crate::bundle::seams::{Cause, Net};
-use crate::network::{State, rules};
+use crate::network::{self, Segment, rules};
 use crate::store::Store;
 
-/// Prefix length of a namespace's network.
-const PREFIX: u8 = 24;
 /// Every bridge of ours begins so.
 const BRIDGE: &str = "berth";
+/// After a failure.
+const RETRY: Duration = Duration::from_secs(5);
+/// Changes looked at before the network is rendered anyway.
+const BATCH: usize = 200;
 
-/// The machine's links and packet filter. One at a time: the table is written whole, so the last
+/// The machine's links and packet filter. One at a time: the tables are written whole, so the last
 /// writer has to be the one that read last.
 pub struct LinuxNet {
     store: Store,
-    links: Mutex<Links>,
+    kernel: Mutex<Kernel>,
+}
+
+struct Kernel {
+    links: Links,
+    /// What was told last.
+    told: Option<Plan>,
 }
 
 impl LinuxNet {
@@ -33,26 +47,90 @@ impl LinuxNet {
     /// # Errors
     /// The socket cannot be had.
     pub fn new(store: Store) -> Result<Self, berth_host::link::LinkError> {
-        Ok(Self { store, links: Mutex::new(Links::open()?) })
+        Ok(Self { store, kernel: Mutex::new(Kernel { links: Links::open()?, told: None }) })
     }
 
-    async fn bring_about(&self) -> Result<(), Cause> {
-        let links = self.links.lock().await;
-        let revisions = self.store.read(|tx| tx.list::<Revision>(None)).await?;
-        let state = State::of(&revisions);
-        for network in &state.networks {
-            let own = Network::new(IpAddr::V4(gateway(*network)), PREFIX)?;
-            links.ensure_bridge(&bridge_name(*network), &[own]).await?;
+    /// Brings the machine to what the store says, if that is news.
+    ///
+    /// # Errors
+    /// The store, the kernel or `nft`; the old rules stand.
+    pub async fn follow(&self) -> Result<(), Cause> {
+        self.bring_about(false).await
+    }
+
+    /// Rules come last: what they let through has to be there, and new links come after them.
+    async fn bring_about(&self, even_if_told: bool) -> Result<(), Cause> {
+        let mut kernel = self.kernel.lock().await;
+        let plan = network::plan(&self.store).await?;
+        if !even_if_told && kernel.told.as_ref() == Some(&plan) {
+            return Ok(());
         }
-        nft::apply(&rules::table(&state)).await?;
-        remove_unused(&links, &state.networks).await
+        // Until all is done, nobody knows what the kernel has.
+        kernel.told = None;
+        let segments = network::segments(&plan);
+        for segment in &segments {
+            ensure(&kernel.links, segment).await?;
+        }
+        nft::apply_together(&rules::tables(&plan)).await?;
+        remove_unused(&kernel.links, &segments).await?;
+        kernel.told = Some(plan);
+        Ok(())
     }
 }
 
-async fn remove_unused(links: &Links, used: &BTreeSet<u8>) -> Result<(), Cause> {
-    let keep: BTreeSet<String> = used.iter().map(|network| bridge_name(*network)).collect();
+/// Follows the store: who may reach whom changes without any operation, by a bundle's dependencies,
+/// a label or a policy. Runs until the store is closed.
+pub async fn follow_store(net: Arc<LinuxNet>, store: Store) {
+    let mut newest = store.revision();
+    let mut seen = 0;
+    loop {
+        let until = *newest.borrow_and_update();
+        if concerns(&store, seen).await
+            && let Err(error) = net.follow().await
+        {
+            error!(
+                error = error.as_ref() as &dyn std::error::Error,
+                "the network is not as the store says; trying again"
+            );
+            tokio::time::sleep(RETRY).await;
+            continue;
+        }
+        seen = until;
+        if newest.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether anything the network is made from has changed. Too many changes to tell are a yes, and so
+/// is the beginning.
+async fn concerns(store: &Store, seen: u64) -> bool {
+    if seen == 0 {
+        return true;
+    }
+    match store.changes(seen, BATCH).await {
+        Ok(changes) => changes.len() == BATCH || changes.iter().any(|change| is_concerned(change.kind)),
+        Err(_) => true,
+    }
+}
+
+fn is_concerned(kind: &'static Registration) -> bool {
+    [Bundle::registration(), Revision::registration(), NetworkPolicy::registration(), Namespace::registration()]
+        .contains(&kind)
+}
+
+async fn ensure(links: &Links, segment: &Segment) -> Result<(), Cause> {
+    let own: Vec<Network> =
+        segment.addresses.iter().map(|(address, prefix)| Network::new(*address, *prefix)).collect::<Result<_, _>>()?;
+    links.ensure_bridge(&segment.bridge, &own).await?;
+    links.ensure_neighbours(&segment.bridge, &segment.neighbours).await?;
+    Ok(())
+}
+
+async fn remove_unused(links: &Links, used: &[Segment]) -> Result<(), Cause> {
+    let keep: BTreeSet<&str> = used.iter().map(|segment| segment.bridge.as_str()).collect();
     for link in links.list(BRIDGE).await?.into_iter().filter(|link| link.kind == "bridge") {
-        if !keep.contains(&link.name) {
+        if !keep.contains(link.name.as_str()) {
             links.delete(&link.name).await?;
         }
     }
@@ -61,7 +139,7 @@ async fn remove_unused(links: &Links, used: &BTreeSet<u8>) -> Result<(), Cause> 
 
 impl Net for LinuxNet {
     fn configure(&self) -> BoxFuture<'_, Result<(), Cause>> {
-        Box::pin(self.bring_about())
+        Box::pin(self.bring_about(true))
     }
 
     fn occupied(&self, port: u16, udp: bool) -> BoxFuture<'_, Result<bool, Cause>> {

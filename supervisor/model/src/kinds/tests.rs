@@ -70,6 +70,7 @@ fn a_registration_says_of_its_type_what_the_type_says_of_itself() {
     same::<k8s_openapi::api::core::v1::ConfigMap>();
     same::<k8s_openapi::api::core::v1::Secret>();
     same::<k8s_openapi::api::core::v1::Event>();
+    same::<k8s_openapi::api::networking::v1::NetworkPolicy>();
     same::<crate::resource::Bundle>();
     same::<crate::resource::Revision>();
     same::<crate::resource::Operation>();

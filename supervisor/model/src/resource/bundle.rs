@@ -46,6 +46,13 @@ pub struct BundleSpec {
     /// When systemd starts it again.
     #[serde(default)]
     pub restart: RestartPolicy,
+    /// Bundles of the same namespace whose declared ports it may reach, and whose names it may
+    /// look up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
+    /// What it may reach outside this machine.
+    #[serde(default, skip_serializing_if = "Egress::is_default")]
+    pub egress: Egress,
     /// What it may do beyond nothing.
     #[serde(default)]
     pub security: SecurityContext,
@@ -111,6 +118,40 @@ pub enum Expose {
     None,
     /// Whoever reaches the machine.
     Lan,
+}
+
+/// What a service may reach outside this machine. Other bundles are not outside, and the machine
+/// itself is out of reach in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Egress {
+    /// Public addresses: neither private networks nor link-local addresses, where clouds keep
+    /// what they tell their machines.
+    #[default]
+    Internet,
+    /// Private networks only.
+    Lan,
+    /// Nothing.
+    None,
+    /// Everything, link-local addresses included.
+    All,
+}
+
+impl Egress {
+    /// The word for it in a manifest.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Internet => "internet",
+            Self::Lan => "lan",
+            Self::None => "none",
+            Self::All => "all",
+        }
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape serde asks for")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Limits, as unit properties.

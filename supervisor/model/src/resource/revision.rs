@@ -65,6 +65,15 @@ pub fn layer_directory(diff_id: &str) -> String {
 pub struct Allocation {
     /// IPv4 address inside the namespace's network.
     pub address: String,
+    /// IPv6 address there; empty in records from before there was one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub address6: String,
+    /// The bundle's own address, the same for all its revisions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service: String,
+    /// The same for IPv6.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service6: String,
     /// First host id of the range.
     pub id_base: u32,
     /// Name of the host end of the veth pair.

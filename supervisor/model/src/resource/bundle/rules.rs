@@ -35,7 +35,11 @@ const MIN_MEMORY: u64 = 4 << 20;
 /// Checks a bundle; the old one does not matter.
 pub fn validate(new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
     match Bundle::deserialize(new) {
-        Ok(bundle) => spec(&bundle.spec),
+        Ok(bundle) => {
+            let mut errors = spec(&bundle.spec);
+            errors.extend(dependencies(bundle.metadata.name.as_deref().unwrap_or_default(), &bundle.spec.depends_on));
+            errors
+        }
         Err(error) => vec![FieldError::invalid("", error.to_string())],
     }
 }
@@ -116,6 +120,24 @@ fn port_rules(index: usize, port: &Port) -> Vec<FieldError> {
         let message = "has no effect without `expose: lan`; add that, or leave the port out";
         errors.push(FieldError::forbidden(path("hostPort"), message));
     }
+    errors
+}
+
+/// The services need not be there yet; that they come later is what makes them installable in any order.
+fn dependencies(own: &str, names: &[String]) -> Vec<FieldError> {
+    let check = |(index, name): (usize, &String)| {
+        let field = format!("spec.dependsOn[{index}]");
+        if name == own {
+            return Some(FieldError::invalid(field, "a service reaches itself anyway; leave it out"));
+        }
+        id::dns_label(name).err().map(|error| FieldError::invalid(field, error.to_string()))
+    };
+    let mut errors: Vec<FieldError> = names.iter().enumerate().filter_map(check).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    let again = names.iter().enumerate().filter(|(_, name)| !seen.insert(name.as_str()));
+    errors.extend(again.map(|(index, name)| {
+        FieldError::duplicate(format!("spec.dependsOn[{index}]"), format!("`{name}` is named already"))
+    }));
     errors
 }
 
@@ -248,6 +270,19 @@ mod tests {
                 ("spec.ports[0].name".into(), Rule::Invalid),
                 ("spec.ports[0].containerPort".into(), Rule::Invalid),
                 ("spec.ports[0].hostPort".into(), Rule::Forbidden),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_service_depends_on_others_by_name_once_each() {
+        assert_eq!(
+            findings(json!({"dependsOn": ["db", "web", "Db", "db", "a/b"], "egress": "lan"})),
+            [
+                ("spec.dependsOn[1]".into(), Rule::Invalid),
+                ("spec.dependsOn[2]".into(), Rule::Invalid),
+                ("spec.dependsOn[4]".into(), Rule::Invalid),
+                ("spec.dependsOn[3]".into(), Rule::Duplicate),
             ]
         );
     }
