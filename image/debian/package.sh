@@ -14,7 +14,7 @@ trap 'rm -rf "$stage"' EXIT
 umask 022
 mkdir -p "$stage/DEBIAN" "$stage/usr/bin" "$stage/usr/lib/berth" "$stage/usr/lib/systemd" "$stage/usr/share/doc/berth"
 strip -o "$stage/usr/bin/berth" "$programs/berth"
-for program in berthd berth-run berth-installer; do strip -o "$stage/usr/lib/berth/$program" "$programs/$program"; done
+for program in berthd berth-run berth-dns berth-installer; do strip -o "$stage/usr/lib/berth/$program" "$programs/$program"; done
 cp -r "$top/units/system" "$top/units/system-preset" "$stage/usr/lib/systemd/"
 cp -r "$top/units/tmpfiles.d" "$top/units/sysctl.d" "$top/units/modules-load.d" "$stage/usr/lib/"
 cp "$top/LICENSE" "$stage/usr/share/doc/berth/copyright"

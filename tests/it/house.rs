@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use berth_tests::{cache, spawn, tree};
 
 /// Folder, crate, and the crates of this workspace it may use.
-const LAYERS: [(&str, &str, &[&str]); 7] = [
+const LAYERS: [(&str, &str, &[&str]); 8] = [
     ("supervisor/model", "berth-model", &[]),
     ("supervisor/host", "berth-host", &[]),
     ("supervisor/run", "berth-run", &["berth-model"]),
     ("supervisor/client", "berth", &["berth-model"]),
+    ("supervisor/dns", "berth-dns", &["berth-model"]),
     ("supervisor/daemon", "berthd", &["berth-model", "berth-host"]),
     ("installer", "berth-installer", &["berth-host", "berth-model", "berth"]),
     ("tests", "berth-tests", &["berth-model", "berth"]),

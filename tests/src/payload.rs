@@ -8,7 +8,7 @@ use crate::spawn::{self, SpawnError};
 use crate::tree;
 
 /// The programs that go into it, built by `cargo build --workspace --all-targets`.
-const PROGRAMS: [&str; 4] = ["berth", "berthd", "berth-run", "berth-installer"];
+const PROGRAMS: [&str; 5] = ["berth", "berthd", "berth-run", "berth-dns", "berth-installer"];
 
 /// The package could not be built.
 #[derive(Debug, thiserror::Error)]

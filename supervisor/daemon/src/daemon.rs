@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
+use berth_host::fs;
 use berth_host::systemd::{Systemd, SystemdError};
 use ring::rand::SystemRandom;
 use tokio::net::TcpListener;
@@ -110,7 +111,7 @@ struct Parts {
 pub async fn run(config: Config, clock: Clock) -> Result<(), DaemonError> {
     let parts = open(&config, clock).await?;
     let tasks = TaskTracker::new();
-    spawn_operations(&parts, &tasks)?;
+    spawn_operations(&parts, &config, &tasks)?;
     spawn_bundles(&parts, &config, &tasks);
     let certificate = spawn_api(&parts, &config, &tasks).await?;
     housekeeping::spawn(&parts, certificate, &tasks);
@@ -143,8 +144,10 @@ async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
     })
 }
 
-fn spawn_operations(parts: &Parts, tasks: &TaskTracker) -> Result<(), DaemonError> {
-    let net = Arc::new(LinuxNet::new(parts.store.clone())?);
+fn spawn_operations(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Result<(), DaemonError> {
+    let names = config.runtime.join("dns");
+    fs::ensure_dir(&names, 0o755)?;
+    let net = Arc::new(LinuxNet::new(parts.store.clone(), names.join("zone.json"))?);
     let follow = net::follow_store(Arc::clone(&net), parts.store.clone());
     tasks.spawn(parts.stop.clone().run_until_cancelled_owned(follow));
     let steps = Steps {

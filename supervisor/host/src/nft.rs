@@ -22,7 +22,7 @@ use types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use crate::cmd::{CmdError, Command, Ended};
 pub use words::{
     accept, address, any_of, back, concat, conntrack, dispatch, drop, equal, field, goto, jump, kind_of_destination,
-    lookup, matching, meta, network, number, range, refuse, text, unequal,
+    lookup, matching, meta, network, number, range, refuse, reset, text, unequal,
 };
 
 const NFT: &str = "/usr/sbin/nft";

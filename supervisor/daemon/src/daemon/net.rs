@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_host::link::{Links, Network};
-use berth_host::nft;
+use berth_host::{fs, nft};
 use berth_model::kinds::{Kind, Registration};
-use berth_model::network::Plan;
+use berth_model::network::{Plan, Zone};
 use berth_model::resource::{Bundle, Revision};
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Namespace;
@@ -28,10 +29,11 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Changes looked at before the network is rendered anyway.
 const BATCH: usize = 200;
 
-/// The machine's links and packet filter. One at a time: the tables are written whole, so the last
+/// The machine's links, packet filter and names. One at a time: the tables are written whole, so the last
 /// writer has to be the one that read last.
 pub struct LinuxNet {
     store: Store,
+    zone: PathBuf,
     kernel: Mutex<Kernel>,
 }
 
@@ -42,12 +44,13 @@ struct Kernel {
 }
 
 impl LinuxNet {
-    /// Opens a netlink socket.
+    /// Opens a netlink socket. Names are written to that file.
     ///
     /// # Errors
     /// The socket cannot be had.
-    pub fn new(store: Store) -> Result<Self, berth_host::link::LinkError> {
-        Ok(Self { store, kernel: Mutex::new(Kernel { links: Links::open()?, told: None }) })
+    pub fn new(store: Store, zone: PathBuf) -> Result<Self, berth_host::link::LinkError> {
+        let kernel = Kernel { links: Links::open()?, told: None };
+        Ok(Self { store, zone, kernel: Mutex::new(kernel) })
     }
 
     /// Brings the machine to what the store says, if that is news.
@@ -73,6 +76,7 @@ impl LinuxNet {
         }
         nft::apply_together(&rules::tables(&plan)).await?;
         remove_unused(&kernel.links, &segments).await?;
+        self.write_names(&Zone::of(&plan))?;
         kernel.told = Some(plan);
         Ok(())
     }
@@ -117,6 +121,17 @@ async fn concerns(store: &Store, seen: u64) -> bool {
 fn is_concerned(kind: &'static Registration) -> bool {
     [Bundle::registration(), Revision::registration(), NetworkPolicy::registration(), Namespace::registration()]
         .contains(&kind)
+}
+
+impl LinuxNet {
+    /// `berth-dns` reads the file whenever it is another one; it runs as nobody in particular.
+    fn write_names(&self, zone: &Zone) -> Result<(), Cause> {
+        let bytes = serde_json::to_vec_pretty(zone)?;
+        if fs::read_optional(&self.zone)?.as_deref() != Some(bytes.as_slice()) {
+            fs::atomic_write(&self.zone, &bytes, 0o644)?;
+        }
+        Ok(())
+    }
 }
 
 async fn ensure(links: &Links, segment: &Segment) -> Result<(), Cause> {

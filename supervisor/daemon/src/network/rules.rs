@@ -24,7 +24,7 @@ use berth_host::nft::stmt::{NAT, NATFamily, Statement};
 use berth_host::nft::types::{NfChainType, NfFamily, NfHook};
 use berth_host::nft::{
     Ruleset, accept, address, any_of, back, dispatch, drop, equal, field, goto, jump, kind_of_destination, lookup,
-    meta, number, range, refuse, text, unequal,
+    meta, number, range, refuse, reset, text, unequal,
 };
 use berth_model::network::{DNS_PORT, Member, Plan, PortMatch, Ranges, Rule};
 use berth_model::resource::bundle::{Egress, Protocol};
@@ -196,7 +196,7 @@ fn input(rules: Ruleset) -> Ruleset {
             rules.rule("input", "the name server", vec![here.clone(), port, accept()])
         })
     });
-    rules.rule("input", "nothing else of this machine", vec![refuse()])
+    rules.rule("input", "nothing else of this machine", vec![goto("refused")])
 }
 
 fn forward(rules: Ruleset) -> Ruleset {
@@ -223,6 +223,7 @@ fn to_itself(family: Family) -> Stmt {
 fn endings(rules: Ruleset) -> Ruleset {
     rules
         .chain("refused", None)
+        .rule("refused", "bundles are told", vec![from_us(), equal(meta(MetaKey::L4proto), text("tcp")), reset()])
         .rule("refused", "bundles are told", vec![from_us(), refuse()])
         .rule("refused", "", vec![drop()])
         .chain("passed", None)

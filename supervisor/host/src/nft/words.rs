@@ -148,6 +148,13 @@ pub fn drop() -> Statement<'static> {
     Statement::Drop(Some(Drop {}))
 }
 
+/// Drops a TCP packet and tells its sender that nobody listens. Unlike [`refuse`] it is not held
+/// back when there are many.
+#[must_use]
+pub fn reset() -> Statement<'static> {
+    Statement::Reject(Some(Reject::new(Some(RejectType::TCPReset), None)))
+}
+
 /// Drops the packet and tells its sender that it may not.
 #[must_use]
 pub fn refuse() -> Statement<'static> {
