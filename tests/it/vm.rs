@@ -11,6 +11,7 @@ mod exec;
 mod harness;
 mod machine;
 mod neighbours;
+mod network;
 mod refused;
 mod service;
 mod steps;

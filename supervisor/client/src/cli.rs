@@ -18,6 +18,7 @@ mod install;
 mod lifecycle;
 mod logs;
 mod manifest;
+mod network;
 mod operations;
 mod output;
 mod ports;
@@ -109,6 +110,9 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Operations(args) => operations::list(&context, &args).await,
         Command::Operation(args) => operations::run(&context, &args.command).await,
         Command::Image(args) => image::run(&context, args.command).await,
+        Command::Network(args) => network::status(&context, args.command).await,
+        Command::Policy(args) => network::debug(&context, args.command).await,
+        Command::Dns(args) => network::look_up(&context, args.command).await,
         Command::Version(args) => version::run(&context, &args).await,
     }
 }
@@ -151,7 +155,7 @@ impl Context {
             return known.ok_or_else(unknown);
         }
         let means = |name: &str| name.eq_ignore_ascii_case(word);
-        for group in ["v1", "berth.dev/v1"] {
+        for group in ["v1", "berth.dev/v1", "networking.k8s.io/v1"] {
             let found = self.client.discover(group, |one| means(&one.name) || means(&one.kind)).await?;
             if let Some(found) = found {
                 return Ok(found);

@@ -6,6 +6,7 @@
 //! read.rs watch.rs write.rs   the generic verbs, for every kind in the registry
 //! action.rs   what is more than a write: start, stop, restart, update, uninstall
 //! stream.rs   images in, logs out        health.rs discovery.rs   about the machine itself
+//! network.rs  who reaches whom, and by which rule
 //! reply.rs    objects in the shape asked for; errors as `Status`, nowhere else
 //! ```
 //!
@@ -16,6 +17,7 @@ mod action;
 mod discovery;
 mod health;
 mod listen;
+mod network;
 mod read;
 mod reply;
 mod request;
@@ -88,14 +90,21 @@ fn table() -> Table {
         path("/api", discovery::core),
         path("/api/v1", discovery::core_resources),
         path("/apis", discovery::groups),
-        path("/apis/berth.dev", discovery::group),
-        path("/apis/berth.dev/v1", discovery::berth_resources),
         berth(Method::GET, "images", "images", "", Verb::List, stream::images),
         berth(Method::DELETE, "images", "images", "", Verb::Delete, stream::remove),
         berth(Method::POST, "images/import", "images", "import", Verb::Create, stream::import),
         berth(Method::POST, "images/prune", "images", "prune", Verb::Create, stream::prune),
         berth(Method::GET, "namespaces/{namespace}/bundles/{name}/log", "bundles", "log", Verb::Get, stream::log),
     ];
+    rows.extend([
+        berth(Method::GET, "network", "network", "", Verb::Get, network::status),
+        berth(Method::GET, "network/verdicts", "network", "verdicts", Verb::Get, network::verdicts),
+        berth(Method::GET, "network/lookup", "network", "lookup", Verb::Get, network::lookup),
+    ]);
+    for (group, version) in discovery::group_versions() {
+        rows.push(path(&format!("/apis/{group}"), move |_| discovery::group(group)));
+        rows.push(path(&format!("/apis/{group}/{version}"), move |_| discovery::group_resources(group, version)));
+    }
     rows.extend(ACTIONS.iter().map(|action| {
         let path = format!("namespaces/{{namespace}}/bundles/{{name}}/{}", action.subresource);
         let handler = move |ask| action::ask_for(ask, action);

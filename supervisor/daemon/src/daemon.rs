@@ -156,11 +156,17 @@ fn spawn_operations(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Resu
         images: Arc::new(local_images(parts)),
         net,
         layers: parts.images.layers().to_owned(),
+        drawn: drawn(),
     };
     let abort = AbortPoints::from_file(std::env::var_os(ABORT_FILE_VARIABLE).map(PathBuf::from));
     let runner = Runner::new(parts.store.clone(), Arc::new(steps), abort);
     tasks.spawn(runner.run(parts.stop.clone()));
     Ok(())
+}
+
+fn drawn() -> [u8; 5] {
+    let [.., a, b, c, d, e] = uuid::Uuid::new_v4().into_bytes();
+    [a, b, c, d, e]
 }
 
 fn spawn_bundles(parts: &Parts, config: &Config, tasks: &TaskTracker) {

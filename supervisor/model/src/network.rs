@@ -17,6 +17,7 @@ mod decide;
 mod plan;
 mod policy;
 mod ranges;
+mod report;
 mod zone;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use decide::{Reason, Verdict};
 pub use plan::Facts;
 pub use policy::{MAX_RULES, MAX_TERMS, validate};
 pub use ranges::{BadBlock, Ranges};
+pub use report::{Lookup, MemberReport, NetworkReport, NetworkStatus, UnknownParty, Verdicts};
 pub use zone::{Answer, DOMAIN, Host, Query, Service, Zone};
 
 use crate::allocation::{NETWORK_PREFIX, hardware_address};

@@ -88,6 +88,12 @@ pub(super) enum Command {
     Operation(OperationArgs),
     /// Show and import images.
     Image(ImageArgs),
+    /// Show the networks of bundles.
+    Network(NetworkArgs),
+    /// Ask who may reach whom.
+    Policy(PolicyArgs),
+    /// Ask what names bundles are told.
+    Dns(DnsArgs),
     /// Show the versions of this program and of the server.
     Version(VersionArgs),
 }
@@ -309,6 +315,63 @@ pub(super) struct VersionArgs {
     /// Only of this program.
     #[arg(long, action = ArgAction::SetTrue)]
     pub client: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NetworkArgs {
+    #[command(subcommand)]
+    pub command: NetworkCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NetworkCommand {
+    /// Show who is on which network, by which address, and who reaches them.
+    Status,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyArgs {
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Say whether a connection is allowed or denied, and by which rule.
+    Debug {
+        /// Who begins: NAME, NAMESPACE/NAME or an IP address.
+        #[arg(value_parser = party)]
+        from: String,
+        /// With whom, in the same way.
+        #[arg(value_parser = party)]
+        to: String,
+        /// The port, e.g. 5432 or 53/udp; without it, every declared one.
+        port: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DnsArgs {
+    #[command(subcommand)]
+    pub command: DnsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DnsCommand {
+    /// Say what a bundle is told when it asks for a name.
+    Lookup {
+        /// A name, e.g. db, db.default, _http._tcp.db or 3.128.213.10.in-addr.arpa.
+        name: String,
+        /// Who asks: NAME or NAMESPACE/NAME.
+        #[arg(long, value_name = "BUNDLE", value_parser = party)]
+        from: String,
+    },
+}
+
+/// A name with or without its namespace, or an address.
+fn party(text: &str) -> Result<String, String> {
+    let (namespace, own) = text.split_once('/').unwrap_or(("default", text));
+    name(namespace).and_then(|_| name(own)).map(|_| text.to_owned())
 }
 
 /// A name that cannot leave its place in a path. All other rules are the server's.

@@ -21,9 +21,14 @@ pub(super) async fn groups(_: Ask) -> Reply {
     Ok(reply::json(&json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })))
 }
 
-/// `GET /apis/berth.dev`.
-pub(super) async fn group(_: Ask) -> Reply {
-    let mut document = group_document(berth_model::resource::GROUP);
+/// Every group but the core one, with each of its versions.
+pub(super) fn group_versions() -> BTreeSet<(&'static str, &'static str)> {
+    KINDS.iter().map(|kind| (kind.group, kind.version)).filter(|(group, _)| !group.is_empty()).collect()
+}
+
+/// `GET /apis/berth.dev` and its like.
+pub(super) async fn group(group: &'static str) -> Reply {
+    let mut document = group_document(group);
     document["kind"] = "APIGroup".into();
     document["apiVersion"] = "v1".into();
     Ok(reply::json(&document))
@@ -34,9 +39,9 @@ pub(super) async fn core_resources(_: Ask) -> Reply {
     Ok(reply::json(&resources("", "v1")))
 }
 
-/// `GET /apis/berth.dev/v1`.
-pub(super) async fn berth_resources(_: Ask) -> Reply {
-    Ok(reply::json(&resources(berth_model::resource::GROUP, berth_model::resource::VERSION)))
+/// `GET /apis/berth.dev/v1` and its like.
+pub(super) async fn group_resources(group: &'static str, version: &'static str) -> Reply {
+    Ok(reply::json(&resources(group, version)))
 }
 
 fn group_document(group: &str) -> Value {

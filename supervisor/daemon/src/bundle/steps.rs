@@ -36,6 +36,8 @@ pub struct Steps {
     pub net: Arc<dyn Net>,
     /// Where unpacked layers lie.
     pub layers: PathBuf,
+    /// Random bits for the IPv6 networks of this machine, should there be none yet.
+    pub drawn: [u8; 5],
 }
 
 type Done = Result<StepDone, StepError>;

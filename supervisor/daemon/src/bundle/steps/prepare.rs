@@ -67,7 +67,7 @@ impl Steps {
         }
         self.check_free_ports(&self.bundle(task).await?.spec, task).await?;
         let (target, name) = (task.spec.target.clone(), task.name.clone());
-        let drawn = uuid::Uuid::new_v4().into_bytes();
+        let drawn = self.drawn;
         let made = self.record(move |tx| record(tx, &target.namespace, &target.name, &name, image, drawn));
         let number = made.await.map_err(prepare_failed)?;
         Ok(StepDone::said(format!("revision {number} is recorded")).keeping("revision", number.into()))
@@ -137,13 +137,13 @@ fn record(
     name: &str,
     operation: &str,
     image: ResolvedImage,
-    [.., a, b, c, d, e]: [u8; 16],
+    drawn: [u8; 5],
 ) -> Result<u64, PrepareError> {
     let bundle = tx.get::<Bundle>(namespace, name)?.ok_or(PrepareError::Gone)?;
     let everyone: Vec<Revision> = tx.list::<Revision>(None)?;
     refuse_taken_ports(&everyone, &bundle)?;
     let held: Vec<Held> = everyone.iter().map(held).collect();
-    let allocation = allocate(&held, namespace, name, [a, b, c, d, e])?;
+    let allocation = allocate(&held, namespace, name, drawn)?;
     let number = own_revisions(everyone, namespace, name).last().map_or(0, |last| last.spec.number) + 1;
     tx.create(&revision(&bundle, number, operation, image, allocation))?;
     Ok(number)

@@ -128,6 +128,7 @@ impl Daemon {
             images: world.clone(),
             net: world.clone(),
             layers: "/layers".into(),
+            drawn: [1, 2, 3, 4, 5],
         };
         let runner = Runner::new(store.clone(), Arc::new(steps), abort);
         Self {
