@@ -148,7 +148,7 @@ fn spawn_operations(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Resu
     let names = config.runtime.join("dns");
     fs::ensure_dir(&names, 0o755)?;
     let net = Arc::new(LinuxNet::new(parts.store.clone(), names.join("zone.json"))?);
-    let follow = net::follow_store(Arc::clone(&net), parts.store.clone());
+    let follow = net::follow_store(Arc::clone(&net), parts.store.clone(), config.reconcile_interval);
     tasks.spawn(parts.stop.clone().run_until_cancelled_owned(follow));
     let steps = Steps {
         store: parts.store.clone(),

@@ -231,6 +231,19 @@ pub async fn read(family: NfFamily, name: &str) -> Result<Option<Vec<Value>>, Nf
     Ok(Some(objects.into_iter().filter_map(without_numbers).collect()))
 }
 
+/// The tables there are, by family and name; cheap, however much is in them.
+///
+/// # Errors
+/// [`NftError`].
+pub async fn tables() -> Result<Vec<(String, String)>, NftError> {
+    let listed = run("listing", "names", &["list", "tables"], None).await?;
+    let listing: Value =
+        serde_json::from_slice(&listed).map_err(|source| NftError::Listing { table: "names".to_owned(), source })?;
+    let objects = listing["nftables"].as_array().into_iter().flatten().map(|object| &object["table"]);
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Ok(objects.filter_map(|table| Some((text(&table["family"])?, text(&table["name"])?))).collect())
+}
+
 async fn run(
     doing: &'static str,
     table: &str,
@@ -373,7 +386,9 @@ mod tests {
         }
         check(&whole()).await.unwrap();
         assert_eq!(read(NfFamily::INet, "x").await.unwrap(), None);
+        assert_eq!(tables().await.unwrap(), []);
         apply(&whole()).await.unwrap();
+        assert_eq!(tables().await.unwrap(), [("inet".to_owned(), "x".to_owned())]);
         let listed = read(NfFamily::INet, "x").await.unwrap().unwrap();
         let mut found: Vec<String> = listed.iter().map(name_of).collect();
         found.sort();

@@ -53,15 +53,7 @@ impl LinuxNet {
         Ok(Self { store, zone, kernel: Mutex::new(kernel) })
     }
 
-    /// Brings the machine to what the store says, if that is news.
-    ///
-    /// # Errors
-    /// The store, the kernel or `nft`; the old rules stand.
-    pub async fn follow(&self) -> Result<(), Cause> {
-        self.bring_about(false).await
-    }
-
-    /// Rules come last: what they let through has to be there, and new links come after them.
+    /// Brings the machine to what the store says, if that is news or is to be told again. Rules come last: what they let through has to be there, and new links come after them.
     async fn bring_about(&self, even_if_told: bool) -> Result<(), Cause> {
         let mut kernel = self.kernel.lock().await;
         let plan = network::plan(&self.store).await?;
@@ -83,14 +75,15 @@ impl LinuxNet {
 }
 
 /// Follows the store: who may reach whom changes without any operation, by a bundle's dependencies,
-/// a label or a policy. Runs until the store is closed.
-pub async fn follow_store(net: Arc<LinuxNet>, store: Store) {
+/// a label or a policy. Now and then it is looked whether the tables are still there: other programs
+/// flush all there are when they are reloaded. Runs until the store is closed.
+pub async fn follow_store(net: Arc<LinuxNet>, store: Store, resync: Duration) {
     let mut newest = store.revision();
-    let mut seen = 0;
+    let (mut seen, mut again) = (0, true);
     loop {
         let until = *newest.borrow_and_update();
-        if concerns(&store, seen).await
-            && let Err(error) = net.follow().await
+        if (again || concerns(&store, seen).await)
+            && let Err(error) = net.bring_about(again && is_gone().await).await
         {
             error!(
                 error = error.as_ref() as &dyn std::error::Error,
@@ -100,18 +93,22 @@ pub async fn follow_store(net: Arc<LinuxNet>, store: Store) {
             continue;
         }
         seen = until;
-        if newest.changed().await.is_err() {
-            return;
-        }
+        again = match tokio::time::timeout(resync, newest.changed()).await {
+            Ok(Ok(())) => false,
+            Ok(Err(_)) => return,
+            Err(_) => true,
+        };
     }
 }
 
-/// Whether anything the network is made from has changed. Too many changes to tell are a yes, and so
-/// is the beginning.
+/// Whether one of our tables is gone. Not to know is as bad.
+async fn is_gone() -> bool {
+    let ours = |tables: Vec<(String, String)>| tables.iter().filter(|(_, name)| name == rules::TABLE).count();
+    nft::tables().await.map_or(0, ours) < 2
+}
+
+/// Whether anything the network is made from has changed. Too many changes to tell are a yes.
 async fn concerns(store: &Store, seen: u64) -> bool {
-    if seen == 0 {
-        return true;
-    }
     match store.changes(seen, BATCH).await {
         Ok(changes) => changes.len() == BATCH || changes.iter().any(|change| is_concerned(change.kind)),
         Err(_) => true,
