@@ -4,6 +4,7 @@ mod actions;
 mod connections;
 mod documents;
 mod lists;
+mod network;
 mod objects;
 mod rights;
 mod secrets;

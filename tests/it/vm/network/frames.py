@@ -89,15 +89,17 @@ frames = {
 on_bridge, at_victim, out = listening(bridge), inside(victim, "eth0"), inside(attacker, "eth0")
 for data in frames.values():
     out.send(data)
-over = False
+over, told = False, set()
 while not over:
     ready, _, _ = select.select([on_bridge, at_victim], [], [], 60)
     if not ready:
         sys.exit("not even the last frame arrived")
     for sniffer in ready:
         data = sniffer.recv(4096)
-        # A sniffer also sees what leaves by its own link.
         for name in frames:
-            if f"[{name}]".encode() in data:
-                print("at the victim:" if sniffer is at_victim else "on the bridge:", name, flush=True)
+            where = "at the victim:" if sniffer is at_victim else "on the bridge:"
+            # Once each: a refusal quotes what it refuses.
+            if f"[{name}]".encode() in data and (where, name) not in told:
+                told.add((where, name))
+                print(where, name, flush=True)
                 over = over or name == "the end"
