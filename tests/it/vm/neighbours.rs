@@ -9,8 +9,8 @@ fn line(text: &str) -> String {
     format!(r#"127.0.0.1:5000/testbox:latest --set 'args=["http","{text}"]'"#)
 }
 
-/// Whether whoever stands on the left is answered by what stands on the right, as the rules of this stage say: one
-/// bridge per namespace, open within, shut to the others.
+/// Whether whoever stands on the left is answered by what stands on the right: the asker has declared that it depends
+/// on the neighbour, whichever way it goes there. Every pair and port is tried in `network`.
 const REACHES: [(&str, &str, bool); 5] = [
     ("the machine", "the neighbour", true),
     ("the machine", "the stranger", true),
@@ -20,12 +20,12 @@ const REACHES: [(&str, &str, bool); 5] = [
 ];
 
 #[test]
-fn services_of_a_namespace_reach_each_other_and_those_of_another_do_not() {
+fn a_service_reaches_those_it_depends_on_and_none_of_another_namespace() {
     let (_lock, machine) = shared();
     machine
         .ok(r#"echo '{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "abroad"}}' | berth apply -f -"#)
         .unwrap();
-    install(machine, "asker", &format!("{} --port http:80", line("the asker")));
+    install(machine, "asker", &format!("{} --port http:80 --set 'dependsOn=[\"neighbour\"]'", line("the asker")));
     install(machine, "neighbour", &format!("{} --publish 8085:80", line("the neighbour")));
     install(machine, "stranger", &format!("{} --port http:80 -n abroad", line("the stranger")));
     let neighbour = bundle(machine, "neighbour")["status"]["address"].as_str().unwrap().to_owned();
