@@ -272,7 +272,7 @@ fn a_policy_of_ten_thousand_rules_is_refused_with_the_bound_and_changes_nothing(
 }
 
 #[test]
-fn names_are_told_to_whom_they_concern_with_the_supervisor_dead_too() {
+fn names_are_told_with_the_supervisor_dead_too_and_rules_that_were_flushed_come_back() {
     let (mut machine, _alone) = own("names");
     apply(&machine, "{apiVersion: v1, kind: Namespace, metadata: {name: net-a}}");
     install(&machine, "net-a", "api", "db");
@@ -309,5 +309,10 @@ fn names_are_told_to_whom_they_concern_with_the_supervisor_dead_too() {
     machine.ok("systemctl start berthd").unwrap();
     let told = machine.ok("berth -n net-a dns lookup db --from api").unwrap();
     assert!(told.contains(&db[0]), "{told}");
+
+    // What another program takes away comes back by itself.
+    machine.ok("nft flush ruleset").unwrap();
+    let tables = || machine.ok("nft list tables | sort").unwrap();
+    eventually(&"table bridge berth\ntable inet berth".to_owned(), tables);
     machine.power_off().unwrap();
 }
