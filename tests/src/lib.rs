@@ -16,6 +16,7 @@ pub mod guest;
 pub mod handmade;
 pub mod http;
 pub mod images;
+pub mod leftovers;
 pub mod machine;
 pub mod pace;
 pub mod payload;

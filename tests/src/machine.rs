@@ -22,6 +22,7 @@ use crate::accel::{self, Accel};
 use crate::cache::{self, CacheError};
 use crate::channel::{Channel, ChannelError, Output, Running};
 use crate::guest::Guest;
+use crate::leftovers;
 use crate::pace;
 use crate::qemu;
 use crate::qmp::{Qmp, QmpError};
@@ -434,6 +435,7 @@ pub fn new_home(name: &str) -> Result<PathBuf, MachineError> {
     let home = home(name)?;
     cache::remove(&home)?;
     cache::at(&home, fs::create_dir_all(&home))?;
+    home.parent().map_or(Ok(()), leftovers::sweep)?;
     Ok(home)
 }
 
