@@ -141,8 +141,13 @@ fn layers() -> Vec<Row> {
             "LayerRefused",
             [r#""way/escaped" is refused: its path goes through a symbolic link that leads out"#, REFUSED],
         ),
-        row("a hard link to a file outside", "hardlink", "LayerRefused", [r#""escaped" is refused"#, REFUSED]),
-        row("a device node", "device", "LayerRefused", [r#""escaped" is refused"#, REFUSED]),
+        row(
+            "a hard link to a file outside",
+            "hardlink",
+            "LayerRefused",
+            [r#""escaped" is refused: it is a hard link to "../../../../etc/shadow", which leads out"#, REFUSED],
+        ),
+        row("a device node", "device", "LayerRefused", [r#""escaped" is refused: it is a device node"#, REFUSED]),
     ]
 }
 
