@@ -55,14 +55,16 @@ fn points(kind: OperationKind) -> Vec<String> {
     kind.steps().iter().flat_map(of).collect()
 }
 
-/// For each life, the point at which each operation of it dies; `None` once it has died at all of them.
+/// For each life, the point at which each operation of it dies; `None` once it has died at all of them. `BERTH_LONG` is
+/// the number of the life to begin with: 1, or that in which an earlier run was cut short.
 fn lives() -> Vec<[Option<String>; 6]> {
-    if std::env::var_os("BERTH_LONG").is_none() {
+    let Ok(first) = std::env::var("BERTH_LONG") else {
         return SAMPLE.map(|life| life.map(|point| Some(point.to_owned()))).to_vec();
-    }
+    };
+    let first: usize = first.parse().unwrap();
     let all = LIFE.map(|(kind, ..)| points(kind));
     let most = all.iter().map(Vec::len).max().unwrap();
-    (0..most).map(|life| all.each_ref().map(|points| points.get(life).cloned())).collect()
+    (first - 1..most).map(|life| all.each_ref().map(|points| points.get(life).cloned())).collect()
 }
 
 #[test]
@@ -71,7 +73,8 @@ fn an_operation_goes_on_when_the_supervisor_is_killed_at_its_steps() {
     assert_eq!(LIFE.map(|(kind, ..)| kind).iter().collect::<BTreeSet<_>>(), OperationKind::ALL.iter().collect());
     let before = holdings(machine);
     machine.ok(ARM).unwrap();
-    for points in lives() {
+    for (life, points) in lives().into_iter().enumerate() {
+        eprintln!("life {} of this run", life + 1);
         let start = points[3].is_some();
         for ((kind, line, stands, answers), point) in LIFE.iter().zip(&points) {
             match point {
