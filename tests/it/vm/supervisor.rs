@@ -131,7 +131,8 @@ fn nobody_of_ours_is_resident(machine: &Machine, units: &[String]) {
         let look = format!(
             "main=$(systemctl show -P MainPID {unit}); grep NSpid /proc/$main/status | awk '{{print \"first\", NF, $NF}}'; \
              for pid in $(find /sys/fs/cgroup$(systemctl show -P ControlGroup {unit}) -name cgroup.procs -exec cat {{}} +); do \
-             [ $(readlink /proc/$pid/ns/pid) = $(readlink /proc/$main/ns/pid) ] && echo inside || echo outside: $(cat /proc/$pid/cmdline); \
+             in=$(readlink /proc/$pid/ns/pid) || continue; \
+             [ $in = $(readlink /proc/$main/ns/pid) ] && echo inside || echo outside: $(cat /proc/$pid/cmdline); \
              done | sort -u"
         );
         assert_eq!(machine.ok(&look).unwrap(), "first 3 1\ninside", "{unit}");
