@@ -3,7 +3,7 @@
 //! One implementation, libcontainer in this process. The seam is as narrow as a runtime can be
 //! used, so that another one could take its place without a change elsewhere.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::unistd::Pid;
 
+use crate::init;
 use crate::paths::{ContainerDir, ContainerId};
 use crate::program::Program;
 use crate::report::{self, Failure};
@@ -31,6 +32,9 @@ pub enum LaunchError {
     /// The container's process would not go on.
     #[error("starting the container's process")]
     Start(#[source] LibcontainerError),
+    /// The file that holds the first process' program.
+    #[error("preparing the container's first process")]
+    Init(#[source] std::io::Error),
     /// The pipe to the container's process.
     #[error("hearing from the container's process")]
     Report(#[source] std::io::Error),
@@ -61,7 +65,8 @@ pub struct Libcontainer;
 impl Launcher for Libcontainer {
     fn create(&self, id: &ContainerId, dir: &ContainerDir) -> Result<Box<dyn Waiting>, LaunchError> {
         let (heard, tell) = report::pipe().map_err(LaunchError::Report)?;
-        let built = build(id, dir, tell);
+        let program = RunProgram { tell: Arc::new(tell), init: Arc::new(init::file().map_err(LaunchError::Init)?) };
+        let built = build(id, dir, program);
         match built {
             Ok(container) => Ok(Box::new(Waits {
                 pid: Pid::from_raw(container.pid().ok_or(LaunchError::NoProcess)?.as_raw()),
@@ -77,11 +82,11 @@ impl Launcher for Libcontainer {
     }
 }
 
-fn build(id: &ContainerId, dir: &ContainerDir, tell: OwnedFd) -> Result<Container, LibcontainerError> {
+fn build(id: &ContainerId, dir: &ContainerDir, program: RunProgram) -> Result<Container, LibcontainerError> {
     let state_root: PathBuf = dir.state_root();
     ContainerBuilder::new(id.to_string(), SyscallType::default())
         .with_root_path(state_root)?
-        .with_executor(RunProgram { tell: Arc::new(tell) })
+        .with_executor(program)
         .as_init(dir.path())
         .with_systemd(false)
         .with_detach(false)
@@ -114,6 +119,7 @@ impl Waiting for Waits {
 #[derive(Clone)]
 struct RunProgram {
     tell: Arc<OwnedFd>,
+    init: Arc<OwnedFd>,
 }
 
 impl RunProgram {
@@ -142,7 +148,7 @@ impl Executor for RunProgram {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let failure = match self.find(spec) {
             Ok(program) => {
-                let failure = program.run();
+                let failure = program.run_under_init(self.init.as_fd(), self.tell.as_fd());
                 self.tell(&failure);
                 failure
             }

@@ -9,12 +9,13 @@
 //!
 //! From plan to process: [`files`] and [`spec`] (with [`seccomp`]) render, [`userns`] and
 //! [`rootfs`] mount, [`user`] (by [`confined`]) resolves, [`launcher`] creates, [`network`] (over [`netlink`])
-//! connects, [`program`] runs. [`report`] is how a process inside tells the one outside why it could
+//! connects, [`program`] finds what is run and [`init`] runs it. [`report`] is how a process inside tells the one outside why it could
 //! not; [`sys`] holds the only unsafe code.
 
 pub mod confined;
 pub mod exec;
 pub mod files;
+pub mod init;
 pub mod launcher;
 pub mod netlink;
 pub mod network;

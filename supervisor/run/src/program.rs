@@ -4,12 +4,14 @@
 //! that "found" and "may be run" mean what they will mean to the kernel a moment later.
 
 use std::ffi::CString;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
-use crate::report::{CANNOT_RUN, FAILED, Failure, NOT_FOUND};
+use crate::init;
+use crate::report::{FAILED, Failure, NOT_FOUND};
 
 /// A program with its arguments and environment, ready for the kernel.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ impl Program {
             true => check(Path::new(name)).map(|()| PathBuf::from(name)),
             false => search(name, search_path(env)),
         };
-        let path = path.map_err(|errno| explain(name, errno))?;
+        let path = path.map_err(|errno| Failure::of_program(name, errno))?;
         Ok(Self {
             path: terminated(&path.to_string_lossy())?,
             args: args.iter().map(|text| terminated(text)).collect::<Result<_, _>>()?,
@@ -44,7 +46,16 @@ impl Program {
     pub fn run(&self) -> Failure {
         match nix::unistd::execve(&self.path, &self.args, &self.env) {
             Ok(never) => match never {},
-            Err(errno) => explain(&self.path.to_string_lossy(), errno),
+            Err(errno) => Failure::of_program(&self.path.to_string_lossy(), errno),
+        }
+    }
+
+    /// Becomes the container's first process, which runs the program and tells of it through `tell`;
+    /// comes back only if the kernel refuses that.
+    pub fn run_under_init(&self, init: BorrowedFd<'_>, tell: BorrowedFd<'_>) -> Failure {
+        match init::run(init, tell, &self.path, &self.args, &self.env) {
+            Ok(never) => match never {},
+            Err(errno) => Failure::while_doing("becoming the container's first process", errno),
         }
     }
 }
@@ -75,18 +86,6 @@ fn check(candidate: &Path) -> Result<(), Errno> {
     }
 }
 
-fn explain(name: &str, errno: Errno) -> Failure {
-    let (code, message) = match errno {
-        Errno::ENOENT | Errno::ENOTDIR => {
-            (NOT_FOUND, format!("{name}: no such program in the image (or its interpreter is missing)"))
-        }
-        Errno::EACCES => (CANNOT_RUN, format!("{name}: is not executable for the container's user")),
-        Errno::ENOEXEC => (CANNOT_RUN, format!("{name}: not a program for this machine's architecture")),
-        errno => (CANNOT_RUN, format!("{name}: {}", errno.desc())),
-    };
-    Failure { code, message }
-}
-
 fn terminated(text: &str) -> Result<CString, Failure> {
     CString::new(text).map_err(|_| Failure {
         code: FAILED,
@@ -97,6 +96,7 @@ fn terminated(text: &str) -> Result<CString, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::CANNOT_RUN;
 
     fn failure(args: &[&str], path: &str) -> Failure {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();

@@ -1,12 +1,14 @@
 //! How a process that is about to become the container's tells the one outside why it could not.
 //!
 //! The write end of a pipe is closed by a successful exec, so that the reader sees either nothing
-//! at all (the program runs) or one [`Failure`]: a byte with the exit code, then the message.
+//! at all (the program runs) or one [`Failure`]: a byte with the exit code, then the message. The
+//! container's first process knows no words: it sends a zero, the errno, and the program's path.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 /// Berth's side of a start or exec failed.
@@ -32,6 +34,19 @@ impl Failure {
         Self { code: FAILED, message: format!("{doing}: {error}") }
     }
 
+    /// The kernel would not run the program.
+    pub fn of_program(name: &str, errno: Errno) -> Self {
+        let (code, message) = match errno {
+            Errno::ENOENT | Errno::ENOTDIR => {
+                (NOT_FOUND, format!("{name}: no such program in the image (or its interpreter is missing)"))
+            }
+            Errno::EACCES => (CANNOT_RUN, format!("{name}: is not executable for the container's user")),
+            Errno::ENOEXEC => (CANNOT_RUN, format!("{name}: not a program for this machine's architecture")),
+            errno => (CANNOT_RUN, format!("{name}: {}", errno.desc())),
+        };
+        Self { code, message }
+    }
+
     /// Sends this through the pipe. There is nobody left to tell if that fails, and the reader
     /// then sees a process that ended without a word, which it reports as such.
     pub fn send(&self, pipe: impl AsFd) -> io::Result<()> {
@@ -55,9 +70,13 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 pub fn receive(pipe: OwnedFd) -> io::Result<Option<Failure>> {
     let mut bytes = Vec::new();
     File::from(pipe).read_to_end(&mut bytes)?;
-    Ok(bytes
-        .split_first()
-        .map(|(code, message)| Failure { code: *code, message: String::from_utf8_lossy(message).into_owned() }))
+    Ok(match bytes.as_slice() {
+        [] => None,
+        [0, errno, program @ ..] => {
+            Some(Failure::of_program(&String::from_utf8_lossy(program), Errno::from_raw(i32::from(*errno))))
+        }
+        [code, message @ ..] => Some(Failure { code: *code, message: String::from_utf8_lossy(message).into_owned() }),
+    })
 }
 
 /// Writes `bytes` to a pipe and closes it.

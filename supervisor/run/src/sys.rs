@@ -241,6 +241,19 @@ pub fn passed_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Gives a descriptor to the program that this process becomes, under a number that it expects.
+pub fn pass_as(fd: BorrowedFd<'_>, number: RawFd) -> nix::Result<()> {
+    // SAFETY: plain numbers. Whatever had the number is closed; the caller becomes another program.
+    nix::errno::Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
+    Ok(())
+}
+
+/// A copy whose number is at least `least`, closed at exec.
+pub fn duplicate_from(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: plain numbers; the copy is a new descriptor.
+    owned(libc::c_long::from(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) }))
+}
+
 /// The resources that [`limits_of`] copies: all that Linux has.
 const RESOURCES: std::ops::Range<u32> = 0..16;
 

@@ -223,8 +223,17 @@ pub fn describe(ending: &Ending) -> String {
     let Some(end) = termination(ending) else { return String::new() };
     match (end.reason.as_str(), end.exit_code, end.signal) {
         ("OOMKilled", _, _) => "OOMKilled: it used more memory than its limit; raise spec.resources.memory.".into(),
-        (_, Some(code), _) => format!("It ended with exit code {code}."),
+        (_, Some(code), _) => match signal_in(code) {
+            Some(signal) => format!("It ended with exit code {code}, as a program does that {signal} killed."),
+            None => format!("It ended with exit code {code}."),
+        },
         (_, None, Some(signal)) => format!("It was killed by SIG{signal}."),
         _ => format!("It ended: {}.", ending.result.as_deref().unwrap_or("unknown")),
     }
+}
+
+/// A container's first process reports a program that a signal killed as shells do: 128 and its number.
+fn signal_in(code: i32) -> Option<&'static str> {
+    let signal = nix::sys::signal::Signal::try_from(code.checked_sub(128)?).ok()?;
+    Some(signal.as_str())
 }

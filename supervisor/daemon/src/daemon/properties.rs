@@ -17,8 +17,9 @@ const START_LIMIT: (u32, Duration) = (5, Duration::from_secs(60));
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a service may take to end before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-/// SIGTERM's exit code in a shell's counting: services that report it were stopped, not broken.
-const TERMINATED: i32 = 143;
+/// HUP, INT, PIPE and TERM in a shell's counting, which is how a container's first process reports a
+/// program that ended by one of them: it was stopped, not broken. (systemd's own list for signals.)
+const TERMINATED: [i32; 4] = [129, 130, 141, 143];
 
 /// Everything systemd is told about a unit. Its namespaces, mounts and system calls are the
 /// launcher's business; systemd holds the limits, the restarts and the devices.
@@ -40,7 +41,7 @@ pub(super) fn of(unit: &UnitRequest) -> UnitProperties {
         .start_timeout(START_TIMEOUT)
         .stop_timeout(STOP_TIMEOUT)
         .kill(unit.stop_signal)
-        .success_statuses(vec![TERMINATED], Vec::new());
+        .success_statuses(TERMINATED.to_vec(), Vec::new());
     confine(limit(properties, unit), unit)
 }
 
