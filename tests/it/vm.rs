@@ -6,6 +6,7 @@
 //! them from working at once: two busy machines are too much for two processors.
 
 mod change;
+mod confine;
 mod endings;
 mod exec;
 mod harness;
@@ -14,6 +15,7 @@ mod neighbours;
 mod network;
 mod refused;
 mod service;
+mod session;
 mod steps;
 mod supervisor;
 

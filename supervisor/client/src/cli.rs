@@ -10,6 +10,7 @@ mod args;
 mod delete;
 mod describe;
 mod events;
+mod exec;
 mod failure;
 mod follow;
 mod get;
@@ -102,6 +103,7 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Update(args) => lifecycle::update(&context, &args).await,
         Command::Status(args) => status::run(&context, args).await,
         Command::Logs(args) => logs::run(&context, &args).await,
+        Command::Exec(args) => exec::run(&context, &args).await,
         Command::Get(args) => get::run(&context, args).await,
         Command::Describe(args) => describe::run(&context, &args).await,
         Command::Apply(args) => apply::run(&context, &args).await,

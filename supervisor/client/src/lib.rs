@@ -5,6 +5,7 @@
 //! types; [`watch`] keeps a list up to date; [`cli`] is what a person types. Nothing here knows
 //! the daemon but by its API, and everything a person can do goes through [`client`].
 
+pub mod channels;
 pub mod cli;
 pub mod client;
 pub mod curl;

@@ -6,11 +6,18 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Certificate, ClientBuilder, RequestBuilder, Response};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use reqwest::{Certificate, ClientBuilder, RequestBuilder, Response, StatusCode, Upgraded};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
+use crate::channels::PROTOCOL;
 use crate::curl;
 use crate::error::ClientError;
 use crate::request::{Body, Request};
@@ -42,7 +49,8 @@ impl Transport {
     pub fn new(server: Server) -> Result<Self, ClientError> {
         let shown = server.shown();
         let token = server.token_file.as_deref().map(read_token).transpose()?;
-        let http = builder(&server)?.build().map_err(|source| ClientError::Setup { server: shown.clone(), source })?;
+        let http =
+            builder_of(&server)?.build().map_err(|source| ClientError::Setup { server: shown.clone(), source })?;
         Ok(Self { server, shown, way: Way::Send { http, token } })
     }
 
@@ -94,6 +102,32 @@ impl Transport {
         let builder = self.prepare(request, curl::streaming_command)?;
         let response = self.send(builder).await?;
         Ok(Lines { response, buffer: BytesMut::new(), server: self.shown.clone() })
+    }
+
+    /// Asks for a WebSocket with numbered channels.
+    ///
+    /// # Errors
+    /// As [`Transport::json`].
+    pub async fn web_socket(&self, request: &Request) -> Result<WebSocketStream<Upgraded>, ClientError> {
+        let builder = self.prepare(request, curl::streaming_command)?;
+        let setup = |source| ClientError::Setup { server: self.shown.clone(), source };
+        // HTTP/2 has no such thing, and the pool of the other client may hold nothing else.
+        let (_, asked) = builder.build_split();
+        let mut asked = asked.map_err(setup)?;
+        let headers = asked.headers_mut();
+        let key = generate_key();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+        headers.extend(HeaderValue::from_str(&key).map(|key| (SEC_WEBSOCKET_KEY, key)));
+        let client = builder_of(&self.server)?.http1_only().build().map_err(setup)?;
+        let response = client.execute(asked).await.map_err(|error| ClientError::from_http(&self.shown, error))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(self.refusal(response).await);
+        }
+        let upgraded = response.upgrade().await.map_err(|error| ClientError::from_http(&self.shown, error))?;
+        Ok(WebSocketStream::from_raw_socket(upgraded, Role::Client, None).await)
     }
 
     fn prepare(&self, request: &Request, shown: Show) -> Result<RequestBuilder, ClientError> {
@@ -163,7 +197,7 @@ fn with_body(builder: RequestBuilder, body: &Body) -> RequestBuilder {
     }
 }
 
-fn builder(server: &Server) -> Result<ClientBuilder, ClientError> {
+fn builder_of(server: &Server) -> Result<ClientBuilder, ClientError> {
     install_crypto();
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))

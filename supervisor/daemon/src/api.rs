@@ -5,16 +5,18 @@
 //! route.rs    the way from a row to its handler: authentication, authorization, counting
 //! read.rs watch.rs write.rs   the generic verbs, for every kind in the registry
 //! action.rs   what is more than a write: start, stop, restart, update, uninstall
+//! exec.rs     a command in a service, over a WebSocket
 //! stream.rs   images in, logs out        health.rs discovery.rs   about the machine itself
 //! network.rs  who reaches whom, and by which rule
 //! reply.rs    objects in the shape asked for; errors as `Status`, nowhere else
 //! ```
 //!
-//! Handlers decode, check and write to the store; they never touch the machine. Kinds are known
+//! Handlers decode, check and write to the store; they never touch the machine (streams pass through a seam). Kinds are known
 //! from `berth_model::kinds` alone: a new one has all its routes by being registered.
 
 mod action;
 mod discovery;
+mod exec;
 mod health;
 mod listen;
 mod network;
@@ -42,6 +44,7 @@ use crate::metrics::Metrics;
 use crate::secret::Sealer;
 use crate::store::{Clock, Store};
 
+pub use exec::{Begun, CommandRequest, CommandsPort};
 pub use health::Readiness;
 pub use listen::{bind_socket, serve_socket, serve_tls};
 pub use stream::{ByteStream, ImagesPort, LogRequest, LogsPort, PortError};
@@ -66,6 +69,8 @@ pub struct Api {
     pub images: Arc<dyn ImagesPort>,
     /// Output of bundles.
     pub logs: Arc<dyn LogsPort>,
+    /// Commands in bundles.
+    pub commands: Arc<dyn CommandsPort>,
     /// The time.
     pub clock: Clock,
     /// Ends watches and followed logs.
@@ -79,6 +84,9 @@ pub struct Api {
 pub fn router(api: Api) -> Router {
     table().into_router(&Arc::new(api))
 }
+
+/// Commands in a bundle's container.
+const EXEC: &str = "namespaces/{namespace}/bundles/{name}/exec";
 
 /// Every route.
 fn table() -> Table {
@@ -95,6 +103,9 @@ fn table() -> Table {
         berth(Method::POST, "images/import", "images", "import", Verb::Create, stream::import),
         berth(Method::POST, "images/prune", "images", "prune", Verb::Create, stream::prune),
         berth(Method::GET, "namespaces/{namespace}/bundles/{name}/log", "bundles", "log", Verb::Get, stream::log),
+        berth(Method::GET, EXEC, "bundles", "exec", Verb::Exec, exec::exec),
+        // How clients ask that speak SPDY: they are told what is spoken here.
+        berth(Method::POST, EXEC, "bundles", "exec", Verb::Exec, exec::exec),
     ];
     rows.extend([
         berth(Method::GET, "network", "network", "", Verb::Get, network::status),

@@ -10,6 +10,7 @@
 //! are dropped where they stand (their records say how far they were), the store is closed. Services
 //! are systemd's and go on.
 
+mod commands;
 mod housekeeping;
 mod images;
 mod logs;
@@ -204,6 +205,7 @@ fn router(parts: &Parts, config: &Config) -> Result<Router, DaemonError> {
         readiness: Readiness::default(),
         images: Arc::new(local_images(parts)),
         logs: Arc::new(logs::JournalLogs::new(parts.store.clone())),
+        commands: Arc::new(commands::Commands::new(parts.store.clone(), &config.runtime)),
         clock: Arc::clone(&parts.clock),
         stop: parts.stop.clone(),
         pace: WatchPace::default(),

@@ -12,5 +12,6 @@ pub mod network;
 pub mod operation;
 pub mod reconcile;
 pub mod secret;
+pub mod session;
 pub mod setup;
 pub mod store;

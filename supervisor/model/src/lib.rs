@@ -15,4 +15,5 @@ pub mod policy;
 pub mod quantity;
 pub mod resource;
 pub mod selector;
+pub mod session;
 pub mod status;

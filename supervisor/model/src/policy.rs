@@ -46,6 +46,8 @@ pub enum Verb {
     Delete,
     /// Remove many objects.
     DeleteCollection,
+    /// Run a command in a service.
+    Exec,
 }
 
 impl Verb {
@@ -60,6 +62,7 @@ impl Verb {
             Self::Patch => "patch",
             Self::Delete => "delete",
             Self::DeleteCollection => "deletecollection",
+            Self::Exec => "exec",
         }
     }
 }

@@ -13,15 +13,20 @@
 //! Outside stays outside: after joining a pid namespace a process makes children there alone, and
 //! relaying and waiting are simpler from here. The command is born inside the container's control
 //! group, so that its limits hold from the first instruction on, and as a child of *outside*.
+//!
+//! The caller is a person at a terminal ([`exec`]) or the daemon behind a socket ([`session`]).
 
 mod inside;
 mod relay;
+pub mod session;
 mod target;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
+use berth_model::session::SessionError;
+pub use berth_model::session::Size;
 use nix::fcntl::OFlag;
 use nix::pty::Winsize;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -45,40 +50,26 @@ const LARGEST_ENVIRONMENT: u64 = 1 << 20;
 pub struct Request {
     /// Program and arguments.
     pub command: Vec<String>,
-    /// With a terminal of this size; its input is our standard input.
+    /// With a terminal of this size.
     pub terminal: Option<Size>,
-    /// Without a terminal: whether our standard input is the command's, else it is empty.
+    /// Without a terminal: whether there is any input, else it is empty.
     pub input: bool,
     /// As in an image's configuration; absent is the user of the container's first process.
     pub user: Option<String>,
-    /// More environment, `NAME=value` each ended by a zero byte, read to its end.
-    pub env: Option<OwnedFd>,
+    /// More environment, `NAME=value`.
+    pub env: Vec<String>,
 }
 
-/// Rows and columns, `ROWSxCOLS`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    /// Lines.
-    pub rows: u16,
-    /// Characters in a line.
-    pub columns: u16,
+/// Reads `ROWSxCOLS`.
+pub fn size(text: &str) -> Result<Size, String> {
+    let parsed = text
+        .split_once('x')
+        .and_then(|(rows, columns)| Some(Size { rows: rows.parse().ok()?, columns: columns.parse().ok()? }));
+    parsed.ok_or_else(|| format!("{text:?} is not ROWSxCOLS, such as 24x80"))
 }
 
-impl std::str::FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parsed = text
-            .split_once('x')
-            .and_then(|(rows, columns)| Some(Self { rows: rows.parse().ok()?, columns: columns.parse().ok()? }));
-        parsed.ok_or_else(|| format!("{text:?} is not ROWSxCOLS, such as 24x80"))
-    }
-}
-
-impl From<Size> for Winsize {
-    fn from(size: Size) -> Self {
-        Self { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
-    }
+fn winsize(size: Size) -> Winsize {
+    Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
 /// Which step failed before the command ran.
@@ -93,6 +84,9 @@ pub enum ExecError {
     /// The environment that was to be read.
     #[error("reading the environment")]
     Environment(#[source] io::Error),
+    /// The daemon's side of a session said something that is none.
+    #[error("hearing from the session's other side")]
+    Session(#[source] SessionError),
     /// Signals could not be given their default actions.
     #[error("resetting signals")]
     Signals(#[source] nix::Error),
@@ -170,10 +164,7 @@ fn command(target: &Target, request: Request) -> Result<Command, ExecError> {
     if request.user.is_some() {
         env.retain(|entry| !entry.starts_with("HOME="));
     }
-    if let Some(from) = request.env {
-        let added = read_environment(from).map_err(ExecError::Environment)?;
-        env = merged(env, added);
-    }
+    env = merged(env, request.env);
     if request.terminal.is_some() && !env.iter().any(|entry| entry.starts_with("TERM=")) {
         env.push("TERM=xterm".to_owned());
     }
@@ -185,7 +176,12 @@ fn command(target: &Target, request: Request) -> Result<Command, ExecError> {
     })
 }
 
-fn read_environment(from: OwnedFd) -> io::Result<Vec<String>> {
+/// Reads environment, `NAME=value` each ended by a zero byte, to its end.
+pub fn read_environment(from: OwnedFd) -> Result<Vec<String>, ExecError> {
+    entries(from).map_err(ExecError::Environment)
+}
+
+fn entries(from: OwnedFd) -> io::Result<Vec<String>> {
     let mut text = String::new();
     File::from(from).take(LARGEST_ENVIRONMENT).read_to_string(&mut text)?;
     let entries = text.split('\0').filter(|entry| !entry.is_empty());
@@ -259,9 +255,9 @@ mod tests {
 
     #[test]
     fn a_size_is_rows_and_columns() {
-        assert_eq!("40x120".parse(), Ok(Size { rows: 40, columns: 120 }));
+        assert_eq!(size("40x120"), Ok(Size { rows: 40, columns: 120 }));
         for text in ["", "40", "40x", "x120", "40x70000", "-1x5"] {
-            assert!(text.parse::<Size>().is_err(), "{text:?}");
+            assert!(size(text).is_err(), "{text:?}");
         }
     }
 
@@ -285,7 +281,7 @@ mod tests {
         let read = |bytes: &[u8]| {
             let (from, into) = report::pipe().unwrap();
             report::send_bytes(into, bytes).unwrap();
-            read_environment(from)
+            entries(from)
         };
         assert_eq!(read(b"A=1\nB\0C=\0").unwrap(), ["A=1\nB", "C="]);
         assert!(read(b"").unwrap().is_empty());

@@ -49,8 +49,8 @@ pub fn run(
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
     use std::io::Read;
+    use std::os::fd::AsRawFd;
 
     use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::{WaitStatus, waitpid};

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::os::fd::{OwnedFd, RawFd};
 use std::process::ExitCode;
 
-use berth_run::exec::{self, Request, Size};
+use berth_run::exec::{self, ExecError, Request, Size, session};
 use berth_run::launcher::Libcontainer;
 use berth_run::paths::{ContainerId, Paths};
 use berth_run::report::FAILED;
@@ -42,12 +42,14 @@ enum Command {
     },
     /// Run a command in a running container, confined as the container is
     Exec(ExecArguments),
+    /// Run one command for the daemon, which is at the other end of standard input
+    Session,
 }
 
 #[derive(Args, Debug)]
 struct ExecArguments {
     /// Give the command a terminal of this size
-    #[arg(long, value_name = "ROWSxCOLS")]
+    #[arg(long, value_name = "ROWSxCOLS", value_parser = exec::size)]
     tty: Option<Size>,
     /// Without a terminal: pass standard input on
     #[arg(short = 'i', long, conflicts_with = "tty")]
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::Start { id } => start(&paths, &id),
         Command::Stopped { asked, id } => stopped(&paths, &id, asked),
         Command::Exec(arguments) => exec(&paths, arguments),
+        Command::Session => session(&paths),
     };
     ExitCode::from(code)
 }
@@ -122,7 +125,7 @@ fn stopped(paths: &Paths, id: &ContainerId, asked: bool) -> u8 {
 }
 
 fn exec(paths: &Paths, arguments: ExecArguments) -> u8 {
-    let env: Option<OwnedFd> = match arguments.env_fd.map(sys::passed_descriptor).transpose() {
+    let env = match arguments.env_fd.map(environment).unwrap_or_else(|| Ok(Vec::new())) {
         Ok(env) => env,
         Err(error) => {
             explain(&error);
@@ -140,6 +143,23 @@ fn exec(paths: &Paths, arguments: ExecArguments) -> u8 {
         explain(&error);
         error.exit_code()
     })
+}
+
+fn environment(number: RawFd) -> Result<Vec<String>, ExecError> {
+    let from: OwnedFd = sys::passed_descriptor(number).map_err(ExecError::Environment)?;
+    exec::read_environment(from)
+}
+
+/// A session's command that does not run is told to the other side; an error here is a fault.
+fn session(paths: &Paths) -> u8 {
+    let socket = sys::passed_descriptor(0).map_err(ExecError::Prepare);
+    match socket.and_then(|socket| session::serve(paths, socket)) {
+        Ok(()) => 0,
+        Err(error) => {
+            explain(&error);
+            error.exit_code()
+        }
+    }
 }
 
 /// Prints an error with all its causes, for the journal with the priority "error", and gives the

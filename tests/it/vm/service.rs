@@ -16,7 +16,7 @@ fn nginx_serves_its_page_with_workers_that_dropped_their_rights() {
     install(machine, "web", &format!("{} --publish 8081:80", nginx(1)));
     assert_eq!(page(machine, 8081), "nginx under Berth, image 1");
     let unit = unit(machine, "web");
-    let master = property(machine, &unit, "MainPID");
+    let master = machine.ok(&format!("pgrep -P {}", property(machine, &unit, "MainPID"))).unwrap();
     let owners = machine
         .ok(&format!("stat -c %u /proc/{master}; for p in $(pgrep -P {master}); do stat -c %u /proc/$p; done"))
         .unwrap();

@@ -72,6 +72,8 @@ pub(super) enum Command {
     Status(StatusArgs),
     /// Show what a service writes.
     Logs(LogsArgs),
+    /// Run a command in a service; the exit code is the command's.
+    Exec(ExecArgs),
     /// Show resources of a kind.
     Get(GetArgs),
     /// Show a resource with its events.
@@ -182,6 +184,25 @@ pub(super) struct LogsArgs {
     /// With the time of each line.
     #[arg(long)]
     pub timestamps: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExecArgs {
+    /// Pass standard input on.
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the command a terminal.
+    #[arg(short, long)]
+    pub tty: bool,
+    /// As this user of the image, e.g. www-data or 33; by default the service's own.
+    #[arg(short, long)]
+    pub user: Option<String>,
+    /// Name of the service.
+    #[arg(value_parser = name)]
+    pub name: String,
+    /// Program and arguments.
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

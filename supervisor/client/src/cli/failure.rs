@@ -86,6 +86,23 @@ pub enum Failure {
         /// How to go on watching.
         instead: String,
     },
+    /// A command in a service ended with this code; it has said itself what there is to say.
+    #[error("the command ended with exit code {0}")]
+    Ended(u8),
+    /// A command in a service did not run, or not to its end.
+    #[error("{message}")]
+    NotRun {
+        /// 126 and 127 as a shell has them, else 1.
+        code: u8,
+        /// Why.
+        message: String,
+    },
+    /// The connection to a command broke.
+    #[error("the connection to the command broke; whether it goes on, the server decides")]
+    Connection(#[source] Box<tokio_tungstenite::tungstenite::Error>),
+    /// The terminal or standard input cannot be used.
+    #[error("cannot use standard input")]
+    Input(#[source] io::Error),
     /// Some of several things failed; each has been told.
     #[error("{0}")]
     Several(String, u8),
@@ -116,7 +133,7 @@ impl Failure {
             Self::Operation { error, .. } if error.code.contains("Conflict") => 5,
             Self::TimedOut { .. } => 6,
             Self::Interrupted { .. } => 130,
-            Self::Several(_, code) => *code,
+            Self::Several(_, code) | Self::Ended(code) | Self::NotRun { code, .. } => *code,
             // Whoever reads our output has seen enough, e.g. `head`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             _ => 1,
@@ -125,7 +142,12 @@ impl Failure {
 
     /// The whole text for stderr, each thing said once.
     pub fn report(&self) -> String {
-        if matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+        let silent = match self {
+            Self::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
+            Self::Ended(_) => true,
+            _ => false,
+        };
+        if silent {
             return String::new();
         }
         self.told().render()
@@ -145,7 +167,11 @@ impl Failure {
             Self::Interrupted { instead, .. } => Told::new("Interrupted", self.to_string()).advise(instead),
             Self::Cancelled(_) => Told::new("Cancelled", self.to_string()).advise("see `berth operations`"),
             Self::Several(message, _) => Told::new("Failed", message.clone()),
-            Self::Read { .. } | Self::Output(_) | Self::Runtime(_) => Told::new("Local", with_root(self)),
+            Self::Ended(_) | Self::NotRun { .. } => Told::new("Failed", self.to_string()),
+            Self::Connection(_) => Told::new("Interrupted", with_root(self)),
+            Self::Input(_) | Self::Read { .. } | Self::Output(_) | Self::Runtime(_) => {
+                Told::new("Local", with_root(self))
+            }
         }
     }
 }

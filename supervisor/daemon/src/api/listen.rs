@@ -174,7 +174,8 @@ where
         request
     });
     let builder = http_settings(&limits);
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+    let mut serving =
+        pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service)));
     loop {
         tokio::select! {
             ended = serving.as_mut() => return told(peer, ended),

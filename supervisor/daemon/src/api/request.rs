@@ -11,6 +11,7 @@ use berth_model::status::{About, Reason};
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::upgrade::OnUpgrade;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -32,6 +33,8 @@ pub(super) struct Ask {
     pub(super) query: Vec<(String, String)>,
     /// Behind a lock that is never waited for: a body alone could not be shared between threads.
     pub(super) body: Mutex<Body>,
+    /// How the connection becomes something else than HTTP, if it can.
+    pub(super) upgrade: Option<OnUpgrade>,
 }
 
 impl Ask {

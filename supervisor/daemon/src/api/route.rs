@@ -143,14 +143,15 @@ async fn answer(api: Arc<Api>, route: &Route, params: RawPathParams, request: Re
 
 /// Authentication and authorization: the way every request goes.
 fn admitted(api: Arc<Api>, route: &Route, path: Vec<(String, String)>, request: Request) -> Result<Ask, Error> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let query = Query::<Vec<(String, String)>>::try_from_uri(&head.uri);
     let Query(query) = query.map_err(|_| Error::bad_request("the query of the URL cannot be read"))?;
     let peer = head.extensions.get::<Peer>().copied();
     let peer = peer.ok_or_else(|| Error::new(Reason::InternalError, "a request came by no known way"))?;
     let subject = api.authenticator.identify(peer, &head.headers)?;
     permitted(&subject, route, &head, &path, &query)?;
-    Ok(Ask { api, subject, headers: head.headers, path, query, body: Mutex::new(body) })
+    let upgrade = head.extensions.remove();
+    Ok(Ask { api, subject, headers: head.headers, path, query, body: Mutex::new(body), upgrade })
 }
 
 fn permitted(

@@ -1,6 +1,7 @@
 //! The API as its clients meet it: a real store in a temporary directory behind the real router.
 
 mod actions;
+mod commands;
 mod connections;
 mod documents;
 mod lists;
@@ -30,6 +31,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::auth::{Authenticator, Peer};
 use crate::secret::MasterKey;
+use commands::FakeCommands;
 
 const TOKEN: &str = "berth_owner_0123456789012345678901234567890123456789abc";
 const NOW: &str = "2026-03-01T12:00:00Z";
@@ -48,6 +50,7 @@ struct World {
     stop: CancellationToken,
     images: Arc<FakeImages>,
     logs: Arc<FakeLogs>,
+    commands: Arc<FakeCommands>,
 }
 
 /// What came back.
@@ -132,6 +135,7 @@ impl World {
         let store = Store::open(&dir.path().join("berth.db"), clock.clone()).unwrap();
         let (metrics, readiness, stop) = (Metrics::new(|| 0), Readiness::default(), CancellationToken::new());
         let (images, logs) = (Arc::<FakeImages>::default(), Arc::<FakeLogs>::default());
+        let commands = Arc::<FakeCommands>::default();
         let sealer = Sealer::open(&dir.path().join("keys"), master, Arc::new(SystemRandom::new()));
         let api = Api {
             store: store.clone(),
@@ -141,11 +145,12 @@ impl World {
             readiness: readiness.clone(),
             images: images.clone(),
             logs: logs.clone(),
+            commands: commands.clone(),
             clock,
             stop: stop.clone(),
             pace,
         };
-        Self { dir, store, sealer, router: router(api), metrics, readiness, stop, images, logs }
+        Self { dir, store, sealer, router: router(api), metrics, readiness, stop, images, logs, commands }
     }
 
     /// The owner, over the network.

@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::pty::Winsize;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -17,14 +16,14 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, isatty};
 
 use super::inside::Stdio;
-use super::{Size, copy, socket_pair};
+use super::{Size, copy, socket_pair, winsize};
 use crate::report;
 use crate::sys::{self, Interest};
 
 /// At most this much is read ahead of the reader; a pipe that can be written to takes it at once.
 const BUFFER: usize = 4096;
 /// What a terminal sends for the end of input.
-const END_OF_INPUT: u8 = 0x04;
+pub const END_OF_INPUT: u8 = 0x04;
 /// Passed on to the command; the other end of a terminal makes its own.
 const FORWARDED: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
@@ -93,7 +92,7 @@ impl Ours {
 
 fn terminal_relay(master: OwnedFd, size: Option<Size>) -> io::Result<Relay> {
     if let Some(size) = size {
-        sys::set_terminal_size(master.as_fd(), &Winsize::from(size))?;
+        sys::set_terminal_size(master.as_fd(), &winsize(size))?;
     }
     let flags = OFlag::from_bits_retain(fcntl(&master, FcntlArg::F_GETFL)?);
     fcntl(&master, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -107,7 +106,7 @@ fn terminal_relay(master: OwnedFd, size: Option<Size>) -> io::Result<Relay> {
     Ok(Relay { pumps: vec![input, output], terminal: Some(master), caller })
 }
 
-fn receive_descriptor(socket: &OwnedFd) -> io::Result<OwnedFd> {
+pub fn receive_descriptor(socket: &OwnedFd) -> io::Result<OwnedFd> {
     let mut byte = [0];
     let mut buffers = [IoSliceMut::new(&mut byte)];
     let mut space = cmsg_space!([i32; 1]);

@@ -1,0 +1,368 @@
+//! `exec`: a command in a running service, over a WebSocket in the way that Kubernetes' clients speak.
+//!
+//! ```text
+//! client ── GET, Upgrade: websocket, command=..&stdin=..&tty=.. ──► begin ──► 101 ──► relay until one side ends
+//!
+//! channel 0 input   1 output   2 error   3 how it ended, a `Status`   4 size of the terminal
+//! v5 also: 255 n, channel n ends
+//! ```
+//!
+//! Both directions run by themselves: a command that writes before it reads must not wait for a client
+//! that writes before it reads. What hangs up here is seen by the helper, which kills the command.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use berth_model::policy::Subject;
+use berth_model::session::{Frame, Refusal, Size};
+use berth_model::status::Reason;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::{Instant, interval_at, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_util::sync::CancellationToken;
+
+use super::reply::{Error, Reply};
+use super::request::Ask;
+use super::stream::PortError;
+use crate::session::{CommandError, Hearing, Saying, Session};
+
+/// A terminal whose size nobody has told yet.
+const TERMINAL: Size = Size { rows: 24, columns: 80 };
+/// Between looks whether the client is still there.
+const PING: Duration = Duration::from_secs(30);
+/// Without any word from it, an answer to a look included, it is not.
+const SILENCE: Duration = Duration::from_secs(90);
+/// For the client to take the last words.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+const INPUT: u8 = 0;
+const OUTPUT: u8 = 1;
+const ERROR: u8 = 2;
+const STATUS: u8 = 3;
+const RESIZE: u8 = 4;
+const CLOSE: u8 = 255;
+
+/// Runs commands in services.
+pub trait CommandsPort: Send + Sync {
+    /// Begins one and comes back when it runs, or does not.
+    fn begin(&self, request: CommandRequest) -> BoxFuture<'_, Result<Begun, PortError>>;
+}
+
+/// Which command in which service, as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandRequest {
+    /// Namespace of the bundle.
+    pub namespace: String,
+    /// Name of the bundle.
+    pub bundle: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// With a terminal.
+    pub terminal: Option<Size>,
+    /// Input will come.
+    pub input: bool,
+    /// As in an image; absent is the service's own user.
+    pub user: Option<String>,
+}
+
+/// What came of beginning a command.
+#[derive(Debug)]
+pub enum Begun {
+    /// It runs.
+    Running(Session),
+    /// The container is there, the program is not, or cannot be run.
+    Refused(Refusal),
+}
+
+/// What the client wants to hear.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    output: bool,
+    error: bool,
+}
+
+/// `GET .../bundles/{name}/exec`.
+pub(super) async fn exec(ask: Ask) -> Reply {
+    let shake = Handshake::read(&ask.headers)?;
+    let (request, wanted) = request(&ask)?;
+    let upgrade = ask.upgrade.clone();
+    let upgrade = upgrade.ok_or_else(|| Error::bad_request("this connection cannot become a WebSocket"))?;
+    tell(&ask.subject, &request);
+    let begun = ask.api.commands.begin(request).await?;
+    let stop = ask.api.stop.clone();
+    tokio::spawn(serve(upgrade, begun, wanted, stop));
+    shake.answer()
+}
+
+/// Who runs commands where is worth a line; what they are may hold secrets.
+fn tell(subject: &Subject, request: &CommandRequest) {
+    let (who, program) = (subject.identity(), request.command.first().map_or("", String::as_str));
+    tracing::info!(who, namespace = request.namespace, bundle = request.bundle, program, "exec");
+}
+
+fn request(ask: &Ask) -> Result<(CommandRequest, Wanted), Error> {
+    let command: Vec<String> =
+        ask.query.iter().filter(|(name, _)| name == "command").map(|(_, value)| value.clone()).collect();
+    if command.first().is_none_or(String::is_empty) {
+        return Err(Error::bad_request("say what to run: ?command=<program>&command=<argument>..."));
+    }
+    let wanted = Wanted { output: ask.flag("stdout")?, error: ask.flag("stderr")? };
+    let input = ask.flag("stdin")?;
+    if !(input || wanted.output || wanted.error) {
+        return Err(Error::bad_request("ask for at least one of stdin=true, stdout=true and stderr=true"));
+    }
+    let terminal = ask.flag("tty")?.then_some(TERMINAL);
+    let user = ask.query("user").map(str::to_owned);
+    let (namespace, bundle) = (ask.namespace(), ask.name());
+    Ok((CommandRequest { namespace, bundle, command, terminal, input, user }, wanted))
+}
+
+/// What of a WebSocket's opening the answer is made from.
+#[derive(Debug, PartialEq, Eq)]
+struct Handshake {
+    key: Vec<u8>,
+    protocol: &'static str,
+}
+
+/// The protocols spoken here, the better one first.
+const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+
+impl Handshake {
+    fn read(headers: &HeaderMap) -> Result<Self, Error> {
+        let says = |name: http::HeaderName, word: &str| {
+            let all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+            all.flat_map(|text| text.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
+        };
+        if !says(UPGRADE, "websocket") {
+            let message = "commands are run over a WebSocket (`Upgrade: websocket`); SPDY is not spoken here. \
+                           `berth exec` and kubectl 1.30 or later do so";
+            return Err(Error::bad_request(message));
+        }
+        let key = headers.get(SEC_WEBSOCKET_KEY).filter(|_| says(CONNECTION, "upgrade"));
+        let key =
+            key.ok_or_else(|| Error::bad_request("the opening of the WebSocket lacks `Connection` or its key"))?;
+        let protocol = PROTOCOLS.into_iter().find(|one| says(SEC_WEBSOCKET_PROTOCOL, one)).ok_or_else(|| {
+            Error::bad_request(format!("Sec-WebSocket-Protocol must offer one of {}", PROTOCOLS.join(", ")))
+        })?;
+        Ok(Self { key: key.as_bytes().to_vec(), protocol })
+    }
+
+    fn answer(&self) -> Reply {
+        let broken = |_| Error::new(Reason::InternalError, "the WebSocket could not be opened");
+        let accept = HeaderValue::from_str(&derive_accept_key(&self.key)).map_err(broken)?;
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(self.protocol));
+        Ok(response)
+    }
+}
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+async fn serve(upgrade: OnUpgrade, begun: Begun, wanted: Wanted, stop: CancellationToken) {
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => return tracing::debug!(%error, "a client left while its WebSocket was opened"),
+    };
+    let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+    let (mut sink, mut stream) = socket.split();
+    let last = match begun {
+        Begun::Refused(refusal) => Some(ended_with(refusal.code, &refusal.message)),
+        Begun::Running(session) => relay(&mut sink, &mut stream, session, wanted, stop).await,
+    };
+    if let Some(status) = last
+        && let Err(error) = farewell(&mut sink, &mut stream, &status).await
+    {
+        tracing::debug!(%error, "a client left before it heard how its command ended");
+    }
+}
+
+/// Until the command has ended, the client is gone, or the daemon stops; what is to be told.
+async fn relay(
+    sink: &mut SplitSink<Socket, Message>,
+    stream: &mut SplitStream<Socket>,
+    session: Session,
+    wanted: Wanted,
+    stop: CancellationToken,
+) -> Option<Value> {
+    let (mut hearing, mut saying) = session.split();
+    tokio::select! {
+        status = output(sink, &mut hearing, wanted) => status,
+        () = input(stream, &mut saying) => None,
+        () = stop.cancelled() => Some(failure("InternalError", "the supervisor stops; the command was ended", json!({}))),
+    }
+}
+
+/// From the command to the client; nothing to be told if that one has gone.
+async fn output(sink: &mut SplitSink<Socket, Message>, hearing: &mut Hearing, wanted: Wanted) -> Option<Value> {
+    let mut look = interval_at(Instant::now() + PING, PING);
+    loop {
+        let message = tokio::select! {
+            frame = hearing.next() => match frame {
+                Ok(Frame::Output(bytes)) if wanted.output => on(OUTPUT, &bytes),
+                Ok(Frame::Error(bytes)) if wanted.error => on(ERROR, &bytes),
+                Ok(Frame::Ended(code)) => return Some(ended(code)),
+                Ok(_) => continue,
+                Err(error) => return Some(broken(&error)),
+            },
+            _ = look.tick() => Message::Ping(bytes::Bytes::new()),
+        };
+        sink.send(message).await.ok()?;
+    }
+}
+
+/// From the client to the command, until that client has gone.
+async fn input(stream: &mut SplitStream<Socket>, saying: &mut Saying) {
+    while let Ok(Some(Ok(message))) = timeout(SILENCE, stream.next()).await {
+        let frame = match message {
+            Message::Binary(bytes) => understood(&bytes),
+            Message::Text(text) => understood(text.as_bytes()),
+            Message::Close(_) => return,
+            _ => None,
+        };
+        if let Some(frame) = frame
+            && let Err(error) = saying.say(&frame).await
+        {
+            // The command has ended; how, is heard on the other half.
+            tracing::trace!(%error, "input came too late");
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn on(channel: u8, bytes: &[u8]) -> Message {
+    let mut all = Vec::with_capacity(1 + bytes.len());
+    all.push(channel);
+    all.extend_from_slice(bytes);
+    Message::Binary(all.into())
+}
+
+/// A size as Kubernetes' clients write it.
+#[derive(Deserialize)]
+struct TerminalSize {
+    #[serde(rename = "Width")]
+    width: u16,
+    #[serde(rename = "Height")]
+    height: u16,
+}
+
+/// What a message of the client means; what means nothing is passed over, as Kubernetes does.
+fn understood(message: &[u8]) -> Option<Frame> {
+    match message {
+        [INPUT, bytes @ ..] if !bytes.is_empty() => Some(Frame::Input(bytes.to_vec())),
+        [CLOSE, INPUT] => Some(Frame::EndOfInput),
+        [RESIZE, size @ ..] => {
+            let size: TerminalSize = serde_json::from_slice(size).ok()?;
+            Some(Frame::Resize(Size { rows: size.height, columns: size.width }))
+        }
+        _ => None,
+    }
+}
+
+/// The `Status` that tells of an exit code.
+fn ended(code: u8) -> Value {
+    match code {
+        0 => json!({ "metadata": {}, "status": "Success" }),
+        code => ended_with(code, &format!("command terminated with non-zero exit code {code}")),
+    }
+}
+
+fn ended_with(code: u8, message: &str) -> Value {
+    let cause = json!({ "causes": [{ "reason": "ExitCode", "message": code.to_string() }] });
+    failure("NonZeroExitCode", message, cause)
+}
+
+fn broken(error: &CommandError) -> Value {
+    let first: &dyn std::error::Error = error;
+    let causes = std::iter::successors(Some(first), |error| error.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    failure("InternalError", &text, json!({}))
+}
+
+fn failure(reason: &str, message: &str, details: Value) -> Value {
+    json!({ "metadata": {}, "status": "Failure", "reason": reason, "message": message, "details": details })
+}
+
+/// The last word, and then waiting until the client has taken it: closing a connection with unread
+/// input would take back what is still on its way.
+async fn farewell(
+    sink: &mut SplitSink<Socket, Message>,
+    stream: &mut SplitStream<Socket>,
+    status: &Value,
+) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+    sink.send(on(STATUS, status.to_string().as_bytes())).await?;
+    sink.send(Message::Close(None)).await?;
+    let gone = async { while let Some(Ok(_)) = stream.next().await {} };
+    // A client that does not close is left after a while; it has been told everything.
+    let _: Result<(), tokio::time::error::Elapsed> = timeout(FAREWELL, gone).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_newer_of_the_offered_protocols_is_spoken() {
+        let offer = |protocols| {
+            let offered = headers(&[
+                ("upgrade", "WebSocket"),
+                ("connection", "keep-alive, Upgrade"),
+                ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+                ("sec-websocket-protocol", protocols),
+            ]);
+            Handshake::read(&offered).map(|shake| shake.protocol).map_err(|error| error.status()["code"].clone())
+        };
+        assert_eq!(offer("v4.channel.k8s.io, v5.channel.k8s.io"), Ok("v5.channel.k8s.io"));
+        assert_eq!(offer("v4.channel.k8s.io"), Ok("v4.channel.k8s.io"));
+        assert_eq!(offer("v3.channel.k8s.io"), Err(json!(400)));
+    }
+
+    #[test]
+    fn spdy_is_refused_with_a_word_about_what_is_spoken() {
+        let spdy = headers(&[("upgrade", "SPDY/3.1"), ("connection", "Upgrade")]);
+        let status = Handshake::read(&spdy).unwrap_err().status();
+        assert!(status["message"].as_str().unwrap().contains("SPDY is not spoken here"), "{status}");
+    }
+
+    #[test]
+    fn messages_of_the_client_are_input_its_end_and_sizes() {
+        assert_eq!(understood(b"\0ls\n"), Some(Frame::Input(b"ls\n".to_vec())));
+        assert_eq!(understood(&[255, 0]), Some(Frame::EndOfInput));
+        let size = Frame::Resize(Size { rows: 40, columns: 120 });
+        assert_eq!(understood(b"\x04{\"Width\":120,\"Height\":40}"), Some(size));
+        for nothing in [&b""[..], b"\0", b"\x04{", b"\x01x", &[255, 1], &[9, 9]] {
+            assert_eq!(understood(nothing), None, "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn an_exit_code_is_told_as_kubernetes_does() {
+        assert_eq!(ended(0)["status"], "Success");
+        let status = ended(3);
+        assert_eq!(
+            (&status["reason"], &status["details"]["causes"][0]["message"]),
+            (&json!("NonZeroExitCode"), &json!("3"))
+        );
+    }
+}

@@ -1,0 +1,63 @@
+//! Commands in bundles, for the API: which container that is, and the helper that enters it.
+
+use std::path::{Path, PathBuf};
+
+use berth_model::resource::Bundle;
+use berth_model::resource::bundle::Phase;
+use berth_model::session::Begin;
+use futures_util::future::BoxFuture;
+
+use crate::api::{Begun, CommandRequest, CommandsPort, PortError};
+use crate::session::{CommandError, Session};
+use crate::store::Store;
+
+/// Where systemd listens for the helper, below the runtime directory.
+pub(super) const SOCKET: &str = "exec.sock";
+/// What the helper says of Berth's own failures, a container that is not running among them.
+const OURS: u8 = 125;
+
+/// The helper's socket as the API's way into containers.
+pub struct Commands {
+    store: Store,
+    socket: PathBuf,
+}
+
+impl Commands {
+    /// Bundles are looked up in `store`.
+    pub fn new(store: Store, runtime: &Path) -> Self {
+        Self { store, socket: runtime.join(SOCKET) }
+    }
+
+    async fn run(&self, request: CommandRequest) -> Result<Begun, PortError> {
+        let id = self.container(&request).await?;
+        let CommandRequest { command, terminal, input, user, .. } = request;
+        let begin = Begin { id, command, terminal, input, user, env: Vec::new() };
+        match Session::begin(&self.socket, begin).await {
+            Ok(session) => Ok(Begun::Running(session)),
+            Err(CommandError::Refused(refusal)) if refusal.code == OURS => Err(PortError::Request(refusal.message)),
+            Err(CommandError::Refused(refusal)) => Ok(Begun::Refused(refusal)),
+            Err(error) => Err(PortError::Failed(Box::new(error))),
+        }
+    }
+
+    async fn container(&self, request: &CommandRequest) -> Result<String, PortError> {
+        let (namespace, name) = (request.namespace.clone(), request.bundle.clone());
+        let found = self.store.read(move |tx| tx.get::<Bundle>(&namespace, &name)).await;
+        let bundle = found.map_err(|error| PortError::Failed(Box::new(error)))?;
+        let (namespace, name) = (&request.namespace, &request.bundle);
+        let absent = || {
+            PortError::Absent(format!("there is no bundle {namespace}/{name}; `berth status -A` lists what there is"))
+        };
+        let status = bundle.ok_or_else(absent)?.status.unwrap_or_default();
+        let unit = status.unit.filter(|_| !matches!(status.phase, Phase::Stopped | Phase::Pending));
+        let id = unit.as_deref().and_then(|unit| unit.strip_prefix("berth.")?.strip_suffix(".service"));
+        let down = || PortError::Request(format!("bundle {name} is not running; `berth start {name}` starts it"));
+        id.map(str::to_owned).ok_or_else(down)
+    }
+}
+
+impl CommandsPort for Commands {
+    fn begin(&self, request: CommandRequest) -> BoxFuture<'_, Result<Begun, PortError>> {
+        Box::pin(self.run(request))
+    }
+}

@@ -1,0 +1,193 @@
+//! What holds a service in: its first process, its streams, and everything it may not do, seen in the container's own
+//! processes and in commands that are run in it.
+
+use berth_tests::machine::Machine;
+
+use super::{REGISTRY, bundle, eventually, install, page, property, ready, shared, uninstall, unit};
+
+/// What a container that begins as root has, and no bit more.
+const CAPABILITIES: &str = "00000000000005fb";
+
+fn testbox(command: &str) -> String {
+    format!("127.0.0.1:{REGISTRY}/testbox:latest --set 'command={command}'")
+}
+
+/// Runs a script in the container of a service; what it said, whether it ended well or not.
+fn inside(machine: &Machine, unit: &str, script: &str) -> String {
+    let id = unit.trim_start_matches("berth.").trim_end_matches(".service");
+    machine.ok(&format!("/usr/lib/berth/berth-run exec {id} -- sh -c '{script}' 2>&1; true")).unwrap()
+}
+
+fn output(machine: &Machine, unit: &str) -> String {
+    machine.ok(&format!("journalctl --no-pager --output=cat _TRANSPORT=stdout _SYSTEMD_UNIT={unit}")).unwrap()
+}
+
+fn termination(machine: &Machine, name: &str) -> (i64, String) {
+    let last = &bundle(machine, name)["status"]["lastTermination"];
+    (last["exitCode"].as_i64().unwrap_or(-1), last["reason"].as_str().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn the_first_process_is_small_reaps_what_others_leave_and_ends_when_it_is_asked() {
+    let (_lock, machine) = shared();
+    install(machine, "plain", &testbox(r#"["/usr/bin/sleep","1000000"]"#));
+    let unit = unit(machine, "plain");
+    let first = property(machine, &unit, "MainPID");
+    assert_eq!(machine.ok(&format!("cat /proc/{first}/comm")).unwrap(), "berth-init");
+    let resident = machine.ok(&format!("awk '/^VmRSS/ {{print $2}}' /proc/{first}/status")).unwrap();
+    assert!(resident.parse::<u64>().unwrap() < 100, "{resident} kB are resident");
+
+    inside(machine, &unit, "(true & sleep 0.2 &)");
+    let processes = format!(
+        "ps -o stat=,comm= --pid $(paste -sd, /sys/fs/cgroup$(systemctl show --property ControlGroup --value {unit})/payload/cgroup.procs)"
+    );
+    eventually(&2, || machine.ok(&processes).unwrap().lines().count());
+    assert!(!machine.ok(&processes).unwrap().contains('Z'));
+
+    // `sleep` knows nothing of SIGTERM: as the first process itself it would not hear it.
+    machine.ok(&format!("systemctl stop {unit}")).unwrap();
+    assert_eq!(property(machine, &unit, "Result"), "success");
+    assert_eq!(property(machine, &unit, "ExecMainStatus"), "143");
+    eventually(&"False StoppedByOperator".into(), || ready(machine, "plain"));
+    uninstall(machine, "plain");
+}
+
+#[test]
+fn how_a_program_ended_is_told_through_its_first_process() {
+    let (_lock, machine) = shared();
+    for (name, script, code) in [("ends", "exit 3", 3), ("dies", "kill -SEGV $$", 139)] {
+        let command = testbox(&format!(r#"["/usr/bin/sh","-c","{script}"]"#));
+        machine.ok(&format!("berth install --name {name} {} --set restart=never --no-wait", command)).unwrap();
+        eventually(&(code, "Error".to_owned()), || termination(machine, name));
+        uninstall(machine, name);
+    }
+}
+
+#[test]
+fn a_web_server_writes_to_its_streams_by_name_even_after_it_dropped_its_rights() {
+    let (_lock, machine) = shared();
+    let script = "busybox sed -i \"s, off;, /dev/stdout;,; s, stderr , /dev/stderr ,\" /etc/nginx/nginx.conf; exec nginx -g \"daemon off;\"";
+    let command = format!(r#"["/usr/bin/busybox","sh","-c",{}]"#, serde_json::Value::from(script));
+    install(machine, "named", &format!("127.0.0.1:{REGISTRY}/nginx:1 --publish 8083:80 --set 'command={command}'"));
+    let unit = unit(machine, "named");
+    assert_eq!(page(machine, 8083), "nginx under Berth, image 1");
+    eventually(&1, || output(machine, &unit).matches("GET / HTTP").count());
+
+    // Now the workers, who are www-data, open the names themselves.
+    let master = property(machine, &unit, "MainPID");
+    machine.ok(&format!("kill -USR1 $(pgrep -P {master})")).unwrap();
+    eventually(&true, || {
+        page(machine, 8083);
+        output(machine, &unit).matches("GET / HTTP").count() >= 3
+    });
+    assert!(!output(machine, &unit).contains("failed"), "{}", output(machine, &unit));
+    uninstall(machine, "named");
+}
+
+#[test]
+fn output_is_whole_to_its_last_line_and_a_user_that_is_not_root_opens_its_streams_too() {
+    let (_lock, machine) = shared();
+    let script = "echo named >/dev/stdout; echo other >/proc/self/fd/2; seq 1 5000; echo the last line";
+    let command = testbox(&format!(r#"["/usr/bin/sh","-c","{script}"]"#));
+    machine.ok(&format!("berth install --name whole {command} --set user=33 --set restart=never --no-wait")).unwrap();
+    eventually(&(0, "Completed".to_owned()), || termination(machine, "whole"));
+    let lines = machine.ok("berth logs whole").unwrap();
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!((lines[0], lines[1], lines[2], *lines.last().unwrap()), ("named", "other", "1", "the last line"));
+    assert_eq!(lines.len(), 5003);
+    uninstall(machine, "whole");
+}
+
+#[test]
+fn the_containers_processes_and_commands_in_it_are_held_alike() {
+    let (_lock, machine) = shared();
+    install(
+        machine,
+        "held",
+        &testbox(r#"["/usr/bin/sh","-c","unshare -U true; mount -t tmpfs none /mnt; sleep 1000000 & wait"]"#),
+    );
+    let unit = unit(machine, "held");
+    let main = property(machine, &unit, "MainPID");
+    let program = machine.ok(&format!("pgrep -P {main}")).unwrap();
+    let base = machine.ok(&format!("awk '{{print $2}}' /proc/{main}/uid_map")).unwrap();
+    assert!(base.parse::<u64>().unwrap() >= 65536, "root inside is {base} outside");
+
+    let held =
+        "grep -E \"^(Seccomp|NoNewPrivs|CapEff|CapPrm|CapBnd|CapAmb):\" /proc/self/status; cat /proc/self/uid_map";
+    let wanted = inside(machine, &unit, held);
+    for line in
+        ["Seccomp:\t2", "NoNewPrivs:\t1", &format!("CapEff:\t{CAPABILITIES}"), &format!("CapBnd:\t{CAPABILITIES}")]
+    {
+        assert!(wanted.contains(line), "{wanted}");
+    }
+    let fields: Vec<&str> = wanted.lines().last().unwrap().split_whitespace().collect();
+    assert_eq!(fields, ["0", base.as_str(), "65536"]);
+    for pid in [&main, &program] {
+        let own = machine.ok(&format!("sh -c '{}'", held.replace("/self/", &format!("/{pid}/")))).unwrap();
+        assert_eq!(own.split_whitespace().collect::<Vec<_>>(), wanted.split_whitespace().collect::<Vec<_>>());
+    }
+
+    let said = output(machine, &unit);
+    assert_eq!(
+        said.matches("Operation not permitted").count() + said.matches("permission denied").count(),
+        2,
+        "{said}"
+    );
+    for (script, answer) in [
+        ("unshare -U true", "Operation not permitted"),
+        ("mount -t tmpfs none /mnt", "permission denied"),
+        ("mknod /tmp/null c 1 3", "Operation not permitted"),
+        ("echo 1 >/proc/sys/vm/drop_caches", "Read-only file system"),
+        ("echo h >/proc/sysrq-trigger", "Read-only file system"),
+        ("dmesg", "not permitted"),
+        ("hostname elsewhere", "not permitted"),
+    ] {
+        let said = inside(machine, &unit, script);
+        assert!(said.contains(answer), "{script}: {said}");
+    }
+    assert_eq!(inside(machine, &unit, "cat /proc/kcore /proc/keys /proc/timer_list; ls /sys/firmware"), "");
+    let devices = inside(machine, &unit, "find /dev -type b -o -type c");
+    let known = ["null", "zero", "full", "random", "urandom", "tty", "console", "pts/ptmx", "pts/0"];
+    let name = |device: &str| device.trim_start_matches("/dev/").to_owned();
+    assert!(devices.lines().all(|device| known.contains(&name(device).as_str())), "{devices}");
+    uninstall(machine, "held");
+}
+
+#[test]
+fn a_root_that_is_read_only_leaves_what_is_meant_to_be_written() {
+    let (_lock, machine) = shared();
+    install(
+        machine,
+        "sealed",
+        &format!("{} --set security.readOnlyRootFilesystem=true", testbox(r#"["/usr/bin/sleep","1000000"]"#)),
+    );
+    let unit = unit(machine, "sealed");
+    assert!(inside(machine, &unit, "touch /etc/x").contains("Read-only file system"));
+    assert_eq!(inside(machine, &unit, "touch /tmp/x /run/x /dev/shm/x && echo written"), "written");
+    uninstall(machine, "sealed");
+}
+
+#[test]
+fn a_fork_bomb_and_a_memory_hog_trouble_nobody_else() {
+    let (_lock, machine) = shared();
+    install(machine, "quiet", &testbox(r#"["/usr/bin/sleep","1000000"]"#));
+    let quiet = unit(machine, "quiet");
+    let before = property(machine, &quiet, "MainPID");
+    let own = machine.ok("systemctl show --property MainPID --value berthd").unwrap();
+    install(machine, "bomb", &format!("127.0.0.1:{REGISTRY}/testbox:latest --pids 40 --set 'args=[\"forks\"]'"));
+    let bomb = unit(machine, "bomb");
+    eventually(&true, || {
+        let said = output(machine, &bomb);
+        said.contains("can't fork") || said.contains("Resource temporarily unavailable")
+    });
+    // In a command that is run in it, too.
+    assert!(inside(machine, &quiet, "head -c 5 /dev/zero | wc -c").contains('5'));
+    machine.ok(&format!("berth install --name eater 127.0.0.1:{REGISTRY}/testbox:latest --memory 32Mi --set restart=never --no-wait --set 'args=[\"hog\",\"200\"]'")).unwrap();
+    eventually(&"OOMKilled".into(), || termination(machine, "eater").1);
+    assert_eq!(property(machine, &quiet, "MainPID"), before);
+    assert_eq!(property(machine, &quiet, "NRestarts"), "0");
+    assert_eq!(machine.ok("systemctl show --property MainPID --value berthd").unwrap(), own);
+    for name in ["quiet", "bomb", "eater"] {
+        uninstall(machine, name);
+    }
+}
