@@ -2,7 +2,8 @@
 //!
 //! The domain has two halves that meet in the store. The *reconciler* ([`Bundles`]) looks at one
 //! bundle: it fetches a [`view::View`], lets [`decide`] say what to do and [`status`] say how it
-//! fares (both pure), and writes the answer: at most one new Operation, and the status. The *steps*
+//! fares (both pure), and writes the answer: at most one new Operation, and the status; [`health`] has the serving
+//! revision looked at meanwhile. The *steps*
 //! ([`steps::Steps`]) are what such an Operation is made of. Neither calls the other.
 //!
 //! A revision walks through these states:
@@ -15,6 +16,7 @@
 
 pub mod decide;
 mod fetch;
+mod health;
 pub mod seams;
 pub mod status;
 pub mod steps;
@@ -31,11 +33,13 @@ use berth_model::resource::bundle::{Bundle, BundleStatus};
 use berth_model::resource::operation::{Actor, Operation, OperationKind};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use tokio::sync::mpsc::Sender;
 
 use crate::operation::order;
 use crate::reconcile::{Outcome, Reconciler};
 use crate::store::{Clock, Store, StoreError, Tx};
 use decide::Wish;
+use health::Lookouts;
 use seams::{Cause, Machine};
 use view::View;
 
@@ -76,23 +80,38 @@ pub struct Bundles {
     store: Store,
     machine: Arc<dyn Machine>,
     clock: Clock,
+    lookouts: Lookouts,
 }
 
 impl Bundles {
-    /// The reconciler.
-    pub fn new(store: Store, machine: Arc<dyn Machine>, clock: Clock) -> Self {
-        Self { store, machine, clock }
+    /// The reconciler; `wake` is where it hears of bundles that are to be looked at again.
+    pub fn new(store: Store, machine: Arc<dyn Machine>, clock: Clock, wake: Sender<BundleKey>) -> Self {
+        let lookouts = Lookouts::new(machine.clone(), clock.clone(), wake);
+        Self { store, machine, clock, lookouts }
     }
 
     async fn look(&self, key: &BundleKey) -> Result<Outcome, BundleError> {
-        let Some(view) = fetch::view(&self.store, &*self.machine, key, (self.clock)()).await? else {
+        let Some(mut view) = fetch::view(&self.store, &*self.machine, key, (self.clock)()).await? else {
+            self.lookouts.attend(key, None);
             return Ok(None);
         };
+        self.attend(key, &mut view);
         let wish = decide::decide(&view);
         let status = status::status(&view, &wish);
         let again = pause(&wish, view.now);
         self.apply(view, wish, status).await?;
         Ok(again)
+    }
+
+    /// Has the serving revision looked after, and notes how its health stands.
+    fn attend(&self, key: &BundleKey, view: &mut View) {
+        let Some(active) = view.active().cloned() else {
+            self.lookouts.attend(key, None);
+            return;
+        };
+        if let Some(seen) = view.observed.get_mut(&active.spec.number) {
+            seen.health = self.lookouts.attend(key, Some((&active, seen)));
+        }
     }
 
     async fn apply(&self, view: View, wish: Wish, status: BundleStatus) -> Result<(), BundleError> {

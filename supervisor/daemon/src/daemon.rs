@@ -11,6 +11,7 @@
 //! are systemd's and go on.
 
 mod commands;
+mod health;
 mod housekeeping;
 mod images;
 mod logs;
@@ -156,6 +157,7 @@ fn spawn_operations(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Resu
         machine: parts.machine.clone(),
         images: Arc::new(local_images(parts)),
         net,
+        clock: Arc::clone(&parts.clock),
         layers: parts.images.layers().to_owned(),
         drawn: drawn(),
     };
@@ -171,9 +173,9 @@ fn drawn() -> [u8; 5] {
 }
 
 fn spawn_bundles(parts: &Parts, config: &Config, tasks: &TaskTracker) {
-    let bundles = Bundles::new(parts.store.clone(), parts.machine.clone(), Arc::clone(&parts.clock));
-    let driver = Driver::new("bundle", Arc::new(bundles), config.reconcile_interval, parts.metrics.clone());
     let (wake, signals) = mpsc::channel(SIGNALS);
+    let bundles = Bundles::new(parts.store.clone(), parts.machine.clone(), Arc::clone(&parts.clock), wake.clone());
+    let driver = Driver::new("bundle", Arc::new(bundles), config.reconcile_interval, parts.metrics.clone());
     tasks.spawn(driver.run(signals, parts.stop.clone()));
     let from_store = signals::from_store(parts.store.clone(), wake.clone());
     let from_systemd = signals::from_systemd(parts.systemd.clone(), parts.machine.clone(), parts.store.clone(), wake);

@@ -13,6 +13,7 @@ pub mod patch;
 pub mod plan;
 pub mod policy;
 pub mod quantity;
+pub mod readiness;
 pub mod resource;
 pub mod selector;
 pub mod session;

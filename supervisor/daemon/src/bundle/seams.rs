@@ -4,7 +4,9 @@
 use std::error::Error;
 
 use berth_model::plan::{Ending, Plan};
+use berth_model::readiness::Standing;
 use berth_model::resource::bundle::BundleSpec;
+use berth_model::resource::bundle::health::Look;
 use berth_model::resource::revision::ResolvedImage;
 use futures_util::future::BoxFuture;
 
@@ -27,6 +29,8 @@ pub struct Observed {
     pub invocation: String,
     /// The newest ending on record.
     pub ending: Option<Ending>,
+    /// How its health stands, if it is looked at; systemd knows nothing of it.
+    pub health: Option<Standing>,
 }
 
 /// Where a unit is.
@@ -70,6 +74,8 @@ pub trait Machine: Send + Sync + 'static {
     fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Cause>>;
     /// Somebody accepts TCP connections there.
     fn accepts<'a>(&'a self, address: &'a str, port: u16) -> BoxFuture<'a, bool>;
+    /// Looks at a running container in the way its bundle says; what is wrong, in one line.
+    fn look_into<'a>(&'a self, id: &'a str, address: &'a str, look: Look<'a>) -> BoxFuture<'a, Result<(), String>>;
     /// The newest lines of its output, oldest first.
     fn last_lines<'a>(&'a self, id: &'a str, count: u32) -> BoxFuture<'a, Result<Vec<String>, Cause>>;
 }

@@ -1,7 +1,8 @@
 //! How a bundle fares, told from a [`View`]: conditions, phase and what can be asked for. Pure.
 
-use berth_model::condition::{self, Reason};
+use berth_model::condition::{self, ConditionType, Reason};
 use berth_model::plan::Ending;
+use berth_model::readiness::Standing;
 use berth_model::resource::bundle::{BundleStatus, Phase, RestartPolicy, Termination};
 use berth_model::resource::operation::{Operation, OperationKind, StepName, StepState};
 use berth_model::resource::revision::{Allocation, Revision};
@@ -78,7 +79,7 @@ fn serving(view: &View, seen: &Observed, failed: Option<&Operation>) -> (Reason,
         (UnitState::Active, _) if busy_starting(view) => {
             (Reason::StartPending, progress(view, "Waits for the service to answer."))
         }
-        (UnitState::Active, _) => (Reason::StartCompleted, "The service is up.".into()),
+        (UnitState::Active, _) => answering(view, seen.health.as_ref()),
         (UnitState::Activating, _) if seen.restarts >= CRASH_LOOP => {
             (Reason::CrashLooping, format!("Started again {} times. {how} {LOOK}", seen.restarts))
         }
@@ -104,6 +105,31 @@ fn serving(view: &View, seen: &Observed, failed: Option<&Operation>) -> (Reason,
         }
         _ => (Reason::StartPending, progress(view, "Waits to be started.")),
     }
+}
+
+/// Where a service stands that is up, by how its health is seen. Before anybody has looked it stands
+/// where it stood: a start of the supervisor is no news about a service.
+fn answering(view: &View, health: Option<&Standing>) -> (Reason, String) {
+    match health {
+        Some(Standing::Unhealthy(word)) => {
+            (Reason::Degraded, format!("The health check fails: {word}. `berth logs` shows what the service says."))
+        }
+        Some(Standing::Starting) => (Reason::StartPending, "Waits for the first good health check.".into()),
+        Some(Standing::Unknown) => stood(view).unwrap_or_else(up),
+        Some(Standing::Healthy) | None => up(),
+    }
+}
+
+fn up() -> (Reason, String) {
+    (Reason::StartCompleted, "The service is up.".into())
+}
+
+/// What its health had come to when it was last told.
+fn stood(view: &View) -> Option<(Reason, String)> {
+    let conditions = &view.bundle.status.as_ref()?.conditions;
+    let ready = conditions.iter().find(|one| one.type_ == ConditionType::Ready.name())?;
+    let degraded = ready.reason == Reason::Degraded.name() && ready.message.starts_with("The health check fails");
+    degraded.then(|| (Reason::Degraded, ready.message.clone()))
 }
 
 /// What to look at when a service does not stay up.

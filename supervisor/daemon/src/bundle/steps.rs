@@ -22,7 +22,7 @@ use super::fetch::revisions_of;
 use super::seams::{Cause, Images, Machine, Net};
 use super::view::state_of;
 use crate::operation::{Executor, StepDone, StepError, Task};
-use crate::store::{Store, StoreError, Tx};
+use crate::store::{Clock, Store, StoreError, Tx};
 
 /// Carries out the steps of operations on bundles.
 pub struct Steps {
@@ -34,6 +34,8 @@ pub struct Steps {
     pub images: Arc<dyn Images>,
     /// The network.
     pub net: Arc<dyn Net>,
+    /// The time.
+    pub clock: Clock,
     /// Where unpacked layers lie.
     pub layers: PathBuf,
     /// Random bits for the IPv6 networks of this machine, should there be none yet.

@@ -15,8 +15,10 @@ use berth_host::fs;
 use berth_host::journal::{Query, Record};
 use berth_host::systemd::{ActiveState, JobResult, Known, Outcome, Systemd};
 use berth_model::plan::{Ending, Plan};
+use berth_model::resource::bundle::health::Look;
 use futures_util::future::BoxFuture;
 
+use super::health::Health;
 use super::properties;
 use crate::bundle::seams::{Cause, Machine, Observed, Started, UnitState};
 use crate::bundle::unit::UnitRequest;
@@ -28,6 +30,7 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// Units, plans and endings of this machine.
 pub struct LinuxMachine {
     systemd: Systemd,
+    health: Health,
     plans: PathBuf,
     endings: PathBuf,
     held: Mutex<HashSet<String>>,
@@ -53,7 +56,8 @@ impl LinuxMachine {
         let (plans, endings) = (runtime.join("plan"), runtime.join("last"));
         fs::ensure_dir(&plans, 0o700)?;
         fs::ensure_dir(&endings, 0o700)?;
-        Ok(Self { systemd, plans, endings, held: Mutex::default(), released: Mutex::default() })
+        let health = Health::new(runtime);
+        Ok(Self { systemd, health, plans, endings, held: Mutex::default(), released: Mutex::default() })
     }
 
     /// The connection to systemd is a new one: no reference is held any more.
@@ -156,6 +160,7 @@ impl LinuxMachine {
             restarts: state.restarts.into(),
             invocation: state.invocation.unwrap_or_default(),
             ending,
+            health: None,
         })
     }
 
@@ -221,6 +226,10 @@ impl Machine for LinuxMachine {
             let connect = tokio::net::TcpStream::connect((address, port));
             matches!(tokio::time::timeout(CONNECT, connect).await, Ok(Ok(_)))
         })
+    }
+
+    fn look_into<'a>(&'a self, id: &'a str, address: &'a str, look: Look<'a>) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(self.health.look(id, address, look))
     }
 
     fn last_lines<'a>(&'a self, id: &'a str, count: u32) -> BoxFuture<'a, Result<Vec<String>, Cause>> {

@@ -43,6 +43,9 @@ pub struct BundleSpec {
     /// Limits; absent ones have defaults.
     #[serde(default)]
     pub resources: Resources,
+    /// How it shows that it is healthy; absent, its TCP ports do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// When systemd starts it again.
     #[serde(default)]
     pub restart: RestartPolicy,
@@ -289,5 +292,7 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
+pub mod health;
 mod rules;
+pub use health::Health;
 pub use rules::validate;

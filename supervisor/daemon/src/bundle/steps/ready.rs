@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use berth_model::condition::Reason;
+use berth_model::readiness::{Course, Rules, Verdict};
 use berth_model::resource::Bundle;
-use berth_model::resource::bundle::Protocol;
+use berth_model::resource::bundle::{Health, Protocol};
 use berth_model::resource::revision::Revision;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::{Done, Steps, machine_failed, store_failed};
 use crate::bundle::fetch::tell;
+use crate::bundle::health::look;
 use crate::bundle::seams::{Observed, UnitState};
 use crate::bundle::status::{describe, termination};
 use crate::bundle::view::container_id;
@@ -28,8 +30,9 @@ const CRASHES: u64 = 3;
 const QUOTED: u32 = 10;
 
 impl Steps {
-    /// Ready: the unit is active and every declared TCP port accepts; without ports, it has been up
-    /// for [`STABLE`] with the same main process.
+    /// Ready: the unit is active and its health check has been good for its stable window. Without a
+    /// health check: every declared TCP port accepts; without ports, it has been up for [`STABLE`]
+    /// with the same main process.
     pub(super) async fn await_ready(&self, task: &Task) -> Done {
         let bundle = self.bundle(task).await?;
         if !bundle.spec.start {
@@ -37,6 +40,10 @@ impl Steps {
         }
         let revision = self.subject(task).await?;
         let id = container_id(&revision);
+        if let Some(health) = revision.spec.bundle_spec.health.clone() {
+            let healthy = self.until_healthy(task, &revision, &id, &health).await;
+            return healthy.map(|()| StepDone::said("the service is up and healthy"));
+        }
         match timeout(PATIENCE, self.until_ready(task, &revision, &id)).await {
             Ok(outcome) => outcome.map(|()| StepDone::said("the service is up")),
             Err(_) => {
@@ -46,17 +53,71 @@ impl Steps {
         }
     }
 
+    /// Looks in the way and as often as the bundle says, until the looks have come to a verdict. That
+    /// they do is certain: bad ones fail it, good ones promote it, and too much of both is too long.
+    async fn until_healthy(
+        &self,
+        task: &Task,
+        revision: &Revision,
+        id: &str,
+        health: &Health,
+    ) -> Result<(), StepError> {
+        let rules = health.rules();
+        let clock = self.clock.clone();
+        let mut run: Option<(u32, Course)> = None;
+        let began = Instant::now();
+        loop {
+            let seen = self.look(task, id).await?;
+            if seen.state != UnitState::Active {
+                run = None;
+                sleep(LOOK_EVERY).await;
+                continue;
+            }
+            // Another main process is another run: its looks count from its own start.
+            let fresh = || (seen.main_pid, Course::new(clock()));
+            let (pid, mut course) = run.take().filter(|(pid, _)| *pid == seen.main_pid).unwrap_or_else(fresh);
+            let found = look(&*self.machine, id, &revision.spec.allocation.address, health, &rules).await;
+            course.look(found, &rules, clock());
+            let late = began.elapsed() > longest(&rules);
+            match course.verdict(&rules, clock()) {
+                Verdict::Promote => return Ok(()),
+                Verdict::Fail(word) => return Err(self.unhealthy(id, &word).await),
+                Verdict::Wait if late => {
+                    let word = course.last_word().unwrap_or("it is good and bad by turns").to_owned();
+                    return Err(self.unhealthy(id, &word).await);
+                }
+                Verdict::Wait => {}
+            }
+            let pause = course.pause(&rules).min(rules.stable_window.max(LOOK_EVERY));
+            run = Some((pid, course));
+            sleep(pause).await;
+        }
+    }
+
+    async fn unhealthy(&self, id: &str, word: &str) -> StepError {
+        let message = format!("the service did not become healthy: {word}");
+        self.failed(id, message).await.suggest("check spec.health and what the service says")
+    }
+
+    /// What is seen of the unit; an error if waiting longer is of no use.
+    async fn look(&self, task: &Task, id: &str) -> Result<Observed, StepError> {
+        let observed = self.machine.observe(id).await;
+        let seen = observed.map_err(machine_failed(Reason::StartFailed, "looking at the unit failed"))?;
+        match hopeless(&seen) {
+            Some(message) => {
+                self.note_end(task, &seen).await?;
+                Err(self.failed(id, message).await)
+            }
+            None => Ok(seen),
+        }
+    }
+
     async fn until_ready(&self, task: &Task, revision: &Revision, id: &str) -> Result<(), StepError> {
         let mut looks = interval(LOOK_EVERY);
         let mut steady: Option<(u32, Instant)> = None;
         loop {
             looks.tick().await;
-            let observed = self.machine.observe(id).await;
-            let seen = observed.map_err(machine_failed(Reason::StartFailed, "looking at the unit failed"))?;
-            if let Some(message) = hopeless(&seen) {
-                self.note_end(task, &seen).await?;
-                return Err(self.failed(id, message).await);
-            }
+            let seen = self.look(task, id).await?;
             if seen.state != UnitState::Active {
                 steady = None;
                 continue;
@@ -115,6 +176,12 @@ impl Steps {
 #[derive(Debug, thiserror::Error)]
 #[error("its last output was:\n{0}")]
 struct Output(String);
+
+/// After this long even a service that is healthy now and then is given up.
+fn longest(rules: &Rules) -> Duration {
+    let failing = (rules.interval + rules.timeout).saturating_mul(rules.fail_after);
+    PATIENCE + rules.start_period + rules.stable_window.saturating_mul(3) + failing
+}
 
 /// Why waiting longer is of no use, if it is not.
 fn hopeless(seen: &Observed) -> Option<String> {

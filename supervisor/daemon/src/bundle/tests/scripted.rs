@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use berth_model::plan::{Ending, Plan};
+use berth_model::resource::bundle::health::Look;
 use berth_model::resource::bundle::{Bundle, BundleSpec, Port};
 use berth_model::resource::operation::{Operation, OperationState};
 use berth_model::resource::revision::{ResolvedImage, Revision};
 use futures_util::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::bundle::seams::{Cause, ImageFailure, Images, Machine, Net, Observed, Started, UnitState};
 use crate::bundle::steps::Steps;
 use crate::bundle::unit::UnitRequest;
 use crate::bundle::view::{operation_state, state_of};
-use crate::bundle::{Bundles, berthd};
+use crate::bundle::{BundleKey, Bundles, berthd};
 use crate::operation::{AbortPoints, Progress, Runner, order};
 use crate::reconcile::Reconciler;
 use crate::store::Store;
@@ -29,6 +31,7 @@ pub struct World {
     pub start_fails: Mutex<bool>,
     pub occupied: Mutex<Vec<u16>>,
     pub starts: Mutex<u32>,
+    pub unhealthy: Mutex<Option<String>>,
 }
 
 impl Machine for World {
@@ -61,6 +64,9 @@ impl Machine for World {
             self.plans.lock().unwrap().remove(id);
             Ok(())
         })
+    }
+    fn look_into<'a>(&'a self, _: &'a str, _: &'a str, _: Look<'a>) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move { self.unhealthy.lock().unwrap().clone().map_or(Ok(()), Err) })
     }
     fn accepts<'a>(&'a self, _: &'a str, _: u16) -> BoxFuture<'a, bool> {
         Box::pin(async { true })
@@ -114,6 +120,7 @@ pub struct Daemon {
     pub store: Store,
     world: Arc<World>,
     bundles: Bundles,
+    woken: tokio::sync::Mutex<mpsc::Receiver<BundleKey>>,
     pub stop: CancellationToken,
     runner: tokio::task::JoinHandle<()>,
 }
@@ -127,12 +134,15 @@ impl Daemon {
             machine: world.clone(),
             images: world.clone(),
             net: world.clone(),
+            clock: Arc::new(clock),
             layers: "/layers".into(),
             drawn: [1, 2, 3, 4, 5],
         };
         let runner = Runner::new(store.clone(), Arc::new(steps), abort);
+        let (wake, woken) = mpsc::channel(16);
         Self {
-            bundles: Bundles::new(store.clone(), world.clone(), Arc::new(clock)),
+            bundles: Bundles::new(store.clone(), world.clone(), Arc::new(clock), wake),
+            woken: tokio::sync::Mutex::new(woken),
             store,
             world: world.clone(),
             runner: tokio::spawn(runner.run(stop.clone())),
@@ -162,6 +172,12 @@ impl Daemon {
                 () = self.stop.cancelled() => return,
             }
         }
+    }
+
+    /// Waits until a lookout has news, and reconciles.
+    pub async fn news(&self) {
+        let key = self.woken.lock().await.recv().await.unwrap();
+        self.bundles.reconcile(&key).await.unwrap();
     }
 
     async fn busy(&self) -> bool {

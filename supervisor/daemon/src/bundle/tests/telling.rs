@@ -150,3 +150,61 @@ async fn a_port_that_the_machine_uses_itself_is_refused_by_name() {
     assert!(said.contains("port 22/TCP of the machine is already in use by a program"), "{said}");
     assert!(world.units.lock().unwrap().is_empty());
 }
+
+async fn looked_after(world: &Arc<World>) -> (tempfile::TempDir, Daemon) {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), world, AbortPoints::default(), CancellationToken::new());
+    daemon
+        .put(|spec| {
+            let health = serde_json::json!({
+                "tcp": {"port": 80}, "interval": "500ms", "stableWindow": "0s", "startPeriod": "0s", "failAfter": 1
+            });
+            spec.health = Some(serde_json::from_value(health).unwrap());
+        })
+        .await;
+    daemon.settle().await;
+    (dir, daemon)
+}
+
+#[tokio::test]
+async fn a_service_whose_health_check_fails_is_degraded_until_it_is_good_again() {
+    let world = Arc::new(World::default());
+    let (_dir, daemon) = looked_after(&world).await;
+    daemon.news().await;
+    assert_eq!(ready(&daemon).await.0, "True StartCompleted");
+    *world.unhealthy.lock().unwrap() = Some("port 80: connection refused".into());
+    daemon.news().await;
+    let (reason, message) = ready(&daemon).await;
+    assert_eq!(reason, "False Degraded");
+    assert!(message.contains("port 80: connection refused"), "{message}");
+    *world.unhealthy.lock().unwrap() = None;
+    daemon.news().await;
+    assert_eq!(ready(&daemon).await.0, "True StartCompleted");
+    assert_eq!(*world.starts.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_start_of_the_supervisor_is_no_news_about_a_service_that_is_unhealthy() {
+    let world = Arc::new(World::default());
+    let (dir, daemon) = looked_after(&world).await;
+    daemon.news().await;
+    *world.unhealthy.lock().unwrap() = Some("it is ill".into());
+    daemon.news().await;
+    assert_eq!(ready(&daemon).await.0, "False Degraded");
+    daemon.die().await;
+    let again = Daemon::start(dir.path(), &world, AbortPoints::default(), CancellationToken::new());
+    again.settle().await;
+    assert_eq!(ready(&again).await.0, "False Degraded");
+}
+
+#[tokio::test]
+async fn a_revision_that_does_not_become_healthy_never_serves() {
+    let world = Arc::new(World::default());
+    *world.unhealthy.lock().unwrap() = Some("answered 503".into());
+    let (_dir, daemon) = looked_after(&world).await;
+    assert_eq!(daemon.last_state().await, Some(OperationState::Failed));
+    let (reason, message) = ready(&daemon).await;
+    assert_eq!(reason, "False StartFailed");
+    assert!(message.contains("did not become healthy: answered 503"), "{message}");
+    assert!(world.units.lock().unwrap().is_empty(), "its unit is stopped");
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Bundle, BundleSpec, EnvVar, Port, Resources};
+use super::{Bundle, BundleSpec, EnvVar, Port, Resources, health};
 use crate::field::{FieldError, Rule};
 use crate::id::{self, ImageReference};
 use crate::quantity;
@@ -54,6 +54,7 @@ fn spec(spec: &BundleSpec) -> Vec<FieldError> {
     errors.extend(arguments("spec.args", &spec.args));
     errors.extend(ports(&spec.ports));
     errors.extend(resources(&spec.resources));
+    errors.extend(spec.health.iter().flat_map(health::validate));
     errors.extend(capabilities(&spec.security.extra_capabilities));
     errors
 }
