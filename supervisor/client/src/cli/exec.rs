@@ -41,11 +41,15 @@ pub(super) async fn run(context: &Context, args: &ExecArgs) -> Result<(), Failur
 
 fn request(context: &Context, args: &ExecArgs) -> Request {
     let path = ["namespaces", &context.namespace, "bundles", &args.name, "exec"];
+    // What is told later may come too late for a command that asks at once.
+    let size = args.tty.then(crossterm::terminal::size).and_then(Result::ok);
     let mut request = berth(&path, Method::GET)
         .query("stdin", args.interactive)
         .query("stdout", true)
         .query("stderr", !args.tty)
         .query("tty", args.tty)
+        .query_if("columns", size.map(|(columns, _)| columns))
+        .query_if("rows", size.map(|(_, rows)| rows))
         .query_if("user", args.user.as_ref());
     for word in &args.command {
         request = request.query("command", word);

@@ -123,10 +123,20 @@ fn request(ask: &Ask) -> Result<(CommandRequest, Wanted), Error> {
     if !(input || wanted.output || wanted.error) {
         return Err(Error::bad_request("ask for at least one of stdin=true, stdout=true and stderr=true"));
     }
-    let terminal = ask.flag("tty")?.then_some(TERMINAL);
+    let terminal = if ask.flag("tty")? { Some(size(ask)?) } else { None };
     let user = ask.query("user").map(str::to_owned);
     let (namespace, bundle) = (ask.namespace(), ask.name());
     Ok((CommandRequest { namespace, bundle, command, terminal, input, user }, wanted))
+}
+
+/// The terminal's first size, for a command that asks at once; Kubernetes' clients tell it later.
+fn size(ask: &Ask) -> Result<Size, Error> {
+    let number = |name, otherwise| match ask.number(name)?.map(u16::try_from) {
+        None => Ok(otherwise),
+        Some(Ok(number)) => Ok(number),
+        Some(Err(_)) => Err(Error::bad_request(format!("{name} is larger than any terminal"))),
+    };
+    Ok(Size { rows: number("rows", TERMINAL.rows)?, columns: number("columns", TERMINAL.columns)? })
 }
 
 /// What of a WebSocket's opening the answer is made from.
