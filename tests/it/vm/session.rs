@@ -1,4 +1,4 @@
-//! Commands in services, as people and programs run them: `berth exec`.
+//! Commands in services, as people and programs run them: `berth exec` (exec.rs compares their confinement).
 
 use berth_tests::machine::Machine;
 
