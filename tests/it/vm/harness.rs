@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use berth_tests::machine::{Disk, Link, Plan};
+use berth_tests::machine::{Disk, Link, Machine, Plan};
 use berth_tests::{spawn, tree};
 
-use super::{PARTS, alone, install, page, plan, shared};
+use super::{PARTS, alone, disturbed, install, page, plan, shared};
 
 /// One test, as each machine that differs from the saved one has to boot.
 #[test]
@@ -36,17 +36,19 @@ fn a_neighbour_on_a_private_link_is_served_and_a_spare_disk_keeps_what_was_flush
 
 #[test]
 fn the_tests_that_need_systemd_pass_in_the_machine() {
-    run_inside("vm-", "");
+    // Alone: they take the bus away from everybody.
+    let (_alone, machine) = disturbed();
+    run_inside(machine, "vm-", "");
 }
 
 #[test]
 fn the_tests_that_need_network_namespaces_pass_in_the_machine() {
-    run_inside("berth_host-", "netns_");
+    let (_lock, machine) = shared();
+    run_inside(machine, "berth_host-", "netns_");
 }
 
-/// Runs the newest of another crate's test programs of that name in the shared machine.
-fn run_inside(prefix: &str, filter: &str) {
-    let (_lock, machine) = shared();
+/// Runs the newest of another crate's test programs of that name in the machine.
+fn run_inside(machine: &Machine, prefix: &str, filter: &str) {
     let lean = tempfile::NamedTempFile::new().unwrap();
     let program = newest(prefix);
     spawn::run(spawn::command("strip").arg("-o").arg(lean.path()).arg(&program)).unwrap();
