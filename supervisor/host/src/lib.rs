@@ -6,10 +6,14 @@
 
 pub mod blob;
 pub mod cmd;
+pub mod disk_image;
+pub mod ext4;
 pub mod fs;
 pub mod journal;
 pub mod layer;
 pub mod link;
+pub mod loopdev;
+pub mod luks;
 pub mod manifest;
 #[cfg(test)]
 mod netns;

@@ -42,6 +42,11 @@ fn the_tests_that_need_systemd_pass_in_the_machine() {
 }
 
 #[test]
+fn the_tests_that_need_encrypted_disks_pass_in_the_machine() {
+    run_inside("disks-", "");
+}
+
+#[test]
 fn the_tests_that_need_network_namespaces_pass_in_the_machine() {
     let (_lock, machine) = shared();
     run_inside(machine, "berth_host-", "netns_");
