@@ -43,7 +43,8 @@ fn the_tests_that_need_systemd_pass_in_the_machine() {
 
 #[test]
 fn the_tests_that_need_encrypted_disks_pass_in_the_machine() {
-    run_inside("disks-", "");
+    let (_lock, machine) = shared();
+    run_inside(machine, "disks-", "");
 }
 
 #[test]
