@@ -30,7 +30,7 @@ use berth_tests::{http, pace};
 use serde_json::Value;
 
 /// Ports of the machine that tests publish services on; one each.
-const PUBLISHED: [u16; 4] = [8081, 8082, 8084, 8086];
+const PUBLISHED: [u16; 5] = [8081, 8082, 8083, 8084, 8086];
 
 static ONE_KIND_AT_A_TIME: RwLock<()> = RwLock::new(());
 static PARTS: LazyLock<Parts> = LazyLock::new(|| Parts::build(Flavor::Test).unwrap());
