@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
-use crate::init;
 use crate::report::{FAILED, Failure, NOT_FOUND};
+use crate::{init, seccomp};
 
 /// A program with its arguments and environment, ready for the kernel.
 #[derive(Debug)]
@@ -50,9 +50,12 @@ impl Program {
         }
     }
 
-    /// Becomes the container's first process, which runs the program and tells of it through `tell`;
-    /// comes back only if the kernel refuses that.
+    /// Becomes the container's first process, under the filter; it runs the program and tells of it
+    /// through `tell`. Comes back only if the kernel refuses that.
     pub fn run_under_init(&self, init: BorrowedFd<'_>, tell: BorrowedFd<'_>) -> Failure {
+        if let Err(error) = seccomp::load() {
+            return Failure::while_doing("loading the system call filter", error);
+        }
         match init::run(init, tell, &self.path, &self.args, &self.env) {
             Ok(never) => match never {},
             Err(errno) => Failure::while_doing("becoming the container's first process", errno),

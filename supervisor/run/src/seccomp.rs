@@ -1,107 +1,50 @@
-//! The system call filter of every container, rendered in the form of the OCI specification.
+//! The system call filter of every container, and of every command that is run in one.
 //!
-//! The rules are in [`list`], which is meant to be read; this module only turns them round. The
-//! runtime loads the result for a container's first process, and `exec` loads the same one from
-//! the saved `config.json`, so that both are confined alike.
+//! The rules are in `seccomp/list.rs`, which is meant to be read. The build script has libseccomp
+//! make the kernel's program of them, so that nothing is left to do at a start but to load it: it
+//! comes after everything that the filter denies, and before the first instruction that is not ours.
 //!
-//! One architecture is named, the native one. Calls through another one's table (32-bit programs
-//! on x86_64) end the process: there `socketcall` hides its arguments behind a pointer, where no
-//! filter can look.
+//! One architecture is known, the one that `berth-run` is built for. A call through another one's
+//! table (32-bit programs on x86_64) ends the process: there `socketcall` hides its arguments behind
+//! a pointer, where no filter can look.
 
+use std::io;
+
+use crate::sys;
+
+/// The filter as the kernel takes it: `struct sock_filter` after `struct sock_filter`.
+const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/seccomp.bpf"));
+
+/// Confines this process and all that come of it, for ever.
+///
+/// # Errors
+/// The process may still gain privileges (`no_new_privs` is not set), or the kernel has no filters.
+pub fn load() -> io::Result<()> {
+    let instructions: Vec<libc::sock_filter> = PROGRAM.as_chunks().0.iter().map(instruction).collect();
+    sys::load_filter(&instructions)
+}
+
+/// From eight bytes: code, how far to jump if true and if false, and an operand.
+fn instruction(bytes: &[u8; 8]) -> libc::sock_filter {
+    let [c0, c1, jt, jf, k0, k1, k2, k3] = *bytes;
+    libc::sock_filter { code: u16::from_ne_bytes([c0, c1]), jt, jf, k: u32::from_ne_bytes([k0, k1, k2, k3]) }
+}
+
+#[cfg(test)]
+#[expect(dead_code, reason = "the conditions are for the build script")]
 mod list;
-
-use serde_json::{Value, json};
-
-/// A test on the arguments of a system call; arguments are counted from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// The argument is this value.
-    Equal(u8, u64),
-    /// Both arguments have these values.
-    BothEqual((u8, u64), (u8, u64)),
-    /// The argument is greater.
-    Above(u8, u64),
-    /// None of these bits is set in the argument.
-    NoBits(u8, u64),
-    /// All of these bits are set in the argument.
-    AllBits(u8, u64),
-}
-
-/// `linux.seccomp` of a container's specification.
-pub fn render() -> Value {
-    let mut rules = vec![
-        json!({ "names": names(list::ALLOWED), "action": "SCMP_ACT_ALLOW" }),
-        json!({
-            "names": names(list::DENIED),
-            "action": "SCMP_ACT_ERRNO",
-            "errnoRet": libc::EPERM,
-        }),
-    ];
-    for call in list::CONDITIONAL {
-        rules.extend(call.allowed.iter().map(|condition| {
-            json!({
-                "names": [call.name],
-                "action": "SCMP_ACT_ALLOW",
-                "args": arguments(*condition),
-            })
-        }));
-        rules.extend(call.refused.iter().map(|(condition, errno)| {
-            json!({
-                "names": [call.name],
-                "action": "SCMP_ACT_ERRNO",
-                "errnoRet": errno,
-                "args": arguments(*condition),
-            })
-        }));
-    }
-    json!({
-        "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": libc::ENOSYS,
-        "architectures": [NATIVE],
-        "syscalls": rules,
-    })
-}
-
-#[cfg(target_arch = "x86_64")]
-const NATIVE: &str = "SCMP_ARCH_X86_64";
-#[cfg(target_arch = "aarch64")]
-const NATIVE: &str = "SCMP_ARCH_AARCH64";
-#[cfg(target_arch = "riscv64")]
-const NATIVE: &str = "SCMP_ARCH_RISCV64";
-
-fn names(groups: &[list::Group]) -> Vec<&'static str> {
-    let mut names: Vec<&str> = groups.iter().flat_map(|group| group.names).copied().collect();
-    names.sort_unstable();
-    names
-}
-
-fn arguments(condition: Condition) -> Value {
-    let equal = |(index, value): (u8, u64)| json!({ "index": index, "value": value, "op": "SCMP_CMP_EQ" });
-    // The specification wants the mask in `value` and what is left of the argument in `valueTwo`;
-    // libcontainer 0.7 reads them the other way round, which makes every such rule of a correct
-    // filter meaningless. It is written as our runtime reads it, and a test below watches that.
-    let masked = |index: u8, mask: u64, left: u64| json!({ "index": index, "value": left, "valueTwo": mask, "op": "SCMP_CMP_MASKED_EQ" });
-    match condition {
-        Condition::Equal(index, value) => json!([equal((index, value))]),
-        Condition::BothEqual(one, other) => json!([equal(one), equal(other)]),
-        Condition::Above(index, value) => {
-            json!([{ "index": index, "value": value, "op": "SCMP_CMP_GT" }])
-        }
-        Condition::NoBits(index, mask) => json!([masked(index, mask, 0)]),
-        Condition::AllBits(index, mask) => json!([masked(index, mask, mask)]),
-    }
-}
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
-    use libcontainer::oci_spec::runtime::LinuxSeccomp;
-    use libcontainer::seccomp::initialize_seccomp;
     use nix::sys::wait::{WaitStatus, waitpid};
 
     use super::*;
-    use crate::{sys, testing};
+
+    fn names(groups: &[list::Group]) -> Vec<&'static str> {
+        groups.iter().flat_map(|group| group.names).copied().collect()
+    }
 
     fn all(groups: &[list::Group]) -> BTreeSet<&'static str> {
         names(groups).into_iter().collect()
@@ -109,10 +52,9 @@ mod tests {
 
     /// What a system call says in a process that is confined as a container: 0 or the errno.
     fn under_the_filter(call: fn() -> i32) -> i32 {
-        let filter: LinuxSeccomp = serde_json::from_value(render()).unwrap();
         let child = sys::fork_child(|| {
             nix::sys::prctl::set_no_new_privs().unwrap();
-            initialize_seccomp(&filter).unwrap();
+            load().unwrap();
             call()
         })
         .unwrap();
@@ -142,11 +84,6 @@ mod tests {
         for name in ["clone3", "io_uring_setup", "userfaultfd", "socketcall"] {
             assert!(!allowed.contains(name), "{name}");
         }
-    }
-
-    #[test]
-    fn the_rendered_filter_is_the_reviewed_one() {
-        testing::golden("seccomp.json", &render());
     }
 
     #[test]

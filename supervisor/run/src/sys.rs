@@ -278,6 +278,17 @@ pub fn set_limits(limits: &[(u32, libc::rlimit)]) -> io::Result<()> {
     Ok(())
 }
 
+/// Puts this process under a system call filter.
+pub fn load_filter(instructions: &[libc::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(instructions.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len: length, filter: instructions.as_ptr().cast_mut() };
+    // SAFETY: the program and its instructions are readable through the call; the kernel copies and checks them.
+    checked(libc::c_long::from(unsafe {
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+    }))
+    .map(drop)
+}
+
 /// The other side of a pseudo-terminal, opened without looking its path up.
 pub fn terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let unlocked: libc::c_int = 0;

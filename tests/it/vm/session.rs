@@ -81,7 +81,7 @@ fn a_session_that_ends_leaves_nothing_whoever_ends_it() {
     eventually(&0, || strangers(machine, &unit));
 
     // The service ends.
-    machine.ok("(berth exec clean -- sleep 8888 >/run/told 2>&1; echo \"code $?\" >>/run/told) & true").unwrap();
+    machine.ok("(berth exec clean -- sleep 8888; echo \"code $?\") >/run/told 2>&1 & true").unwrap();
     eventually(&1, || strangers(machine, &unit));
     assert_eq!(property(machine, &unit, "MainPID"), main);
     machine.ok("berth stop clean --timeout 10m").unwrap();

@@ -124,9 +124,11 @@ fn killed_services_come_back_with_their_network_while_no_supervisor_lives_and_no
 }
 
 /// With the supervisor stopped, no program of ours runs on the machine but the one name server, which serves all and
-/// none in particular; and every process in a service's control group is inside the container: below its first process, in the pid namespace where that is number 1.
+/// none in particular, and the containers' own first processes. Every process in a service's control group is inside
+/// the container: below its first process, in the pid namespace where that is number 1.
 fn nobody_of_ours_is_resident(machine: &Machine, units: &[String]) {
-    assert_eq!(machine.ok("ps -e -o comm= | grep '^berth' | grep -v '^berth-agent'; true").unwrap(), "berth-dns");
+    let ours = "ps -e -o comm= | grep '^berth' | grep -vE '^berth-(agent|init)$'; true";
+    assert_eq!(machine.ok(ours).unwrap(), "berth-dns");
     for unit in units {
         let look = format!(
             "main=$(systemctl show -P MainPID {unit}); grep NSpid /proc/$main/status | awk '{{print \"first\", NF, $NF}}'; \

@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use libcontainer::capabilities::{drop_privileges, reset_effective};
 use libcontainer::oci_spec::runtime::LinuxCapabilities;
-use libcontainer::seccomp::initialize_seccomp;
 use libcontainer::syscall::syscall::create_syscall;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
@@ -24,8 +23,8 @@ use super::NOTHING;
 use super::target::Target;
 use crate::program::Program;
 use crate::report::Failure;
-use crate::sys;
 use crate::user::Identity;
+use crate::{seccomp, sys};
 
 /// What runs inside, and as whom.
 #[derive(Debug)]
@@ -119,7 +118,7 @@ fn become_command(target: &Target, command: &Command, stdio: &Stdio) -> Result<I
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(at("tying the command to its caller"))?;
     prctl::set_no_new_privs().map_err(at("giving up new privileges"))?;
     let program = Program::find(&command.args, &command.env)?;
-    initialize_seccomp(target.seccomp()).map_err(at("loading the system call filter"))?;
+    seccomp::load().map_err(at("loading the system call filter"))?;
     Err(program.run())
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use libcontainer::container::{ContainerStatus, State};
-use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, Process, Spec};
+use libcontainer::oci_spec::runtime::{LinuxCapabilities, Process, Spec};
 use nix::unistd::Pid;
 
 use crate::paths::{ContainerDir, ContainerId, Paths};
@@ -53,7 +53,6 @@ pub struct Target {
     pidfd: OwnedFd,
     cgroup: OwnedFd,
     process: Process,
-    seccomp: LinuxSeccomp,
     ids: u32,
     /// Resource limits of the first process.
     pub limits: Vec<(u32, libc::rlimit)>,
@@ -90,7 +89,6 @@ impl Target {
                 .and_then(|maps| maps.first())
                 .map(libcontainer::oci_spec::runtime::LinuxIdMapping::size)
                 .ok_or(TargetError::Incomplete("id mapping"))?,
-            seccomp: linux.seccomp().clone().ok_or(TargetError::Incomplete("system call filter"))?,
             process: spec.process().clone().ok_or(TargetError::Incomplete("process"))?,
             limits: sys::limits_of(pid).map_err(at("reading the limits"))?,
             oom_score: fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).map_err(at("reading the OOM score"))?,
@@ -105,11 +103,6 @@ impl Target {
     /// The directory of the payload's control group.
     pub fn cgroup(&self) -> BorrowedFd<'_> {
         self.cgroup.as_fd()
-    }
-
-    /// The system call filter of the first process.
-    pub fn seccomp(&self) -> &LinuxSeccomp {
-        &self.seccomp
     }
 
     /// The container's root, as a path on the host.

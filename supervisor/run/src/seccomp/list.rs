@@ -1,4 +1,4 @@
-//! The reviewed list of system calls. `seccomp.rs` turns it into a filter.
+//! The reviewed list of system calls. The build script makes the filter of it.
 //!
 //! Three kinds, and every call is of one of them:
 //! - [`ALLOWED`]: what servers, language run-times, shells and databases need, and what the kernel
@@ -10,7 +10,20 @@
 //! and libraries probe for new calls and know what to do without them. So a call that is added to
 //! the kernel tomorrow is shut and breaks nothing.
 
-use super::Condition;
+/// A test on the arguments of a system call; arguments are counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// The argument is this value.
+    Equal(u8, u64),
+    /// Both arguments have these values.
+    BothEqual((u8, u64), (u8, u64)),
+    /// The argument is greater.
+    Above(u8, u64),
+    /// None of these bits is set in the argument.
+    NoBits(u8, u64),
+    /// All of these bits are set in the argument.
+    AllBits(u8, u64),
+}
 
 /// System calls that belong together; a comment says why they are in their list.
 #[derive(Debug)]
@@ -27,12 +40,12 @@ pub struct Conditional {
     /// Allowed if one of these holds.
     pub allowed: &'static [Condition],
     /// Refused with this error if one of these holds; anything else gets `ENOSYS`.
-    pub refused: &'static [(Condition, u32)],
+    pub refused: &'static [(Condition, i32)],
 }
 
-const EPERM: u32 = libc::EPERM as u32;
-const EAFNOSUPPORT: u32 = libc::EAFNOSUPPORT as u32;
-const EPROTONOSUPPORT: u32 = libc::EPROTONOSUPPORT as u32;
+const EPERM: i32 = libc::EPERM;
+const EAFNOSUPPORT: i32 = libc::EAFNOSUPPORT;
+const EPROTONOSUPPORT: i32 = libc::EPROTONOSUPPORT;
 
 /// Allowed whatever the arguments.
 #[rustfmt::skip] // a list to be read, several names to a line
@@ -237,7 +250,7 @@ const CLONE_NEWNET: u64 = libc::CLONE_NEWNET as u64;
 const CLONE_NEW_ANY: u64 =
     CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
 
-const fn refused_flag(flag: u64) -> (Condition, u32) {
+const fn refused_flag(flag: u64) -> (Condition, i32) {
     (Condition::AllBits(0, flag), EPERM)
 }
 
@@ -250,11 +263,11 @@ const fn netlink(protocol: i32) -> Condition {
     Condition::BothEqual((0, NETLINK), (2, protocol as u64))
 }
 
-const fn no_netlink(protocol: u64) -> (Condition, u32) {
+const fn no_netlink(protocol: u64) -> (Condition, i32) {
     (Condition::BothEqual((0, NETLINK), (2, protocol)), EPROTONOSUPPORT)
 }
 
-const fn no_family(family: u64) -> (Condition, u32) {
+const fn no_family(family: u64) -> (Condition, i32) {
     (Condition::Equal(0, family), EAFNOSUPPORT)
 }
 
