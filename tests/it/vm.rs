@@ -63,6 +63,8 @@ fn disturbed() -> (RwLockWriteGuard<'static, ()>, &'static Machine) {
     if !left.is_empty() {
         uninstall(&DISTURBED, &left.replace('\n', " "));
     }
+    let units = "systemctl list-units --all --plain --no-legend 'berth.*.service'";
+    eventually(&String::new(), || DISTURBED.ok(units).unwrap());
     (alone, &DISTURBED)
 }
 
@@ -158,4 +160,17 @@ fn holdings(machine: &Machine) -> String {
                 find /sys/fs/cgroup/berth.slice -name '*.service'; \
                 ps -e -o uid=,args= | awk '$1 >= 65536 || /[b]erth-run/' | sort";
     machine.ok(look).unwrap()
+}
+
+/// Looks until the machine holds what it held before, and tells a difference line by line.
+#[track_caller]
+fn nothing_is_left(machine: &Machine, before: &str) {
+    let before: Vec<&str> = before.lines().collect();
+    eventually(&Vec::<String>::new(), || {
+        let now = holdings(machine);
+        let now: Vec<&str> = now.lines().collect();
+        let more = now.iter().filter(|line| !before.contains(line)).map(|line| format!("more: {line}"));
+        let less = before.iter().filter(|line| !now.contains(line)).map(|line| format!("less: {line}"));
+        more.chain(less).collect()
+    });
 }

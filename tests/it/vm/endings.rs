@@ -3,7 +3,7 @@
 use berth_tests::machine::Machine;
 use serde_json::Value;
 
-use super::{bundle, disturbed, eventually, holdings, install, ready, uninstall};
+use super::{bundle, disturbed, eventually, holdings, install, nothing_is_left, ready, uninstall};
 
 const TESTBOX: &str = "127.0.0.1:5000/testbox:latest --memory 48Mi --set restart=never";
 
@@ -46,7 +46,7 @@ fn an_end_is_told_by_who_asked_for_it_and_how_it_came_seen_or_unseen() {
     let unseen = names.map(|name| last_end(machine, name)["invocation"].clone());
     assert!(seen.iter().zip(&unseen).all(|(seen, unseen)| seen != unseen), "{seen:?} and again {unseen:?}");
     uninstall(machine, &names.join(" "));
-    eventually(&before, || holdings(machine));
+    nothing_is_left(machine, &before);
 }
 
 fn end_all(machine: &Machine) {

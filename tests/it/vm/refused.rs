@@ -10,7 +10,7 @@ use berth_tests::saved::REGISTRY;
 use berth_tests::{images, spawn};
 use serde_json::{Value, json};
 
-use super::{bundle, disturbed, eventually, holdings, install, property, shared, uninstall, unit};
+use super::{bundle, disturbed, eventually, holdings, install, nothing_is_left, property, shared, uninstall, unit};
 
 const TESTBOX: &str = "127.0.0.1:5000/testbox:latest";
 const REFUSED: &str = "build it again without that entry";
@@ -197,10 +197,10 @@ fn what_cannot_work_is_told_everywhere_with_a_way_out_and_leaves_nothing() {
     for pair in rows.chunks(2) {
         std::thread::scope(|scope| pair.iter().for_each(|row| drop(scope.spawn(|| try_to_install(machine, row)))));
     }
-    eventually(&before, || holdings(machine));
+    nothing_is_left(machine, &before);
     let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
     uninstall(machine, &names.join(" "));
-    eventually(&before, || holdings(machine));
+    nothing_is_left(machine, &before);
     machine.ok("! find / -xdev -name escaped | grep .").unwrap();
     assert_eq!(property(machine, &unit(machine, "first"), "MainPID"), untouched);
     uninstall(machine, "first");

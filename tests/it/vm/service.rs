@@ -1,6 +1,8 @@
 //! A service's life: installed from the registry, served, limited, stopped, killed, updated, gone.
 
-use super::{REGISTRY, bundle, eventually, holdings, install, page, property, ready, shared, uninstall, unit};
+use super::{
+    REGISTRY, bundle, eventually, holdings, install, nothing_is_left, page, property, ready, shared, uninstall, unit,
+};
 
 fn nginx(version: u8) -> String {
     format!("127.0.0.1:{REGISTRY}/nginx:{version}")
@@ -134,5 +136,5 @@ fn an_uninstalled_service_leaves_nothing_behind() {
     install(machine, "guest", &format!("{} --publish 8084:80", nginx(1)));
     assert_ne!(holdings(machine), before);
     uninstall(machine, "guest");
-    eventually(&before, || holdings(machine));
+    nothing_is_left(machine, &before);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use berth_model::resource::operation::OperationKind::{self, Install, Restart, Start, Stop, Uninstall, Update};
 use berth_tests::machine::Machine;
 
-use super::{disturbed, eventually, holdings, page, property, ready};
+use super::{disturbed, eventually, holdings, nothing_is_left, page, property, ready};
 
 /// Makes the supervisor look for a point to die at in a file.
 const ARM: &str = "mkdir -p /run/systemd/system/berthd.service.d && \
@@ -91,7 +91,7 @@ fn an_operation_goes_on_when_the_supervisor_is_killed_at_its_steps() {
             let wanted = if *answers == NOBODY { "0" } else { "1" };
             assert_eq!(machine.ok(units).unwrap(), wanted, "{point:?}");
         }
-        eventually(&before, || holdings(machine));
+        nothing_is_left(machine, &before);
     }
     machine.ok(DISARM).unwrap();
 }

@@ -7,7 +7,10 @@ use berth_tests::channel::Output;
 use berth_tests::http;
 use berth_tests::machine::Machine;
 
-use super::{PARTS, bundle, disturbed, eventually, holdings, install, own, page, property, ready, uninstall, unit};
+use super::{
+    PARTS, bundle, disturbed, eventually, holdings, install, nothing_is_left, own, page, property, ready, uninstall,
+    unit,
+};
 
 const PAGE: &str = "nginx under Berth, image 1";
 const COUNTER: &str = r#"127.0.0.1:5000/testbox:latest --set 'args=["count"]'"#;
@@ -69,7 +72,7 @@ fn services_go_on_while_the_supervisor_is_stopped_killed_and_replaced() {
         assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>(), "{fate}: lines are missing from the journal");
     }
     uninstall(machine, "web counter");
-    eventually(&before, || holdings(machine));
+    nothing_is_left(machine, &before);
 }
 
 /// Numbers of the lines that the counter has written, as the journal has them.
@@ -120,7 +123,7 @@ fn killed_services_come_back_with_their_network_while_no_supervisor_lives_and_no
         });
     }
     uninstall(machine, "web other counter");
-    eventually(&before, || holdings(machine));
+    nothing_is_left(machine, &before);
 }
 
 /// With the supervisor stopped, no program of ours runs on the machine but the one name server, which serves all and
