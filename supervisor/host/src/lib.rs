@@ -8,6 +8,7 @@ pub mod blob;
 pub mod cmd;
 pub mod disk_image;
 pub mod ext4;
+pub mod flows;
 pub mod fs;
 pub mod journal;
 pub mod layer;

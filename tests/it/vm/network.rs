@@ -316,3 +316,35 @@ fn names_are_told_with_the_supervisor_dead_too_and_rules_that_were_flushed_come_
     eventually(&"table bridge berth\ntable inet berth".to_owned(), tables);
     machine.power_off().unwrap();
 }
+
+#[test]
+fn who_comes_to_an_address_meets_no_connection_of_whoever_had_it_before() {
+    let (mut machine, _alone) = own("former");
+    apply(&machine, "{apiVersion: v1, kind: Namespace, metadata: {name: net-a}}");
+    machine.put("/run/talk.py", include_str!("network/talk.py").as_bytes(), 0o644).unwrap();
+    install(&machine, "net-a", "web", "api");
+    install(&machine, "net-a", "api", "");
+    let own_address = |name: &str| -> String {
+        let all = addresses(&machine);
+        all.iter().find(|(own, _, _)| own == name).unwrap().2[0].clone()
+    };
+    // Connections that are half over are remembered for a minute otherwise, which may not be enough here.
+    machine.ok("for file in /proc/sys/net/netfilter/nf_conntrack_tcp_timeout_*; do echo 86400 >$file; done").unwrap();
+    let first = own_address("net-a/api");
+    let talk = format!("nsenter -t {} -n python3 /run/talk.py {first} 9000", main_pid(&machine, "net-a/web"));
+    let talk = machine.start(&talk).unwrap();
+    talk.stdin().write(b"\n").unwrap();
+    talk.until(pace::boots(4.0), |line| line.starts_with("heard")).unwrap();
+    let between = format!("src={} dst={first} .*dport=9000", own_address("net-a/web"));
+    let tracked = || machine.ok(&format!("grep -c '{between}' /proc/net/nf_conntrack; true")).unwrap();
+    assert_eq!(tracked(), "1");
+
+    // Its process is stopped, so that it neither sends nor ends anything; then another bundle gets the address.
+    machine.ok("pkill -STOP -f '[t]alk.py'").unwrap();
+    machine.ok("berth -n net-a uninstall api --timeout 10m").unwrap();
+    assert_eq!(tracked(), "1");
+    install(&machine, "net-a", "other", "");
+    assert_eq!(own_address("net-a/other"), first, "this test wants the address to be given again");
+    assert_eq!(tracked(), "0");
+    machine.power_off().unwrap();
+}

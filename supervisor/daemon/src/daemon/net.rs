@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_host::link::{Links, Network};
-use berth_host::{fs, nft};
+use berth_host::{flows, fs, nft};
 use berth_model::kinds::{Kind, Registration};
 use berth_model::network::{Plan, Zone};
 use berth_model::resource::{Bundle, Revision};
@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use tokio::sync::Mutex;
-use tracing::error;
+use tracing::{error, info};
 
 use crate::bundle::seams::{Cause, Net};
 use crate::network::{self, Segment, rules};
@@ -67,6 +67,7 @@ impl LinuxNet {
             ensure(&kernel.links, segment).await?;
         }
         nft::apply_together(&rules::tables(&plan)).await?;
+        forget_former(&kernel.links, &plan).await?;
         remove_unused(&kernel.links, &segments).await?;
         self.write_names(&Zone::of(&plan))?;
         kernel.told = Some(plan);
@@ -136,6 +137,20 @@ async fn ensure(links: &Links, segment: &Segment) -> Result<(), Cause> {
         segment.addresses.iter().map(|(address, prefix)| Network::new(*address, *prefix)).collect::<Result<_, _>>()?;
     links.ensure_bridge(&segment.bridge, &own).await?;
     links.ensure_neighbours(&segment.bridge, &segment.neighbours).await?;
+    Ok(())
+}
+
+/// Whoever comes to an address meets no connections of those who had it before. An address without
+/// a link has nobody whose connections could be lost.
+async fn forget_former(links: &Links, plan: &Plan) -> Result<(), Cause> {
+    let present: BTreeSet<String> = links.list("").await?.into_iter().map(|link| link.name).collect();
+    let ends = plan.members.iter().flat_map(|member| &member.ends);
+    let vacant: BTreeSet<IpAddr> =
+        ends.filter(|end| !present.contains(&end.link)).flat_map(|end| end.addresses.iter().copied()).collect();
+    let forgotten = flows::forget(&vacant).await?;
+    if forgotten > 0 {
+        info!(forgotten, "connections of former bundles are forgotten");
+    }
     Ok(())
 }
 
