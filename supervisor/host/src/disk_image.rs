@@ -82,6 +82,18 @@ pub fn grow(path: &Path, size: u64) -> Result<(), ImageError> {
     if present < size { extend(&file, size).map_err(&failed) } else { Ok(()) }
 }
 
+/// Gives a finished file its name, for good: what was written to it is on disk before.
+///
+/// # Errors
+/// It is not there, or the directory cannot be written.
+pub fn publish(unfinished: &Path, name: &Path) -> Result<(), ImageError> {
+    let failed = ImageError::at("naming", name);
+    File::open(unfinished).and_then(|file| file.sync_all()).map_err(&failed)?;
+    std::fs::rename(unfinished, name).map_err(&failed)?;
+    let folder = name.parent().unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(&failed)
+}
+
 /// How long the file is, in bytes.
 ///
 /// # Errors
@@ -160,6 +172,15 @@ mod tests {
         grow(&path, 2 << 20).unwrap();
         grow(&path, 1 << 20).unwrap();
         assert_eq!(length(&path).unwrap(), 2 << 20);
+    }
+
+    #[test]
+    fn a_finished_file_is_there_under_its_name_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (unfinished, name) = (dir.path().join("image.tmp"), dir.path().join("image"));
+        create(&unfinished, 1 << 20).unwrap();
+        publish(&unfinished, &name).unwrap();
+        assert_eq!((unfinished.exists(), length(&name).unwrap()), (false, 1 << 20));
     }
 
     #[test]

@@ -27,6 +27,12 @@ pub struct FsError {
 }
 
 impl FsError {
+    /// What could not be done, as a verb, with which path.
+    #[must_use]
+    pub fn new(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        Self { doing, path: path.to_owned(), source }
+    }
+
     /// What the kernel said.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {

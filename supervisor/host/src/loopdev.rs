@@ -118,17 +118,40 @@ pub fn take_new_size(device: &Path) -> Result<(), LoopError> {
 pub fn device_of(file: &Path) -> Result<Option<PathBuf>, LoopError> {
     let failed = LoopError::at("looking for the loop device of", file);
     let wanted = fs::metadata(file).map_err(&failed)?;
-    for entry in fs::read_dir("/sys/block").map_err(&failed)? {
-        let name = entry.map_err(&failed)?.file_name();
+    let same = |found: fs::Metadata| (found.st_dev(), found.st_ino()) == (wanted.st_dev(), wanted.st_ino());
+    let all = attached().map_err(failed)?;
+    Ok(all.into_iter().find(|(_, backing)| fs::metadata(backing).is_ok_and(same)).map(|(device, _)| device))
+}
+
+/// The devices whose files lie in a folder, and these files. A file that was removed meanwhile has
+/// ` (deleted)` at the end of its name.
+///
+/// # Errors
+/// `/sys` cannot be read.
+pub fn attached_below(folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>, LoopError> {
+    let mut all = attached().map_err(LoopError::at("looking for loop devices on", folder))?;
+    all.retain(|(_, backing)| backing.starts_with(folder));
+    Ok(all)
+}
+
+/// Whether another device, as one of the mapper, stands on it.
+#[must_use]
+pub fn is_held(device: &Path) -> bool {
+    let holders = Path::new("/sys/block").join(device.file_name().unwrap_or_default()).join("holders");
+    fs::read_dir(holders).is_ok_and(|mut holders| holders.next().is_some())
+}
+
+/// Every device that has a file, with the file.
+fn attached() -> io::Result<Vec<(PathBuf, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/sys/block")? {
+        let name = entry?.file_name();
         let shown = fs::read_to_string(Path::new("/sys/block").join(&name).join("loop/backing_file"));
         // Not a loop device, or one without a file.
         let Ok(backing) = shown else { continue };
-        let same = |found: fs::Metadata| (found.st_dev(), found.st_ino()) == (wanted.st_dev(), wanted.st_ino());
-        if fs::metadata(backing.trim_end()).is_ok_and(same) {
-            return Ok(Some(Path::new("/dev").join(name)));
-        }
+        found.push((Path::new("/dev").join(name), PathBuf::from(backing.trim_end())));
     }
-    Ok(None)
+    Ok(found)
 }
 
 fn free_device() -> io::Result<i32> {

@@ -47,6 +47,12 @@ impl LuksError {
         matches!(self.code(), Some(libc::EPERM | libc::ENOENT))
     }
 
+    /// Whether there is no header that can be read.
+    #[must_use]
+    pub fn is_no_header(&self) -> bool {
+        self.code() == Some(libc::EINVAL)
+    }
+
     /// Whether somebody has the device open.
     #[must_use]
     pub fn is_busy(&self) -> bool {
@@ -169,6 +175,20 @@ pub fn take_new_size(device: &Path, name: &str, key: &[u8]) -> Result<(), LuksEr
 pub fn is_open(name: &str) -> bool {
     let status = libcryptsetup_rs::status(None, name);
     matches!(status, Ok(CryptStatusInfo::Active | CryptStatusInfo::Busy))
+}
+
+/// Names of the devices of the mapper that begin with `prefix`.
+///
+/// # Errors
+/// `/dev/mapper` cannot be read.
+pub fn names(prefix: &str) -> std::io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir("/dev/mapper") {
+        // Nothing was ever mapped.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter(|name| name.starts_with(prefix)).collect())
 }
 
 /// Where an open device of that name is.

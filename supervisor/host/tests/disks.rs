@@ -75,6 +75,8 @@ async fn a_file_becomes_a_device_with_large_sectors_that_goes_round_the_page_cac
         "1 4096"
     );
     assert_eq!(loopdev::device_of(&disk.file).unwrap().as_ref(), Some(&disk.device));
+    let folder = disk.file.parent().unwrap();
+    assert_eq!(loopdev::attached_below(folder).unwrap(), [(disk.device.clone(), disk.file.clone())]);
     loopdev::detach(&disk.device).unwrap();
     loopdev::detach(&disk.device).unwrap();
     assert_eq!(loopdev::device_of(&disk.file).unwrap(), None);
@@ -109,6 +111,7 @@ async fn what_is_no_encrypted_disk_is_an_error_and_stays_as_it_is() {
     let error = luks::open(&disk.device, &disk.name, &KEY).unwrap_err();
     assert!(!error.is_wrong_key(), "{error:?}");
     assert!(ext4::check(&disk.device).await.is_err());
+    assert!(matches!(ext4::length(&disk.device), Err(ext4::Ext4Error::Foreign(_))));
     assert!(std::fs::read(&disk.file).unwrap() == before, "the disk was written to");
 }
 
@@ -129,13 +132,18 @@ async fn a_mounted_disk_grows_and_keeps_its_files_and_refuses_to_be_closed() {
     disk_image::grow(&disk.file, 128 * MIB).unwrap();
     loopdev::take_new_size(&disk.device).unwrap();
     luks::take_new_size(&disk.device, &disk.name, &KEY).unwrap();
-    ext4::grow(&mapper).await.unwrap();
+    assert!(ext4::is_in_use(&mapper).unwrap());
+    assert_eq!(ext4::length(&mapper).unwrap(), 64 * MIB - luks::HEADER);
+    ext4::grow(&mapper).unwrap();
+    ext4::grow(&mapper).unwrap();
+    assert_eq!(ext4::length(&mapper).unwrap(), 128 * MIB - luks::HEADER);
     assert_eq!(bytes_of(&mapper).await, 128 * MIB - luks::HEADER);
     assert!(disk_image::room(mount.path()).unwrap().total > 100 * MIB);
     run("/usr/bin/umount", &[&place]).await;
 
     luks::close(&disk.name).unwrap();
     let mapper = luks::open(&disk.device, &disk.name, &KEY).unwrap();
+    assert!(!ext4::is_in_use(&mapper).unwrap());
     ext4::check(&mapper).await.unwrap();
     run("/usr/bin/mount", &[&mapper.display().to_string(), &place]).await;
     assert_eq!(std::fs::read_to_string(mount.path().join("kept")).unwrap(), "here");
