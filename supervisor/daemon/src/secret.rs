@@ -5,6 +5,7 @@
 //!   └─ HKDF + AES-256-GCM ─> keys/namespaces/<namespace>.key   random, one per namespace
 //!        ├─ HKDF(salt of the record) + AES-256-GCM ─> each value, bound to namespace, name, uid, key
 //!        └─ HKDF + HMAC-SHA256 ─> digest of each value, to see a change without seeing the value
+//!   └─ HKDF + AES-256-GCM ─> keys/volumes.keys             random, one per volume (`volumes.rs`)
 //! ```
 //!
 //! [`Sealer`] is the handle. Key files are written before the first record that needs
@@ -15,11 +16,17 @@
 //! file is written. `object.rs` applies it to whole Secret objects.
 
 mod envelope;
+mod epoch;
 mod object;
+
+#[cfg(test)]
+mod tests;
+mod vault;
+mod volumes;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_host::fs::{FsError, atomic_write, ensure_dir, read_optional, remove_file};
 use berth_model::kinds::NAMESPACE;
@@ -31,9 +38,18 @@ use zeroize::Zeroizing;
 use crate::store::{Store, StoreError, Tx};
 
 pub use envelope::Record;
+pub use epoch::finish as finish_epoch;
 pub use object::redact_object;
+#[cfg(test)]
+pub use vault::FakeVault;
+pub use vault::{SealError, SystemdCreds, Vault, seal_checked};
 
 use envelope::{Envelope, Key};
+use epoch::{Gate, Piece};
+use volumes::Ring;
+
+/// The keys of volumes, below the keys.
+const VOLUMES: &str = "volumes.keys";
 
 /// Why a secret cannot be sealed or opened.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +84,21 @@ pub enum SecretError {
         /// Which.
         what: String,
     },
+    /// There is no key for a volume that has data.
+    #[error(
+        "there is no key for this volume in keys/volumes.keys: its line was lost or changed on disk, and without \
+         it nobody can open the volume; restore keys/volumes.keys and keys/master.cred of one time from a backup"
+    )]
+    NoVolumeKey,
+    /// The key of a volume was changed on disk.
+    #[error(
+        "the key of this volume in keys/volumes.keys was changed on disk and does not open; restore \
+         keys/volumes.keys and keys/master.cred of one time from a backup"
+    )]
+    VolumeKey,
+    /// A new master key could not be sealed.
+    #[error("making a new master key")]
+    Seal(#[from] SealError),
     /// A client sent back the digest of a value that has changed since.
     #[error(
         "{field} is the digest of a value that is not the present one: leave the key out to keep \
@@ -152,10 +183,16 @@ impl std::fmt::Debug for Sealer {
 }
 
 struct Keyring {
-    master: MasterKey,
-    directory: PathBuf,
+    keys: PathBuf,
     random: Arc<dyn SecureRandom + Send + Sync>,
-    namespaces: Mutex<HashMap<String, Arc<Key>>>,
+    /// Whoever reads or writes a file that the master key seals holds this, so that a new master key
+    /// finds them all.
+    open: Mutex<Open>,
+}
+
+struct Open {
+    master: MasterKey,
+    namespaces: HashMap<String, Arc<Key>>,
 }
 
 impl Sealer {
@@ -227,6 +264,53 @@ impl Sealer {
         store.write(&actor, work).await
     }
 
+    /// The key of a volume that has data.
+    ///
+    /// # Errors
+    /// Locked; there is none ([`SecretError::NoVolumeKey`]), or it was changed on disk.
+    pub fn volume_key(&self, uid: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        self.keyring()?.volume_key(uid)
+    }
+
+    /// The key of a volume that has no data yet: on disk before this comes back. Called again, it
+    /// gives the same, unless that was damaged meanwhile.
+    ///
+    /// # Errors
+    /// Locked; or the file cannot be written.
+    pub fn make_volume_key(&self, uid: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        self.keyring()?.make_volume_key(uid)
+    }
+
+    /// Drops the key of a volume that never had data.
+    ///
+    /// # Errors
+    /// Locked; or the file cannot be written.
+    pub fn drop_volume_key(&self, uid: &str) -> Result<(), SecretError> {
+        self.keyring()?.drop_volume_key(uid)
+    }
+
+    /// Destroys the key of a volume for good: no copy of its file, of the keys or of the sealed master
+    /// key made before opens it with what is left on this machine. Can be called again.
+    ///
+    /// # Errors
+    /// Locked; no new master key can be sealed, or a file cannot be written.
+    pub async fn erase_volume_key(&self, uid: &str, vault: &impl Vault) -> Result<(), SecretError> {
+        self.erase(uid, vault, || Ok(())).await
+    }
+
+    async fn erase(
+        &self,
+        uid: &str,
+        vault: &impl Vault,
+        gate: impl Fn() -> Result<(), FsError>,
+    ) -> Result<(), SecretError> {
+        let keyring = self.keyring()?;
+        let mut bytes = Zeroizing::new([0; 32]);
+        keyring.random.fill(bytes.as_mut())?;
+        let sealed = seal_checked(vault, bytes.as_ref()).await?;
+        keyring.begin_epoch(MasterKey::from_bytes(bytes.as_ref())?, sealed, uid, &gate)
+    }
+
     /// Destroys the keys of all namespaces but these.
     fn keep_only(&self, namespaces: &[String]) -> Result<(), SecretError> {
         self.keyring()?.keep_only(namespaces)
@@ -239,188 +323,152 @@ impl Sealer {
 
 impl Keyring {
     fn open(keys: &Path, master: MasterKey, random: Arc<dyn SecureRandom + Send + Sync>) -> Result<Self, SecretError> {
-        let directory = keys.join("namespaces");
-        recognise(&keys.join("master.check"), &directory, &master)?;
-        ensure_dir(&directory, 0o700)?;
-        Ok(Self { master, directory, random, namespaces: Mutex::default() })
+        recognise(keys, &master)?;
+        ensure_dir(&keys.join("namespaces"), 0o700)?;
+        let open = Mutex::new(Open { master, namespaces: HashMap::new() });
+        Ok(Self { keys: keys.to_owned(), random, open })
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The key of a namespace, made and kept on disk if there is none yet.
     fn namespace(&self, namespace: &str) -> Result<Arc<Key>, SecretError> {
-        let mut known = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = known.get(namespace) {
+        let mut open = self.opened();
+        if let Some(key) = open.namespaces.get(namespace) {
             return Ok(key.clone());
         }
         let path = self.path(namespace);
-        let record = Record { namespace, name: "", uid: "", key: "" };
         let key = match read_optional(&path)? {
-            Some(wrapped) => self.unwrap(&record, &wrapped)?,
-            None => self.make(&record, &path)?,
+            Some(wrapped) => unwrap(namespace, &wrapped, &open.master)
+                .ok_or_else(|| SecretError::Damaged { what: format!("the key of namespace {namespace}") })?,
+            None => self.make(namespace, &path, &open.master)?,
         };
         let key = Arc::new(key);
-        known.insert(namespace.to_owned(), key.clone());
+        open.namespaces.insert(namespace.to_owned(), key.clone());
         Ok(key)
     }
 
-    fn unwrap(&self, record: &Record<'_>, wrapped: &[u8]) -> Result<Key, SecretError> {
-        let opened = Envelope::parse(wrapped).and_then(|envelope| envelope.open(&self.master.0, record));
-        let key = opened.and_then(|key| <[u8; 32]>::try_from(key.as_slice()).ok());
-        let what = || format!("the key of namespace {}", record.namespace);
-        key.map(Key::new).ok_or_else(|| SecretError::Damaged { what: what() })
-    }
-
-    fn make(&self, record: &Record<'_>, path: &Path) -> Result<Key, SecretError> {
+    fn make(&self, namespace: &str, path: &Path, master: &MasterKey) -> Result<Key, SecretError> {
         let mut key = Zeroizing::new([0; 32]);
         self.random.fill(key.as_mut())?;
-        let wrapped = Envelope::seal(&self.master.0, record, key.as_ref(), self.random.as_ref())?;
+        let wrapped = Envelope::seal(&master.0, &of_namespace(namespace), key.as_ref(), self.random.as_ref())?;
         atomic_write(path, &wrapped.into_bytes(), 0o600)?;
         Ok(Key::new(*key))
     }
 
     fn keep_only(&self, namespaces: &[String]) -> Result<(), SecretError> {
-        let mut known = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        for namespace in key_files(&self.directory) {
+        let mut open = self.opened();
+        for namespace in key_files(&self.keys) {
             if !namespaces.contains(&namespace) {
                 remove_file(&self.path(&namespace))?;
-                known.remove(&namespace);
+                open.namespaces.remove(&namespace);
             }
         }
         Ok(())
     }
 
-    fn path(&self, namespace: &str) -> PathBuf {
-        self.directory.join(format!("{namespace}.key"))
+    fn volume_key(&self, uid: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        let open = self.opened();
+        let found = self.ring()?.open(uid, &open.master.0).ok_or(SecretError::NoVolumeKey)?;
+        found.map_err(|_| SecretError::VolumeKey)
     }
+
+    fn make_volume_key(&self, uid: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        let open = self.opened();
+        let mut ring = self.ring()?;
+        if let Some(Ok(key)) = ring.open(uid, &open.master.0) {
+            return Ok(key);
+        }
+        let key = ring.draw(uid, &open.master.0, self.random.as_ref())?;
+        atomic_write(&self.keys.join(VOLUMES), &ring.to_bytes(), 0o600)?;
+        Ok(key)
+    }
+
+    fn drop_volume_key(&self, uid: &str) -> Result<(), SecretError> {
+        let _held = self.opened();
+        let mut ring = self.ring()?;
+        ring.forget(uid);
+        Ok(atomic_write(&self.keys.join(VOLUMES), &ring.to_bytes(), 0o600)?)
+    }
+
+    /// Seals everything but one volume's key by another master key, which is in use from then on.
+    fn begin_epoch(
+        &self,
+        master: MasterKey,
+        sealed: Vec<u8>,
+        without: &str,
+        gate: Gate<'_>,
+    ) -> Result<(), SecretError> {
+        let mut open = self.opened();
+        let mut pieces: Vec<Piece> = Vec::new();
+        for namespace in key_files(&self.keys) {
+            let wrapped = read_optional(&self.path(&namespace))?.unwrap_or_default();
+            let name = Path::new("namespaces").join(format!("{namespace}.key"));
+            pieces.push((name, self.rewrap(&namespace, wrapped, &open.master, &master)?));
+        }
+        let ring = self.ring()?.next(without, &open.master.0, &master.0, self.random.as_ref())?;
+        pieces.push((VOLUMES.into(), ring.to_bytes()));
+        pieces.push(("master.check".into(), master.0.check()));
+        pieces.push(("master.cred".into(), sealed));
+        epoch::replace(&self.keys, &pieces, gate)?;
+        open.master = master;
+        Ok(())
+    }
+
+    /// A namespace's key that does not open now is taken along as it is, and will never open.
+    fn rewrap(
+        &self,
+        namespace: &str,
+        wrapped: Vec<u8>,
+        from: &MasterKey,
+        to: &MasterKey,
+    ) -> Result<Vec<u8>, SecretError> {
+        let Some(key) = unwrap(namespace, &wrapped, from) else {
+            tracing::warn!(namespace, "the key of a namespace does not open and is not sealed anew");
+            return Ok(wrapped);
+        };
+        let record = of_namespace(namespace);
+        Ok(Envelope::seal(&to.0, &record, key.bytes(), self.random.as_ref())?.into_bytes())
+    }
+
+    fn ring(&self) -> Result<Ring, SecretError> {
+        Ok(Ring::parse(&read_optional(&self.keys.join(VOLUMES))?.unwrap_or_default()))
+    }
+
+    fn path(&self, namespace: &str) -> PathBuf {
+        self.keys.join("namespaces").join(format!("{namespace}.key"))
+    }
+}
+
+fn of_namespace(namespace: &str) -> Record<'_> {
+    Record { namespace, name: "", uid: "", key: "" }
+}
+
+fn unwrap(namespace: &str, wrapped: &[u8], master: &MasterKey) -> Option<Key> {
+    let key = Envelope::parse(wrapped)?.open(&master.0, &of_namespace(namespace))?;
+    <[u8; 32]>::try_from(key.as_slice()).ok().map(Key::new)
 }
 
 /// Tells a master key from a wrong one. What it is told by is written at the first use only: never
 /// when a key is there that some other master has wrapped.
-fn recognise(check: &Path, namespaces: &Path, master: &MasterKey) -> Result<(), SecretError> {
+fn recognise(keys: &Path, master: &MasterKey) -> Result<(), SecretError> {
+    let check = keys.join("master.check");
     let expected = master.0.check();
-    match read_optional(check)? {
+    match read_optional(&check)? {
         Some(found) if found == expected => Ok(()),
         Some(_) => Err(SecretError::WrongMaster),
-        None if key_files(namespaces).next().is_some() => Err(SecretError::WrongMaster),
-        None => Ok(atomic_write(check, &expected, 0o600)?),
+        None if key_files(keys).next().is_some() || keys.join(VOLUMES).exists() => Err(SecretError::WrongMaster),
+        None => Ok(atomic_write(&check, &expected, 0o600)?),
     }
 }
 
 /// The namespaces that have a key file.
-fn key_files(directory: &Path) -> impl Iterator<Item = String> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+fn key_files(keys: &Path) -> impl Iterator<Item = String> {
+    let entries = std::fs::read_dir(keys.join("namespaces")).into_iter().flatten().flatten();
     entries.filter_map(|entry| {
         let name = entry.file_name().into_string().ok()?;
         name.strip_suffix(".key").map(str::to_owned)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use ring::rand::SystemRandom;
-
-    use super::*;
-
-    const RECORD: Record<'_> = Record { namespace: "default", name: "db", uid: "11111111-2222", key: "password" };
-
-    fn sealer(dir: &Path, master: u8) -> Sealer {
-        let master = MasterKey::from_bytes(&[master; 32]);
-        Sealer::open(dir, master, Arc::new(SystemRandom::new()))
-    }
-
-    fn why(sealer: &Sealer) -> String {
-        sealer.locked().unwrap().to_string()
-    }
-
-    #[test]
-    fn a_sealed_value_comes_back_also_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let sealed = sealer(dir.path(), 7).seal(&RECORD, b"canary").unwrap();
-        assert!(!sealed.windows(6).any(|window| window == b"canary"));
-        assert_eq!(*sealer(dir.path(), 7).unseal(&RECORD, &sealed).unwrap(), b"canary");
-    }
-
-    #[test]
-    fn a_value_is_bound_to_its_record() {
-        let dir = tempfile::tempdir().unwrap();
-        let sealer = sealer(dir.path(), 7);
-        let sealed = sealer.seal(&RECORD, b"canary").unwrap();
-        for other in [
-            Record { namespace: "other", ..RECORD },
-            Record { name: "web", ..RECORD },
-            Record { uid: "33333333-4444", ..RECORD },
-            Record { key: "user", ..RECORD },
-        ] {
-            let error = sealer.unseal(&other, &sealed).unwrap_err();
-            assert!(matches!(error, SecretError::Damaged { .. }), "{other} opened it");
-        }
-    }
-
-    #[test]
-    fn a_changed_byte_anywhere_is_noticed() {
-        let dir = tempfile::tempdir().unwrap();
-        let sealer = sealer(dir.path(), 7);
-        let sealed = sealer.seal(&RECORD, b"canary").unwrap();
-        for at in 0..sealed.len() {
-            let mut changed = sealed.clone();
-            changed[at] ^= 1;
-            assert!(sealer.unseal(&RECORD, &changed).is_err(), "byte {at}");
-        }
-    }
-
-    #[test]
-    fn a_wrong_master_key_locks_and_overwrites_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let sealed = sealer(dir.path(), 7).seal(&RECORD, b"canary").unwrap();
-        let files = || {
-            let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
-            (read("master.check"), read("namespaces/default.key"))
-        };
-        let before = files();
-        let wrong = sealer(dir.path(), 8);
-        assert!(why(&wrong).contains("restore the keys/master.cred"), "{}", why(&wrong));
-        assert!(matches!(wrong.seal(&RECORD, b"x"), Err(SecretError::Locked(_))));
-        assert!(matches!(wrong.unseal(&RECORD, &sealed), Err(SecretError::Locked(_))));
-        assert!(wrong.keep_only(&[]).is_err());
-        assert_eq!(files(), before);
-    }
-
-    #[test]
-    fn a_lost_check_file_is_not_made_anew_for_keys_that_exist() {
-        let dir = tempfile::tempdir().unwrap();
-        sealer(dir.path(), 7).seal(&RECORD, b"canary").unwrap();
-        std::fs::remove_file(dir.path().join("master.check")).unwrap();
-        assert!(sealer(dir.path(), 8).locked().is_some());
-        assert!(!dir.path().join("master.check").exists());
-    }
-
-    #[test]
-    fn a_missing_master_key_locks_and_says_what_to_do() {
-        let dir = tempfile::tempdir().unwrap();
-        let open = |credentials| {
-            let master = MasterKey::from_credentials(credentials);
-            Sealer::open(dir.path(), master, Arc::new(SystemRandom::new()))
-        };
-        assert!(why(&open(None)).contains("systemctl restart berth-setup berthd"));
-        assert!(why(&open(Some(dir.path()))).contains("systemctl restart berth-setup berthd"));
-        std::fs::write(dir.path().join("master"), [1; 31]).unwrap();
-        assert!(why(&open(Some(dir.path()))).contains("31 bytes"));
-    }
-
-    #[test]
-    fn the_key_of_a_namespace_that_is_gone_is_destroyed_with_all_its_values() {
-        let dir = tempfile::tempdir().unwrap();
-        let sealer = sealer(dir.path(), 7);
-        let sealed = sealer.seal(&RECORD, b"canary").unwrap();
-        sealer.keep_only(&["default".to_owned()]).unwrap();
-        assert!(sealer.unseal(&RECORD, &sealed).is_ok());
-        sealer.keep_only(&["other".to_owned()]).unwrap();
-        assert!(sealer.unseal(&RECORD, &sealed).is_err());
-    }
-
-    #[test]
-    fn keys_do_not_show_in_debug_output() {
-        let dir = tempfile::tempdir().unwrap();
-        let master = MasterKey::from_bytes(&[7; 32]).unwrap();
-        assert_eq!(format!("{master:?} {:?}", sealer(dir.path(), 7)), "MasterKey(..) Sealer(open)");
-    }
 }

@@ -8,13 +8,14 @@
 //! by the next run. Nothing that exists is ever replaced: above all not a master key that cannot be
 //! unsealed, since everything sealed under it would be lost with it.
 //!
-//! The master key exists in the clear only in this process and in the pipe to `systemd-creds`.
+//! The master key exists in the clear only in this process and in the pipe to `systemd-creds`. A new
+//! epoch of it that an erasure left half in use is taken into use in full first.
 
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use berth_host::cmd::{CmdError, Command};
+use berth_host::cmd::CmdError;
 use berth_host::fs::{FsError, Made, atomic_write, ensure_dir, read_optional};
 use jiff::Timestamp;
 use ring::rand::SecureRandom;
@@ -22,9 +23,8 @@ use zeroize::Zeroizing;
 
 use crate::auth::ca::{Authority, CaError};
 use crate::auth::{TOKEN_PREFIX, parse_token};
+use crate::secret::{self, SealError, SystemdCreds, Vault, seal_checked};
 
-/// Where systemd has its tool.
-const SYSTEMD_CREDS: &str = "/usr/bin/systemd-creds";
 const MASTER_LENGTH: usize = 32;
 
 /// Why the machine is not set up.
@@ -37,14 +37,11 @@ pub enum SetupError {
     #[error("setting up the certificate authority")]
     Authority(#[from] CaError),
     /// A new master key could not be sealed.
-    #[error("sealing a new master key with systemd-creds")]
-    Seal(#[source] CmdError),
-    /// A freshly sealed master key came back different.
-    #[error(
-        "systemd-creds sealed the new master key but gave something else back; nothing was kept, \
-             run `berthd setup` again"
-    )]
-    SealedWrong,
+    #[error("making a new master key")]
+    Seal(#[from] SealError),
+    /// A new master key was taken half into use.
+    #[error("taking a new master key into use")]
+    Epoch(#[source] FsError),
     /// The master key there is cannot be unsealed.
     #[error("the master key in {} cannot be unsealed on this machine. Nothing was changed. If the disk came \
              from another machine or its TPM was cleared, put the disk back or restore {} and \
@@ -101,17 +98,10 @@ async fn with_vault(
 ) -> Result<Report, SetupError> {
     ensure_dir(data, 0o711)?;
     Authority::open_or_create(data, now)?;
+    secret::finish_epoch(&data.join("keys")).map_err(SetupError::Epoch)?;
     let master = master_key(&data.join("keys/master.cred"), random, vault).await?;
     let token = owner_token(&data.join("token"), random)?;
     Ok(Report { master, token })
-}
-
-/// What keeps the master key from whoever has only the disk.
-trait Vault {
-    /// Binds a key to this machine.
-    async fn seal(&self, key: &[u8]) -> Result<Vec<u8>, CmdError>;
-    /// Gives back what was sealed on this machine.
-    async fn unseal(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CmdError>;
 }
 
 async fn master_key(path: &Path, random: &dyn SecureRandom, vault: &impl Vault) -> Result<Made, SetupError> {
@@ -121,11 +111,7 @@ async fn master_key(path: &Path, random: &dyn SecureRandom, vault: &impl Vault) 
     }
     let mut key = Zeroizing::new([0; MASTER_LENGTH]);
     random.fill(key.as_mut()).map_err(|_| SetupError::Random)?;
-    let sealed = vault.seal(key.as_ref()).await.map_err(SetupError::Seal)?;
-    let back = vault.unseal(&sealed).await.map_err(SetupError::Seal)?;
-    if back.as_slice() != key.as_ref() {
-        return Err(SetupError::SealedWrong);
-    }
+    let sealed = seal_checked(vault, key.as_ref()).await?;
     atomic_write(path, &sealed, 0o600)?;
     Ok(Made::Created)
 }
@@ -152,63 +138,14 @@ fn owner_token(path: &Path, random: &dyn SecureRandom) -> Result<Made, SetupErro
     Ok(Made::Created)
 }
 
-/// The credentials of systemd, bound to TPM and host key, or to the host key where there is no
-/// TPM. Keys go through pipes, never through arguments.
-struct SystemdCreds;
-
-impl SystemdCreds {
-    async fn encrypt(key: &[u8], with: &str) -> Result<Vec<u8>, CmdError> {
-        let command = Command::new(SYSTEMD_CREDS).args(["encrypt", "--name=master", with, "-", "-"]);
-        Ok(command.stdin(key).run().await?.stdout)
-    }
-}
-
-impl Vault for SystemdCreds {
-    async fn seal(&self, key: &[u8]) -> Result<Vec<u8>, CmdError> {
-        match Self::encrypt(key, "--with-key=auto").await {
-            // A TPM that is there and does not work.
-            Err(CmdError::Failed { stderr, .. }) => {
-                tracing::warn!(%stderr, "the TPM could not be used; the master key is bound to the host key alone");
-                Self::encrypt(key, "--with-key=host").await
-            }
-            result => result,
-        }
-    }
-
-    async fn unseal(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CmdError> {
-        let command = Command::new(SYSTEMD_CREDS).args(["decrypt", "--name=master", "-", "-"]);
-        Ok(Zeroizing::new(command.stdin(sealed).run().await?.stdout))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use berth_host::cmd::Ended;
     use ring::rand::SystemRandom;
 
     use super::*;
-
-    /// Adds the machine's number to every byte; another machine's key does not open.
-    struct FakeVault(u8);
-
-    impl Vault for FakeVault {
-        async fn seal(&self, key: &[u8]) -> Result<Vec<u8>, CmdError> {
-            Ok([&[self.0], key].concat())
-        }
-
-        async fn unseal(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CmdError> {
-            match sealed.split_first() {
-                Some((machine, key)) if *machine == self.0 => Ok(Zeroizing::new(key.to_vec())),
-                _ => Err(CmdError::Failed {
-                    program: SYSTEMD_CREDS.into(),
-                    ended: Ended::Code(1),
-                    stderr: "not for this machine".into(),
-                }),
-            }
-        }
-    }
+    use crate::secret::FakeVault;
 
     async fn set_up(data: &Path, machine: u8) -> Result<Report, SetupError> {
         let now = "2026-03-01T00:00:00Z".parse().unwrap();

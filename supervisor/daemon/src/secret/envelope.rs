@@ -65,6 +65,11 @@ impl Key {
         Self(Zeroizing::new(bytes))
     }
 
+    /// The key itself, to be sealed by another.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+
     /// What a key is recognised by; says nothing about it.
     pub(super) fn check(&self) -> Vec<u8> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.as_ref());

@@ -1,0 +1,222 @@
+//! The keys of volumes: one small file, one line each.
+//!
+//! ```text
+//! berth volume keys 1
+//! epoch 3
+//! <uid of the volume> <epoch> <key, sealed by the master key of that epoch>
+//! ```
+//!
+//! A sealed key is bound to the volume's uid and to the epoch, so that no line opens for another
+//! volume, and no line of an earlier time in this one. A line that cannot be read is that volume's
+//! loss and nobody else's: it is kept as it is, and all others work.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::rand::SecureRandom;
+use zeroize::Zeroizing;
+
+use super::envelope::{Envelope, Key, Record};
+
+/// Bytes of a volume's key.
+const LENGTH: usize = 64;
+const TITLE: &str = "berth volume keys 1";
+
+/// The file, taken apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ring {
+    epoch: u64,
+    lines: Vec<Line>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Line {
+    Key { uid: String, epoch: u64, sealed: Vec<u8> },
+    Unreadable(Vec<u8>),
+}
+
+impl Ring {
+    pub(super) fn parse(file: &[u8]) -> Self {
+        let mut ring = Self::default();
+        for line in file.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && *line != TITLE.as_bytes()) {
+            match (epoch_line(line), key_line(line)) {
+                (Some(epoch), _) => ring.epoch = epoch,
+                (None, Some(key)) => ring.lines.push(key),
+                (None, None) => ring.lines.push(Line::Unreadable(line.to_vec())),
+            }
+        }
+        // Should the line with the epoch be the one that cannot be read.
+        let newest = ring.lines.iter().filter_map(|line| match line {
+            Line::Key { epoch, .. } => Some(*epoch),
+            Line::Unreadable(_) => None,
+        });
+        ring.epoch = newest.max().unwrap_or_default().max(ring.epoch);
+        ring
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut file = format!("{TITLE}\nepoch {}\n", self.epoch).into_bytes();
+        for line in &self.lines {
+            match line {
+                Line::Key { uid, epoch, sealed } => {
+                    file.extend_from_slice(format!("{uid} {epoch} {}", STANDARD.encode(sealed)).as_bytes());
+                }
+                Line::Unreadable(bytes) => file.extend_from_slice(bytes),
+            }
+            file.push(b'\n');
+        }
+        file
+    }
+
+    /// The key of a volume: `None` if there is no line for it, [`Err`] if it does not open.
+    pub(super) fn open(&self, uid: &str, master: &Key) -> Option<Result<Zeroizing<Vec<u8>>, Unopened>> {
+        let line = self.lines.iter().find_map(|line| match line {
+            Line::Key { uid: other, epoch, sealed } if other == uid => Some((epoch, sealed)),
+            _ => None,
+        });
+        line.map(|(epoch, sealed)| unseal(uid, *epoch, sealed, master).ok_or(Unopened))
+    }
+
+    /// Draws a key for a volume; whatever was there for it is replaced.
+    pub(super) fn draw(
+        &mut self,
+        uid: &str,
+        master: &Key,
+        random: &dyn SecureRandom,
+    ) -> Result<Zeroizing<Vec<u8>>, ring::error::Unspecified> {
+        let mut key = Zeroizing::new(vec![0; LENGTH]);
+        random.fill(key.as_mut())?;
+        let line = seal(uid, self.epoch, &key, master, random)?;
+        self.forget(uid);
+        self.lines.push(line);
+        Ok(key)
+    }
+
+    pub(super) fn forget(&mut self, uid: &str) {
+        self.lines.retain(|line| !matches!(line, Line::Key { uid: other, .. } if other == uid));
+    }
+
+    /// The same keys but one, sealed for the next epoch by another master key. A line that does not
+    /// open now is taken along as it is, and will never open.
+    pub(super) fn next(
+        &self,
+        without: &str,
+        from: &Key,
+        to: &Key,
+        random: &dyn SecureRandom,
+    ) -> Result<Self, ring::error::Unspecified> {
+        let mut next = Self { epoch: self.epoch + 1, lines: Vec::new() };
+        for line in &self.lines {
+            match line {
+                Line::Key { uid, .. } if uid == without => {}
+                Line::Key { uid, epoch, sealed } => match unseal(uid, *epoch, sealed, from) {
+                    Some(key) => next.lines.push(seal(uid, next.epoch, &key, to, random)?),
+                    None => next.lines.push(line.clone()),
+                },
+                Line::Unreadable(_) => next.lines.push(line.clone()),
+            }
+        }
+        Ok(next)
+    }
+}
+
+/// A sealed key was changed on disk.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unopened;
+
+fn epoch_line(line: &[u8]) -> Option<u64> {
+    std::str::from_utf8(line).ok()?.strip_prefix("epoch ")?.parse().ok()
+}
+
+fn key_line(line: &[u8]) -> Option<Line> {
+    let mut parts = std::str::from_utf8(line).ok()?.split(' ');
+    let (uid, epoch, sealed) = (parts.next()?, parts.next()?.parse().ok()?, STANDARD.decode(parts.next()?).ok()?);
+    parts.next().is_none().then(|| Line::Key { uid: uid.to_owned(), epoch, sealed })
+}
+
+fn seal(
+    uid: &str,
+    epoch: u64,
+    key: &[u8],
+    master: &Key,
+    random: &dyn SecureRandom,
+) -> Result<Line, ring::error::Unspecified> {
+    let belongs = format!("key of epoch {epoch}");
+    let envelope = Envelope::seal(master, &record(uid, &belongs), key, random)?;
+    Ok(Line::Key { uid: uid.to_owned(), epoch, sealed: envelope.into_bytes() })
+}
+
+fn unseal(uid: &str, epoch: u64, sealed: &[u8], master: &Key) -> Option<Zeroizing<Vec<u8>>> {
+    let belongs = format!("key of epoch {epoch}");
+    let opened = Envelope::parse(sealed)?.open(master, &record(uid, &belongs))?;
+    (opened.len() == LENGTH).then_some(opened)
+}
+
+/// No Secret has an empty namespace, so nothing else is bound like this.
+fn record<'a>(uid: &'a str, key: &'a str) -> Record<'a> {
+    Record { namespace: "", name: "volume", uid, key }
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::rand::SystemRandom;
+
+    use super::*;
+
+    fn key(byte: u8) -> Key {
+        Key::new([byte; 32])
+    }
+
+    fn two() -> (Ring, [Vec<u8>; 2]) {
+        let mut ring = Ring::default();
+        let keys = ["one", "two"].map(|uid| ring.draw(uid, &key(7), &SystemRandom::new()).unwrap().to_vec());
+        (ring, keys)
+    }
+
+    #[test]
+    fn what_was_drawn_is_read_from_the_file() {
+        let (ring, [one, two]) = two();
+        let read = Ring::parse(&ring.to_bytes());
+        assert_eq!(read, ring);
+        assert_eq!(*read.open("one", &key(7)).unwrap().unwrap(), one);
+        assert_eq!(*read.open("two", &key(7)).unwrap().unwrap(), two);
+        assert!(read.open("three", &key(7)).is_none());
+        assert_eq!(read.open("one", &key(8)), Some(Err(Unopened)));
+    }
+
+    #[test]
+    fn a_line_opens_for_no_other_volume_and_in_no_other_epoch() {
+        let (ring, _) = two();
+        let text = String::from_utf8(ring.to_bytes()).unwrap();
+        let swapped = text.replace("one ", "x ").replace("two ", "one ").replace("x ", "two ");
+        assert_eq!(Ring::parse(swapped.as_bytes()).open("one", &key(7)), Some(Err(Unopened)));
+        let later = text.replace("one 0 ", "one 1 ");
+        assert_eq!(Ring::parse(later.as_bytes()).open("one", &key(7)), Some(Err(Unopened)));
+    }
+
+    #[test]
+    fn a_changed_bit_anywhere_is_the_loss_of_one_volume_at_most() {
+        let (ring, [_, two]) = two();
+        let file = ring.to_bytes();
+        let second = file.windows(4).position(|window| window == b"two ").unwrap();
+        // The line's end belongs to both of its neighbours.
+        for at in 0..second - 1 {
+            for bit in 0..8 {
+                let mut changed = file.clone();
+                changed[at] ^= 1 << bit;
+                let opened = Ring::parse(&changed).open("two", &key(7));
+                assert_eq!(opened.map(|key| key.map(|key| key.to_vec())), Some(Ok(two.clone())), "bit {bit} of {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_epoch_has_all_keys_but_one_and_no_line_of_the_last() {
+        let (mut ring, [one, _]) = two();
+        ring.lines.push(Line::Unreadable(b"something".to_vec()));
+        let next = ring.next("two", &key(7), &key(8), &SystemRandom::new()).unwrap();
+        assert_eq!(*next.open("one", &key(8)).unwrap().unwrap(), one);
+        assert_eq!(next.open("one", &key(7)), Some(Err(Unopened)));
+        assert!(next.open("two", &key(8)).is_none());
+        assert_eq!((next.epoch, next.lines.len()), (1, 2));
+    }
+}
