@@ -18,6 +18,7 @@ mod service;
 mod session;
 mod steps;
 mod supervisor;
+mod volumes;
 
 use std::sync::{LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};

@@ -29,6 +29,7 @@ mod sheet;
 mod status;
 mod version;
 mod views;
+mod volume;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -99,7 +100,7 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Start(args) => lifecycle::run(&context, lifecycle::START, &args.names).await,
         Command::Stop(args) => lifecycle::run(&context, lifecycle::STOP, &args.names).await,
         Command::Restart(args) => lifecycle::run(&context, lifecycle::RESTART, &args.names).await,
-        Command::Uninstall(args) => lifecycle::run(&context, lifecycle::UNINSTALL, &args.names).await,
+        Command::Uninstall(args) => lifecycle::uninstall(&context, &args).await,
         Command::Update(args) => lifecycle::update(&context, &args).await,
         Command::Status(args) => status::run(&context, args).await,
         Command::Logs(args) => logs::run(&context, &args).await,
@@ -115,6 +116,7 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Network(args) => network::status(&context, args.command).await,
         Command::Policy(args) => network::debug(&context, args.command).await,
         Command::Dns(args) => network::look_up(&context, args.command).await,
+        Command::Volume(args) => volume::run(&context, &args.command).await,
         Command::Version(args) => version::run(&context, &args).await,
     }
 }

@@ -159,14 +159,34 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn action(&self, namespace: &str, bundle: &str, action: &str, key: String) -> Result<Value, ClientError> {
-        let request = action_request(namespace, bundle, action, key);
+        self.insist(&action_request(namespace, bundle, action, key)).await
+    }
+
+    async fn insist(&self, request: &Request) -> Result<Value, ClientError> {
         for _ in 1..ACTION_TRIES {
-            match self.transport.json(&request).await {
+            match self.transport.json(request).await {
                 Err(ClientError::Interrupted { .. }) => {}
                 answer => return answer,
             }
         }
-        self.transport.json(&request).await
+        self.transport.json(request).await
+    }
+
+    /// Asks for an action on a volume; the answer is its Operation. Sent again as [`Client::action`] is.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn volume_action(
+        &self,
+        namespace: &str,
+        volume: &str,
+        action: &str,
+        body: Value,
+        key: String,
+    ) -> Result<Value, ClientError> {
+        let path = ["namespaces", namespace, "volumes", volume, "actions", action];
+        let request = berth(&path, Method::POST).once(key);
+        self.insist(&if body.is_null() { request } else { request.body(Body::Json(body)) }).await
     }
 
     /// Finds a type this client does not know by asking the server for the kinds of a group and version.

@@ -18,5 +18,7 @@ mod logging;
 mod reading;
 #[path = "cli/run.rs"]
 mod run;
+#[path = "cli/volumes.rs"]
+mod volumes;
 #[path = "cli/watching.rs"]
 mod watching;

@@ -5,6 +5,7 @@
 //! route.rs    the way from a row to its handler: authentication, authorization, counting
 //! read.rs watch.rs write.rs   the generic verbs, for every kind in the registry
 //! action.rs   what is more than a write: start, stop, restart, update, uninstall
+//! volume.rs   the same for volumes: grow, lock, unlock, erase
 //! exec.rs     a command in a service, over a WebSocket
 //! stream.rs   images in, logs out        health.rs discovery.rs   about the machine itself
 //! network.rs  who reaches whom, and by which rule
@@ -25,6 +26,7 @@ mod reply;
 mod request;
 mod route;
 mod stream;
+mod volume;
 mod watch;
 mod write;
 
@@ -120,6 +122,11 @@ fn table() -> Table {
         let path = format!("namespaces/{{namespace}}/bundles/{{name}}/{}", action.subresource);
         let handler = move |ask| action::ask_for(ask, action);
         berth(Method::POST, &path, "bundles", action.subresource, Verb::Create, handler)
+    }));
+    rows.extend(volume::ACTIONS.iter().map(|action| {
+        let path = format!("namespaces/{{namespace}}/volumes/{{name}}/{}", action.subresource);
+        let handler = move |ask| volume::ask_for(ask, action);
+        berth(Method::POST, &path, "volumes", action.subresource, Verb::Create, handler)
     }));
     rows.extend(KINDS.iter().flat_map(|kind| generic(kind)));
     Table(rows)

@@ -10,7 +10,9 @@
 //! are dropped where they stand (their records say how far they were), the store is closed. Services
 //! are systemd's and go on.
 
+mod ballast;
 mod commands;
+mod disks;
 mod health;
 mod housekeeping;
 mod images;
@@ -20,12 +22,14 @@ pub mod net;
 mod notify;
 mod properties;
 mod signals;
+pub(crate) mod volumes;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
+use berth_host::cmd::CmdError;
 use berth_host::fs;
 use berth_host::systemd::{Systemd, SystemdError};
 use ring::rand::SystemRandom;
@@ -46,8 +50,9 @@ use crate::image::{ImageError, ImageStore};
 use crate::metrics::Metrics;
 use crate::operation::{ABORT_FILE_VARIABLE, AbortPoints, Runner};
 use crate::reconcile::Driver;
-use crate::secret::{MasterKey, Sealer};
+use crate::secret::{self, MasterKey, Sealer, SystemdCreds, Vault};
 use crate::store::{Clock, Store, StoreError};
+use crate::volume::Volumes;
 use machine::LinuxMachine;
 use net::LinuxNet;
 
@@ -69,9 +74,12 @@ pub enum DaemonError {
     /// Links and addresses.
     #[error("reaching the network's configuration")]
     Links(#[from] berth_host::link::LinkError),
-    /// Directories under `/run`.
-    #[error("preparing the runtime directory")]
+    /// Directories under `/run` and `/var/lib`.
+    #[error("preparing directories")]
     Runtime(#[from] berth_host::fs::FsError),
+    /// A new epoch of the master key was left half in use.
+    #[error("taking the newest master key into use")]
+    Epoch(#[source] CmdError),
     /// Certificate authority.
     #[error("preparing the API's certificate; `berthd setup` makes the authority")]
     Certificate(#[from] CaError),
@@ -102,6 +110,7 @@ struct Parts {
     systemd: Systemd,
     metrics: Metrics,
     sealer: Sealer,
+    volumes: Volumes,
     clock: Clock,
     stop: CancellationToken,
 }
@@ -113,10 +122,12 @@ struct Parts {
 pub async fn run(config: Config, clock: Clock) -> Result<(), DaemonError> {
     let parts = open(&config, clock).await?;
     let tasks = TaskTracker::new();
+    parts.volumes.tidy().await?;
     spawn_operations(&parts, &config, &tasks)?;
     spawn_bundles(&parts, &config, &tasks);
     let certificate = spawn_api(&parts, &config, &tasks).await?;
     housekeeping::spawn(&parts, certificate, &tasks);
+    ballast::spawn(&config.data, &parts, &tasks);
     notify::ready();
     notify::spawn_watchdog(parts.store.clone(), parts.stop.clone(), &tasks);
     info!("berthd {} is up and listens on {}", env!("CARGO_PKG_VERSION"), config.listen);
@@ -134,12 +145,16 @@ async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
     let depth = store.clone();
     let metrics = Metrics::new(move || depth.queue_depth());
     let systemd = Systemd::connect().await?;
+    let sealer = sealer(config).await?;
+    let keys = Arc::new(volumes::SealedKeys(sealer.clone()));
+    let disks = Arc::new(disks::LinuxDisks::new(&config.data)?);
     Ok(Parts {
+        volumes: Volumes::new(store.clone(), disks, keys),
         images: images::open(&config.data).await?,
         machine: Arc::new(LinuxMachine::new(systemd.clone(), &config.runtime)?),
         systemd,
         metrics,
-        sealer: sealer(config),
+        sealer,
         clock,
         stop: CancellationToken::new(),
         store,
@@ -157,12 +172,14 @@ fn spawn_operations(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Resu
         machine: parts.machine.clone(),
         images: Arc::new(local_images(parts)),
         net,
+        volumes: Arc::new(volumes::BundleVolumes(parts.volumes.clone())),
         clock: Arc::clone(&parts.clock),
         layers: parts.images.layers().to_owned(),
         drawn: drawn(),
     };
     let abort = AbortPoints::from_file(std::env::var_os(ABORT_FILE_VARIABLE).map(PathBuf::from));
-    let runner = Runner::new(parts.store.clone(), Arc::new(steps), abort);
+    let executor = volumes::ByTarget { bundles: Arc::new(steps), volumes: Arc::new(parts.volumes.clone()) };
+    let runner = Runner::new(parts.store.clone(), Arc::new(executor), abort);
     tasks.spawn(runner.run(parts.stop.clone()));
     Ok(())
 }
@@ -214,11 +231,18 @@ fn router(parts: &Parts, config: &Config) -> Result<Router, DaemonError> {
     }))
 }
 
-/// Opens the keys with the master key that systemd unsealed, or stays locked and says why.
-fn sealer(config: &Config) -> Sealer {
-    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let master = MasterKey::from_credentials(credentials.as_deref());
-    Sealer::open(&config.data.join("keys"), master, Arc::new(SystemRandom::new()))
+/// Opens the keys with the master key that systemd unsealed, or stays locked and says why. If an
+/// erasure was cut short while it took a new master key into use, systemd may have unsealed the old one.
+async fn sealer(config: &Config) -> Result<Sealer, DaemonError> {
+    let keys = config.data.join("keys");
+    let master = if secret::finish_epoch(&keys)? {
+        let sealed = fs::read_optional(&keys.join("master.cred"))?.unwrap_or_default();
+        MasterKey::from_bytes(&SystemdCreds.unseal(&sealed).await.map_err(DaemonError::Epoch)?)
+    } else {
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        MasterKey::from_credentials(credentials.as_deref())
+    };
+    Ok(Sealer::open(&keys, master, Arc::new(SystemRandom::new())))
 }
 
 fn local_images(parts: &Parts) -> images::LocalImages {

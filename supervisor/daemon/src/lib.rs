@@ -15,3 +15,4 @@ pub mod secret;
 pub mod session;
 pub mod setup;
 pub mod store;
+pub mod volume;

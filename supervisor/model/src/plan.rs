@@ -30,6 +30,9 @@ pub struct Plan {
     /// Absent: a network namespace with nothing but loopback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// Encrypted disks, opened before the unit starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
     /// What is run.
     pub process: Process,
     /// What it may do.
@@ -58,6 +61,16 @@ pub struct IdRange {
     pub base: u32,
     /// How many ids.
     pub size: u32,
+}
+
+/// An ext4 filesystem whose ids are unshifted on disk. What the container sees is its folder `data`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Volume {
+    /// Block device on the host.
+    pub device: PathBuf,
+    /// Absolute path inside.
+    pub mount_path: PathBuf,
 }
 
 /// One veth pair: its host end on a bridge, `eth0` inside.

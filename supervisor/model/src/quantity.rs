@@ -45,6 +45,22 @@ pub fn bytes(text: &str) -> Result<u64, QuantityError> {
     decimal(number, unit).ok_or_else(|| QuantityError::Bytes(text.to_owned()))
 }
 
+/// A number of bytes as people write it: in the largest binary unit that it is a multiple of.
+pub fn show_bytes(bytes: u64) -> String {
+    let units = [("Ti", 1_u64 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
+    let whole = units.into_iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    whole.map_or_else(|| bytes.to_string(), |(suffix, unit)| format!("{}{suffix}", bytes / unit))
+}
+
+/// About how many bytes, with one decimal.
+pub fn about_bytes(bytes: u64) -> String {
+    let units = [("Ti", 1_u64 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20)];
+    let unit = units.into_iter().find(|(_, unit)| bytes >= *unit);
+    let (suffix, unit) = unit.unwrap_or(("Ki", 1 << 10));
+    let tenths = bytes / (unit / 10).max(1);
+    format!("{}.{}{suffix}", tenths / 10, tenths % 10)
+}
+
 fn whole(digits: &str) -> Option<u64> {
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     if plain { digits.parse().ok() } else { None }
@@ -79,6 +95,15 @@ mod tests {
         for (text, size) in known {
             assert_eq!(bytes(text), Ok(size), "{text}");
         }
+    }
+
+    #[test]
+    fn bytes_are_shown_as_they_would_be_written() {
+        let shown = [(0, "0"), (1000, "1000"), (1 << 20, "1Mi"), (3 << 29, "1536Mi"), (1 << 30, "1Gi")];
+        for (size, text) in shown {
+            assert_eq!(show_bytes(size), text);
+        }
+        assert_eq!((about_bytes(3 << 29).as_str(), about_bytes(0).as_str()), ("1.5Gi", "0.0Ki"));
     }
 
     #[test]

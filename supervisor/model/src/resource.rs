@@ -3,10 +3,12 @@
 pub mod bundle;
 pub mod operation;
 pub mod revision;
+pub mod volume;
 
 pub use bundle::Bundle;
 pub use operation::Operation;
 pub use revision::Revision;
+pub use volume::Volume;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! Reading and replacing files of an image, which nobody trusts: no symbolic link leads out of its
 //! root, and nothing but a regular file of a sane size is ever opened for reading.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -27,17 +27,27 @@ pub enum Found {
     Unfit,
 }
 
-/// Follows `path` inside the directory `root`.
-pub fn look(root: &Path, path: &Path) -> io::Result<Found> {
+/// Owner, mode and the like of the directory that `path` leads to inside the directory `root`, if it is one.
+pub fn directory(root: &Path, path: &Path) -> io::Result<Option<Metadata>> {
+    let Some(found) = find(root, path)? else { return Ok(None) };
+    Ok(Some(File::from(found).metadata()?).filter(Metadata::is_dir))
+}
+
+fn find(root: &Path, path: &Path) -> io::Result<Option<OwnedFd>> {
     let root = File::open(root)?;
     // Finding is not opening: to open a pipe would hang, to open a device may do anything.
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let found = match nix::fcntl::openat2(&root, path, how) {
-        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(Found::Nothing),
-        other => other?,
-    };
+    match nix::fcntl::openat2(&root, path, how) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        other => Ok(Some(other?)),
+    }
+}
+
+/// Follows `path` inside the directory `root`.
+pub fn look(root: &Path, path: &Path) -> io::Result<Found> {
+    let Some(found) = find(root, path)? else { return Ok(Found::Nothing) };
     let status = fstat(&found)?;
     match SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFDIR => Ok(Found::Directory),
@@ -140,6 +150,14 @@ mod tests {
         let root = root();
         nix::unistd::mkfifo(&root.path().join("etc/passwd"), Mode::S_IRUSR).unwrap();
         assert_eq!(passwd(&root), Found::Unfit);
+    }
+
+    #[test]
+    fn only_a_directory_has_what_a_directory_is_asked_for() {
+        let root = root();
+        fs::write(root.path().join("etc/passwd"), "text").unwrap();
+        let is_one = |path| directory(root.path(), Path::new(path)).unwrap().is_some();
+        assert_eq!(["/etc", "/etc/passwd", "/none"].map(is_one), [true, false, false]);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub mod stopped;
 pub mod sys;
 pub mod user;
 pub mod userns;
+pub mod volumes;
 
 #[cfg(test)]
 mod testing;

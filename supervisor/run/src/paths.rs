@@ -110,6 +110,16 @@ impl ContainerDir {
         self.path.join(SCRATCH)
     }
 
+    /// Directory of the mount points of volumes.
+    pub fn volumes(&self) -> PathBuf {
+        self.path.join(VOLUMES)
+    }
+
+    /// Where the volume of that number is mounted.
+    pub fn volume(&self, number: usize) -> PathBuf {
+        self.volumes().join(number.to_string())
+    }
+
     /// Where the runtime keeps its state.
     pub fn state_root(&self) -> PathBuf {
         self.path.join("state")
@@ -130,6 +140,8 @@ impl ContainerDir {
 pub const ROOTFS: &str = "rootfs";
 /// Name of the layer store's mount point.
 pub const LAYERS: &str = "layers";
+/// Name of the directory of the volumes' mount points.
+pub const VOLUMES: &str = "volumes";
 /// Name of the writable layer's mount point.
 pub const SCRATCH: &str = "scratch";
 

@@ -127,7 +127,7 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<(), RootError> {
 }
 
 /// Turns an error of a mount's step into ours.
-fn at(doing: &'static str) -> impl Fn(io::Error) -> RootError {
+pub(crate) fn at(doing: &'static str) -> impl Fn(io::Error) -> RootError {
     move |source| RootError::Mount { doing, said: String::new(), source }
 }
 
@@ -183,7 +183,8 @@ fn mount_overlay(root: &Root, dir: &ContainerDir) -> Result<(), RootError> {
     nix::unistd::chdir("/").map_err(|errno| at(doing)(errno.into()))
 }
 
-fn set(context: &OwnedFd, doing: &'static str, key: &std::ffi::CStr, value: &str) -> Result<(), RootError> {
+/// Sets one parameter of a filesystem that is being mounted.
+pub(crate) fn set(context: &OwnedFd, doing: &'static str, key: &std::ffi::CStr, value: &str) -> Result<(), RootError> {
     let parameter = CString::new(value)
         .ok()
         .filter(|_| value.len() <= LONGEST_PARAMETER)
@@ -195,7 +196,8 @@ fn set(context: &OwnedFd, doing: &'static str, key: &std::ffi::CStr, value: &str
     })
 }
 
-fn create(context: &OwnedFd, doing: &'static str) -> Result<OwnedFd, RootError> {
+/// Mounts it where nobody sees it yet.
+pub(crate) fn create(context: &OwnedFd, doing: &'static str) -> Result<OwnedFd, RootError> {
     sys::fsconfig_create(context.as_fd())
         .and_then(|()| sys::fsmount(context.as_fd(), sys::NOSUID_NODEV))
         .map_err(|source| RootError::Mount { doing, said: said(context), source })
@@ -219,7 +221,7 @@ fn said(context: &OwnedFd) -> String {
 }
 
 /// Runs `work` with the filesystem ids of the container's root and all capabilities.
-fn as_container_root<T>(base: u32, work: impl FnOnce() -> Result<T, RootError>) -> Result<T, RootError> {
+pub(crate) fn as_container_root<T>(base: u32, work: impl FnOnce() -> Result<T, RootError>) -> Result<T, RootError> {
     switch_ids(base)?;
     // Leaving filesystem id 0 takes the capabilities that have to do with files.
     reset_effective(create_syscall().as_ref()).map_err(RootError::Capabilities)?;

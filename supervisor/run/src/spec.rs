@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::paths::ContainerDir;
 use crate::user::Identity;
+use crate::volumes;
 
 /// Where programs are looked for if the image does not say.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -53,7 +54,7 @@ pub fn render(plan: &Plan, identity: &Identity, cgroup: &str, dir: &ContainerDir
         "process": process(plan, identity),
         "root": { "path": dir.rootfs(), "readonly": plan.root.read_only },
         "hostname": plan.hostname,
-        "mounts": mounts(plan, &dir.scratch()),
+        "mounts": mounts(plan, dir),
         "linux": {
             "cgroupsPath": cgroup,
             "namespaces": [
@@ -127,7 +128,7 @@ fn sysctl(plan: &Plan) -> Value {
     json!({ "net.ipv4.ping_group_range": format!("0 {last}") })
 }
 
-fn mounts(plan: &Plan, scratch: &Path) -> Vec<Value> {
+fn mounts(plan: &Plan, dir: &ContainerDir) -> Vec<Value> {
     let mut mounts = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=64k"]),
@@ -136,11 +137,13 @@ fn mounts(plan: &Plan, scratch: &Path) -> Vec<Value> {
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
         mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
-        bind("/tmp", &scratch.join("tmp")),
+        bind(Path::new("/tmp"), &dir.scratch().join("tmp")),
     ];
     if plan.root.read_only {
         mounts.push(mount("/run", "tmpfs", &["nosuid", "nodev", "mode=755", "size=16m"]));
     }
+    let volumes = plan.volumes.iter().enumerate();
+    mounts.extend(volumes.map(|(number, volume)| bind(&volume.mount_path, &volumes::data(dir, number))));
     mounts
 }
 
@@ -148,7 +151,7 @@ fn mount(destination: &str, kind: &str, options: &[&str]) -> Value {
     json!({ "destination": destination, "type": kind, "source": kind, "options": options })
 }
 
-fn bind(destination: &str, source: &Path) -> Value {
+fn bind(destination: &Path, source: &Path) -> Value {
     json!({
         "destination": destination,
         "type": "bind",
@@ -159,6 +162,7 @@ fn bind(destination: &str, source: &Path) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use berth_model::plan::Volume;
     use libcontainer::oci_spec::runtime::Spec;
 
     use super::*;
@@ -192,6 +196,20 @@ mod tests {
         plan.root.read_only = true;
         plan.process.cwd = String::new();
         testing::golden("spec-user.json", &rendered(&plan, &www_data()));
+    }
+
+    #[test]
+    fn a_volume_lies_over_all_else_at_its_place() {
+        let mut plan = testing::plan();
+        plan.volumes = vec![Volume { device: "/dev/mapper/berth-00".into(), mount_path: "/var/lib/postgresql".into() }];
+        let mounts = rendered(&plan, &root())["mounts"].take();
+        let expected = json!({
+            "destination": "/var/lib/postgresql",
+            "type": "bind",
+            "source": "/run/berth/container/default.web.r7/volumes/0/data",
+            "options": ["bind", "nosuid", "nodev"],
+        });
+        assert_eq!(mounts.as_array().unwrap().last(), Some(&expected));
     }
 
     #[test]

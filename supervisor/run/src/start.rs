@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! plan ─ signals ─ cgroup ─ root (id mapping, layers, writable layer, overlay)
-//!      ─ user ─ config.json ─ container created (waits) ─ network ─ program runs ─ READY
+//!      ─ user ─ volumes ─ config.json ─ container created (waits) ─ network ─ program runs ─ READY
 //! ```
 //!
 //! Everything is made inside the unit, in its mount namespace and control group, so that whatever
@@ -28,6 +28,7 @@ use crate::report::FAILED;
 use crate::rootfs::{self, RootError};
 use crate::user::{self, Identity, UserError};
 use crate::userns::{self, UserNamespaceError};
+use crate::volumes::{self, VolumeError};
 use crate::{files, spec, sys};
 
 /// Exit code for a plan that cannot be followed: systemd shows it as `CONFIG`.
@@ -96,6 +97,9 @@ pub enum StartError {
     /// The root file system.
     #[error("making the root")]
     Root(#[source] RootError),
+    /// A volume.
+    #[error("making the volumes")]
+    Volume(#[source] VolumeError),
     /// The user.
     #[error("finding the user {user:?}")]
     User {
@@ -157,7 +161,8 @@ fn launch(paths: &Paths, id: &ContainerId, launcher: &dyn Launcher) -> Result<Pi
     let map = userns::mapping(plan.ids).map_err(StartError::UserNamespace)?;
     rootfs::assemble(&plan.root, plan.ids, map.as_fd(), &dir, &files).map_err(StartError::Root)?;
     let identity = find_user(&plan, &dir)?;
-    check_directory(&plan.process.cwd, &dir)?;
+    volumes::attach(&plan.volumes, plan.ids, &identity, map.as_fd(), &dir).map_err(StartError::Volume)?;
+    check_directory(&plan, &dir)?;
     write_spec(&plan, &identity, &cgroup, &dir)?;
 
     let waiting = launcher.create(id, &dir).map_err(StartError::Launch)?;
@@ -222,10 +227,30 @@ fn prepare_directory(paths: &Paths, dir: &ContainerDir) -> Result<(), StartError
 
 /// Removes what an earlier start has left: the runtime's state, the specification, mount points.
 /// Their mounts are gone with the unit that had them.
+///
+/// Mount points of volumes are never cleared of what is in them: should a volume be mounted there
+/// against all expectation, this is an error, and its data stays.
 pub fn clear(dir: &ContainerDir) -> Result<(), StartError> {
-    match fs::remove_dir_all(dir.path()) {
+    let cleared = remove_empty(&dir.volumes()).and_then(|()| absent_is_fine(fs::remove_dir_all(dir.path())));
+    cleared.map_err(|source| StartError::Clear { path: dir.path().to_owned(), source })
+}
+
+/// Removes a directory and the empty ones in it.
+fn remove_empty(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        fs::remove_dir(entry?.path())?;
+    }
+    fs::remove_dir(directory)
+}
+
+fn absent_is_fine(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(|source| StartError::Clear { path: dir.path().to_owned(), source }),
+        other => other,
     }
 }
 
@@ -235,8 +260,10 @@ fn find_user(plan: &Plan, dir: &ContainerDir) -> Result<Identity, StartError> {
 }
 
 /// The runtime would only say that some system call failed.
-fn check_directory(cwd: &str, dir: &ContainerDir) -> Result<(), StartError> {
-    let mounted_later = spec::MOUNTED.iter().any(|mount| Path::new(cwd).starts_with(mount));
+fn check_directory(plan: &Plan, dir: &ContainerDir) -> Result<(), StartError> {
+    let cwd = plan.process.cwd.as_str();
+    let own = plan.volumes.iter().map(|volume| volume.mount_path.as_path());
+    let mounted_later = spec::MOUNTED.iter().map(Path::new).chain(own).any(|mount| Path::new(cwd).starts_with(mount));
     if cwd.is_empty() || mounted_later {
         return Ok(());
     }
@@ -304,6 +331,21 @@ mod tests {
         plan.id = "default.other.r1".to_owned();
         let text = serde_json::to_string(&plan).unwrap();
         assert!(matches!(parsed(&text), Err(StartError::PlanId { .. })));
+    }
+
+    #[test]
+    fn what_an_earlier_start_left_is_cleared_but_never_what_lies_in_a_volume() {
+        let run = tempfile::tempdir().unwrap();
+        let dir = Paths::new(run.path()).container(&id());
+        clear(&dir).unwrap();
+        fs::create_dir_all(dir.volume(0)).unwrap();
+        fs::create_dir_all(dir.scratch().join("upper")).unwrap();
+        fs::write(dir.volume(0).join("data"), "kept").unwrap();
+        assert!(matches!(clear(&dir), Err(StartError::Clear { .. })));
+        assert!(dir.volume(0).join("data").exists());
+        fs::remove_file(dir.volume(0).join("data")).unwrap();
+        clear(&dir).unwrap();
+        assert!(!dir.path().exists());
     }
 
     #[test]

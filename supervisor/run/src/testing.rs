@@ -26,6 +26,7 @@ pub fn plan() -> Plan {
             gateways: vec!["10.213.0.1".parse().unwrap(), "fd00:213::1".parse().unwrap()],
             nameservers: vec!["10.213.0.1".parse().unwrap()],
         }),
+        volumes: Vec::new(),
         process: Process {
             args: ["nginx", "-g", "daemon off;"].map(str::to_owned).to_vec(),
             env: vec!["LANG=C.UTF-8".to_owned()],

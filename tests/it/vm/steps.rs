@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use berth_model::resource::operation::OperationKind::{self, Install, Restart, Start, Stop, Uninstall, Update};
+use berth_model::resource::operation::OperationKind::{
+    self, Erase, Grow, Install, Lock, Restart, Start, Stop, Uninstall, Unlock, Update,
+};
 use berth_tests::machine::Machine;
 
 use super::{disturbed, eventually, holdings, nothing_is_left, page, property, ready};
@@ -15,36 +17,49 @@ const DISARM: &str =
     "rm -r /run/systemd/system/berthd.service.d && systemctl daemon-reload && systemctl restart berthd";
 
 /// A service's life: what is asked for, how its bundle stands then, and what its port answers.
-const LIFE: [(OperationKind, &str, &str, &str); 6] = [
-    (Install, "install 127.0.0.1:5000/nginx:1 --name web --publish 8081:80", UP, FIRST),
+const LIFE: [(OperationKind, &str, &str, &str); 10] = [
+    (Install, "install 127.0.0.1:5000/nginx:1 --name web --publish 8081:80 --volume data:/data:16Mi", UP, FIRST),
     (Update, "update web --image 127.0.0.1:5000/nginx:2", UP, SECOND),
-    (Stop, "stop web", "False StartSkipped", NOBODY),
+    (Grow, "volume grow web-data 32Mi", UP, SECOND),
+    (Stop, "stop web", DOWN, NOBODY),
+    (Lock, "volume lock web-data", DOWN, NOBODY),
+    (Unlock, "volume unlock web-data", DOWN, NOBODY),
     (Start, "start web", UP, SECOND),
     (Restart, "restart web", UP, SECOND),
     (Uninstall, "uninstall web", "none", NOBODY),
+    (Erase, "volume erase web-data --yes", "none", NOBODY),
 ];
 const UP: &str = "True StartCompleted";
+const DOWN: &str = "False StartSkipped";
 const FIRST: &str = "nginx under Berth, image 1";
 const SECOND: &str = "nginx under Berth, image 2";
 const NOBODY: &str = "nobody";
 
 /// What is tried when not everything is: a point of each operation, early ones and late ones.
-const SAMPLE: [[&str; 6]; 2] = [
+const SAMPLE: [[&str; 10]; 2] = [
     [
-        "Install/PullImage/applied",
+        "Install/FormatVolumes/applied",
         "Update/PrepareRevision/recorded",
+        "Grow/GrowImages/applied",
         "Stop/StopUnit/applied",
+        "Lock/LockVolume/applied",
+        "Unlock/UnlockVolume/applied",
         "Start/StartUnit/applied",
         "Restart/ConfigureNetwork/begun",
         "Uninstall/ReleaseNetwork/applied",
+        "Erase/DestroyKey/applied",
     ],
     [
         "Install/Promote/recorded",
-        "Update/StartUnit/applied",
+        "Update/StopOld/applied",
+        "Grow/GrowFilesystems/applied",
         "Stop/StopUnit/begun",
+        "Lock/LockVolume/begun",
+        "Unlock/UnlockVolume/begun",
         "Start/AwaitReady/begun",
         "Restart/StartUnit/recorded",
         "Uninstall/RemoveFiles/recorded",
+        "Erase/RemoveImage/applied",
     ],
 ];
 
@@ -57,7 +72,7 @@ fn points(kind: OperationKind) -> Vec<String> {
 
 /// For each life, the point at which each operation of it dies; `None` once it has died at all of them. `BERTH_LONG` is
 /// the number of the life to begin with: 1, or that in which an earlier run was cut short.
-fn lives() -> Vec<[Option<String>; 6]> {
+fn lives() -> Vec<[Option<String>; 10]> {
     let Ok(first) = std::env::var("BERTH_LONG") else {
         return SAMPLE.map(|life| life.map(|point| Some(point.to_owned()))).to_vec();
     };
@@ -75,12 +90,12 @@ fn an_operation_goes_on_when_the_supervisor_is_killed_at_its_steps() {
     machine.ok(ARM).unwrap();
     for (life, points) in lives().into_iter().enumerate() {
         eprintln!("life {} of this run", life + 1);
-        let start = points[3].is_some();
+        let start = points[LIFE.iter().position(|(kind, ..)| *kind == Start).unwrap()].is_some();
         for ((kind, line, stands, answers), point) in LIFE.iter().zip(&points) {
             match point {
                 Some(point) => killed_at(machine, point, line),
                 // Nothing to see, but what comes next needs it.
-                None if [Install, Uninstall].contains(kind) || (*kind == Stop && start) => {
+                None if [Install, Uninstall, Erase].contains(kind) || (*kind == Stop && start) => {
                     machine.ok(&format!("berth {line} --timeout 10m")).unwrap();
                 }
                 None => continue,

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::output::Output;
 use super::ports::{PortFlag, PublishFlag};
-use super::settings::{EnvFlag, SetFlag};
+use super::settings::{EnvFlag, SetFlag, VolumeFlag};
 
 /// Runs services on a Berth machine.
 #[derive(Debug, Parser)]
@@ -66,8 +66,8 @@ pub(super) enum Command {
     Restart(NamesArgs),
     /// Bring a service to a newer image: the one given, or a newer one behind its tag.
     Update(UpdateArgs),
-    /// Remove a service and all that belongs to it.
-    Uninstall(NamesArgs),
+    /// Remove a service and all that belongs to it but its volumes, which are kept.
+    Uninstall(UninstallArgs),
     /// Show how services fare.
     Status(StatusArgs),
     /// Show what a service writes.
@@ -96,6 +96,8 @@ pub(super) enum Command {
     Policy(PolicyArgs),
     /// Ask what names bundles are told.
     Dns(DnsArgs),
+    /// Show and change the volumes of bundles.
+    Volume(VolumeArgs),
     /// Show the versions of this program and of the server.
     Version(VersionArgs),
 }
@@ -120,6 +122,9 @@ pub(super) struct InstallArgs {
     /// An environment variable, e.g. MODE=fast.
     #[arg(long, value_name = "NAME=VALUE")]
     pub env: Vec<EnvFlag>,
+    /// A disk of its own, encrypted, that outlives the service: NAME:PATH:SIZE, e.g. data:/data:10Gi.
+    #[arg(long, value_name = "VOLUME")]
+    pub volume: Vec<VolumeFlag>,
     /// Most memory, e.g. 512Mi.
     #[arg(long)]
     pub memory: Option<String>,
@@ -139,6 +144,64 @@ pub(super) struct NamesArgs {
     /// Names of services.
     #[arg(required = true, value_parser = name)]
     pub names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UninstallArgs {
+    /// Names of services.
+    #[arg(required = true, value_parser = name)]
+    pub names: Vec<String>,
+    /// Keep the volumes with all data (the default): a service of the same name finds them again.
+    #[arg(long, conflicts_with = "erase_volumes")]
+    pub keep_volumes: bool,
+    /// Destroy the volumes with all data, for good.
+    #[arg(long, conflicts_with = "no_wait")]
+    pub erase_volumes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VolumeArgs {
+    #[command(subcommand)]
+    pub command: VolumeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum VolumeCommand {
+    /// Show the volumes, those included whose service is gone.
+    List {
+        /// Of all namespaces.
+        #[arg(short = 'A', long)]
+        all_namespaces: bool,
+    },
+    /// Give a volume more room while its service runs. It never shrinks.
+    Grow {
+        /// As `berth volume list` shows it.
+        #[arg(value_parser = name)]
+        name: String,
+        /// The room it is to have, e.g. 2Gi.
+        size: String,
+    },
+    /// Close the volume of a stopped service until it is unlocked.
+    Lock {
+        /// As `berth volume list` shows it.
+        #[arg(value_parser = name)]
+        name: String,
+    },
+    /// Let a locked volume be used again, if its key opens it.
+    Unlock {
+        /// As `berth volume list` shows it.
+        #[arg(value_parser = name)]
+        name: String,
+    },
+    /// Destroy a volume that no service uses, with its key: no copy of its disk can be read any more.
+    Erase {
+        /// As `berth volume list` shows it.
+        #[arg(value_parser = name)]
+        name: String,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use berth_model::resource::bundle::{BundleSpec, EnvVar, Port, Protocol};
+use berth_model::resource::bundle::{BundleSpec, EnvVar, Port, Protocol, VolumeWish};
 use berth_model::resource::{API_VERSION, Bundle};
 use serde_json::{Value, json};
 
@@ -67,6 +67,7 @@ fn change(spec: &mut Value, args: InstallArgs) -> Result<(), Failure> {
     let ports = args.port.into_iter().map(|flag| flag.0).chain(args.publish.into_iter().map(|flag| flag.0));
     extend(spec, "ports", ports.map(port_value).collect());
     extend(spec, "env", args.env.into_iter().map(|flag| env_value(flag.0)).collect());
+    extend(spec, "volumes", args.volume.into_iter().map(|flag| volume_value(&flag.0)).collect());
     for (field, value) in [("memory", args.memory), ("cpu", args.cpu)] {
         if let Some(value) = value {
             spec["resources"][field] = value.into();
@@ -95,6 +96,10 @@ fn port_value(port: Port) -> Value {
         value["hostPort"] = host.into();
     }
     value
+}
+
+fn volume_value(volume: &VolumeWish) -> Value {
+    json!({"name": volume.name, "mountPath": volume.mount_path, "size": volume.size})
 }
 
 fn env_value(env: EnvVar) -> Value {

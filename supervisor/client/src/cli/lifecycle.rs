@@ -1,15 +1,16 @@
 //! `berth start`, `stop`, `restart`, `uninstall` and `update`.
 
+use berth_model::quantity;
 use berth_model::resource::{Bundle, Operation};
 use serde_json::{Value, json};
 
 use super::apply::{Applied, several};
-use super::args::UpdateArgs;
+use super::args::{UninstallArgs, UpdateArgs};
 use super::failure::Failure;
 use super::follow::Wish;
 use super::install::summary;
 use super::views::{BundleView, OperationView};
-use super::{Context, follow};
+use super::{Context, follow, volume};
 use crate::resource::ResourceType;
 
 /// An action, and what to say when it is done.
@@ -22,7 +23,7 @@ pub(super) struct Action {
 pub(super) const START: Action = Action { name: "start", done: "started" };
 pub(super) const STOP: Action = Action { name: "stop", done: "stopped" };
 pub(super) const RESTART: Action = Action { name: "restart", done: "restarted" };
-pub(super) const UNINSTALL: Action = Action { name: "uninstall", done: "uninstalled" };
+const UNINSTALL: Action = Action { name: "uninstall", done: "uninstalled" };
 const UPDATE: Action = Action { name: "update", done: "updated" };
 
 pub(super) async fn run(context: &Context, action: Action, names: &[String]) -> Result<(), Failure> {
@@ -40,6 +41,27 @@ pub(super) async fn run(context: &Context, action: Action, names: &[String]) -> 
         }
     }
     several(failures, names.len())
+}
+
+/// Volumes are kept unless it is said otherwise, and then it is told which.
+pub(super) async fn uninstall(context: &Context, args: &UninstallArgs) -> Result<(), Failure> {
+    run(context, UNINSTALL, &args.names).await?;
+    if context.is_printing() || context.wait == Some(false) {
+        return Ok(());
+    }
+    for name in &args.names {
+        for (volume, size) in volume::of_bundle(context, name).await? {
+            match args.erase_volumes {
+                true => volume::erase(context, &volume).await?,
+                false if args.keep_volumes => {}
+                false => context.note(&format!(
+                    "volume/{volume} with {} is kept; berth volume erase {volume} destroys it",
+                    quantity::show_bytes(size)
+                ))?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// After this there is no point in going on with the next name.

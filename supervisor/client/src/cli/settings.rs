@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use berth_model::resource::bundle::{BundleSpec, EnvVar};
+use berth_model::resource::bundle::{BundleSpec, EnvVar, VolumeWish};
 use serde_json::{Map, Value};
 
 /// `NAME=VALUE`.
@@ -18,6 +18,24 @@ impl FromStr for EnvFlag {
                 Ok(Self(EnvVar { name: name.to_owned(), value: value.to_owned() }))
             }
             _ => Err("write it like NAME=VALUE".to_owned()),
+        }
+    }
+}
+
+/// `NAME:PATH:SIZE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct VolumeFlag(pub VolumeWish);
+
+impl FromStr for VolumeFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once(':').and_then(|(name, rest)| Some((name, rest.rsplit_once(':')?)));
+        match parts {
+            Some((name, (path, size))) if !name.is_empty() && path.starts_with('/') && !size.is_empty() => {
+                Ok(Self(VolumeWish { name: name.into(), mount_path: path.into(), size: size.into(), backup: true }))
+            }
+            _ => Err("write it like NAME:PATH:SIZE, e.g. data:/data:10Gi".to_owned()),
         }
     }
 }
@@ -120,6 +138,16 @@ mod tests {
         let mut spec = json!({"image": "r/web:1", "ports": [{"name": "http", "containerPort": 80}]});
         let flags: Vec<SetFlag> = flags.iter().map(|flag| flag.parse()).collect::<Result<_, _>>()?;
         set(&mut spec, &flags).map(|()| spec)
+    }
+
+    #[test]
+    fn a_volume_has_a_name_a_path_and_a_size() {
+        let volume = "data:/var/lib/x:y:1Gi".parse::<VolumeFlag>().unwrap().0;
+        assert_eq!((volume.name.as_str(), volume.mount_path.as_str()), ("data", "/var/lib/x:y"));
+        assert_eq!((volume.size.as_str(), volume.backup), ("1Gi", true));
+        for wrong in ["data", "data:/data", "data:1Gi", ":/data:1Gi", "data:data:1Gi", "data:/data:"] {
+            assert!(wrong.parse::<VolumeFlag>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(super) async fn ask_for(mut ask: Ask, action: &'static Action) -> Reply {
     Ok(reply::with_code(StatusCode::ACCEPTED, reply::json(&operation)))
 }
 
-fn idempotency_key(ask: &Ask) -> Result<Option<String>, Error> {
+pub(super) fn idempotency_key(ask: &Ask) -> Result<Option<String>, Error> {
     let Some(header) = ask.headers.get("idempotency-key") else { return Ok(None) };
     let key = header.to_str().ok().filter(|key| (1..=KEY_LIMIT).contains(&key.len()));
     let wrong = || Error::bad_request(format!("Idempotency-Key must be 1 to {KEY_LIMIT} printable characters"));

@@ -9,6 +9,7 @@ mod network;
 mod objects;
 mod rights;
 mod secrets;
+mod volumes;
 mod watches;
 
 use std::path::Path;

@@ -222,7 +222,7 @@ fn frame(kind: &Registration, body: &mut Value, namespace: &str, name: &str) -> 
     Ok(())
 }
 
-fn admit(kind: &'static Registration, body: Value, request: &Request<'_>) -> Result<Admitted, Error> {
+pub(super) fn admit(kind: &'static Registration, body: Value, request: &Request<'_>) -> Result<Admitted, Error> {
     let name = meta::name(&body).to_owned();
     kind.admit(body, request).map_err(|causes| {
         let about = berth_model::status::About { kind: kind.kind.to_owned(), ..about(kind, &name) };

@@ -10,6 +10,7 @@
 //!  the serving one was made from another wish .... Update (or an older one is not yet gone)
 //!  start: true,  unit down, nobody asked for it .. Start
 //!  start: false, unit up ......................... Stop
+//!  a volume is to have more room ................. Grow
 //!  otherwise ..................................... nothing
 //! ```
 
@@ -71,12 +72,14 @@ fn wanted(view: &View) -> Option<OperationKind> {
     if view.outdated(active) || view.retiring().is_some() {
         return Some(K::Update);
     }
+    // A growth that fails waits longer and longer, and keeps nothing else from being done.
     let seen = view.observed.get(&active.spec.number)?;
-    match (view.bundle.spec.start, seen.state) {
+    let run = match (view.bundle.spec.start, seen.state) {
         (false, UnitState::Active | UnitState::Activating) => Some(K::Stop),
         (true, _) => is_down(seen).and_then(|down| start_again(down, view.bundle.spec.restart)),
         (false, _) => None,
-    }
+    };
+    run.or_else(|| view.wants_room().then_some(K::Grow))
 }
 
 /// A stop by hand is respected until the next start or reboot; a clean end and a crash are the

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use berth_model::kinds::TEARDOWN_FINALIZER;
+use berth_model::resource::Volume;
 use berth_model::resource::bundle::{Bundle, BundleStatus};
 use berth_model::resource::operation::{
     Actor, Operation, OperationKind, OperationSpec, OperationStatus, Priority, Target,
@@ -33,12 +34,14 @@ pub(super) async fn view(
             let Some(bundle) = tx.get::<Bundle>(&wanted.namespace, &wanted.name)? else { return Ok(None) };
             let revisions = revisions_of(tx.list(Some(&wanted.namespace))?, &wanted.name);
             let operations = operations_of(tx.list(Some(&wanted.namespace))?, &bundle);
-            Ok(Some((bundle, revisions, operations)))
+            let mut volumes: Vec<Volume> = tx.list(Some(&wanted.namespace))?;
+            volumes.retain(|volume| volume.spec.bundle == wanted.name);
+            Ok(Some((bundle, revisions, operations, volumes)))
         })
         .await?;
-    let Some((bundle, revisions, operations)) = stored else { return Ok(None) };
+    let Some((bundle, revisions, operations, volumes)) = stored else { return Ok(None) };
     let observed = observe(machine, &revisions).await?;
-    Ok(Some(View { bundle, revisions, operations, observed, now }))
+    Ok(Some(View { bundle, revisions, volumes, operations, observed, now }))
 }
 
 /// The revisions of a bundle, by number.

@@ -5,13 +5,14 @@ use std::error::Error;
 
 use berth_model::plan::{Ending, Plan};
 use berth_model::readiness::Standing;
-use berth_model::resource::bundle::BundleSpec;
 use berth_model::resource::bundle::health::Look;
+use berth_model::resource::bundle::{BundleSpec, VolumeWish};
 use berth_model::resource::revision::ResolvedImage;
 use futures_util::future::BoxFuture;
 
+use super::BundleKey;
 use super::unit::UnitRequest;
-use crate::operation::Progress;
+use crate::operation::{Progress, StepError};
 
 /// Whatever went wrong beneath.
 pub type Cause = Box<dyn Error + Send + Sync>;
@@ -109,6 +110,26 @@ pub struct ImageFailure {
     /// Why.
     #[source]
     pub source: Option<Cause>,
+}
+
+/// The disks of bundles. A failure says what to do about which volume.
+pub trait Volumes: Send + Sync + 'static {
+    /// Makes records, keys and files of those that are not there yet; how many.
+    fn allocate<'a>(&'a self, of: &'a BundleKey, wishes: &'a [VolumeWish]) -> BoxFuture<'a, Result<u32, StepError>>;
+    /// Formats what was allocated; how many.
+    fn format<'a>(&'a self, of: &'a BundleKey) -> BoxFuture<'a, Result<u32, StepError>>;
+    /// Removes what was allocated and never formatted.
+    fn discard_unfinished<'a>(&'a self, of: &'a BundleKey) -> BoxFuture<'a, Result<(), StepError>>;
+    /// Makes their devices.
+    fn open<'a>(&'a self, of: &'a BundleKey, wishes: &'a [VolumeWish]) -> BoxFuture<'a, Result<(), StepError>>;
+    /// Removes the devices of all volumes that were made for the bundle.
+    fn close<'a>(&'a self, of: &'a BundleKey) -> BoxFuture<'a, Result<(), StepError>>;
+    /// Makes the files and devices longer of those that are to have more room; how many.
+    fn grow_images<'a>(&'a self, of: &'a BundleKey, wishes: &'a [VolumeWish]) -> BoxFuture<'a, Result<u32, StepError>>;
+    /// Lets their filesystems take it.
+    fn grow_filesystems<'a>(&'a self, of: &'a BundleKey) -> BoxFuture<'a, Result<(), StepError>>;
+    /// Gives a growth up.
+    fn stop_growing<'a>(&'a self, of: &'a BundleKey) -> BoxFuture<'a, Result<(), StepError>>;
 }
 
 /// The machine's network.

@@ -2,8 +2,10 @@
 
 use berth_model::condition::{self, ConditionType, Reason};
 use berth_model::plan::Ending;
+use berth_model::quantity::show_bytes;
 use berth_model::readiness::Standing;
-use berth_model::resource::bundle::{BundleStatus, Phase, RestartPolicy, Termination};
+use berth_model::resource::Volume;
+use berth_model::resource::bundle::{BundleStatus, Phase, RestartPolicy, Termination, VolumeSummary};
 use berth_model::resource::operation::{Operation, OperationKind, StepName, StepState};
 use berth_model::resource::revision::{Allocation, Revision};
 
@@ -30,12 +32,19 @@ pub fn status(view: &View, wish: &Wish) -> BundleStatus {
     status.restarts = seen.map(|seen| seen.restarts).unwrap_or_default();
     status.last_termination =
         seen.and_then(|seen| seen.ending.as_ref()).and_then(termination).or(status.last_termination);
+    status.volumes = view.volumes.iter().map(summary).collect();
     status.available_actions = actions(view, status.phase);
     status.next_try = match wish {
         Wish::At(_, when) => Some(when.to_string()),
         _ => None,
     };
     status
+}
+
+fn summary(volume: &Volume) -> VolumeSummary {
+    let status = volume.status.clone().unwrap_or_default();
+    let name = volume.metadata.name.clone().unwrap_or_default();
+    VolumeSummary { name, state: status.state, size: show_bytes(status.size) }
 }
 
 /// The bundle's own address, or that of the revision in records from before there was one.
@@ -193,7 +202,13 @@ enum Class {
 fn class(step: StepName) -> Class {
     match step {
         StepName::ResolveImage | StepName::PullImage | StepName::PrepareRevision => Class::Profile,
-        StepName::ConfigureNetwork | StepName::StartUnit => Class::Workload,
+        StepName::AllocateVolumes
+        | StepName::FormatVolumes
+        | StepName::OpenVolumes
+        | StepName::GrowImages
+        | StepName::GrowFilesystems
+        | StepName::ConfigureNetwork
+        | StepName::StartUnit => Class::Workload,
         _ => Class::Start,
     }
 }

@@ -7,6 +7,7 @@
 mod prepare;
 mod ready;
 mod run;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 
 use super::berthd;
 use super::fetch::revisions_of;
-use super::seams::{Cause, Images, Machine, Net};
+use super::seams::{Cause, Images, Machine, Net, Volumes};
 use super::view::state_of;
 use crate::operation::{Executor, StepDone, StepError, Task};
 use crate::store::{Clock, Store, StoreError, Tx};
@@ -34,6 +35,8 @@ pub struct Steps {
     pub images: Arc<dyn Images>,
     /// The network.
     pub net: Arc<dyn Net>,
+    /// The disks.
+    pub volumes: Arc<dyn Volumes>,
     /// The time.
     pub clock: Clock,
     /// Where unpacked layers lie.
@@ -50,6 +53,13 @@ impl Executor for Steps {
             StepName::ResolveImage => Box::pin(self.resolve_image(task)),
             StepName::PullImage => Box::pin(self.pull_image(task)),
             StepName::PrepareRevision => Box::pin(self.prepare_revision(task)),
+            StepName::AllocateVolumes => Box::pin(self.allocate_volumes(task)),
+            StepName::FormatVolumes => Box::pin(self.format_volumes(task)),
+            StepName::StopOld => Box::pin(self.stop_old(task)),
+            StepName::OpenVolumes => Box::pin(self.open_volumes(task)),
+            StepName::CloseVolumes => Box::pin(self.close_volumes(task)),
+            StepName::GrowImages => Box::pin(self.grow_images(task)),
+            StepName::GrowFilesystems => Box::pin(self.grow_filesystems(task)),
             StepName::ConfigureNetwork => Box::pin(self.configure_network(StepName::ConfigureNetwork)),
             StepName::StartUnit => Box::pin(self.start_unit(task)),
             StepName::AwaitReady => Box::pin(self.await_ready(task)),
@@ -59,6 +69,12 @@ impl Executor for Steps {
             StepName::ReleaseNetwork => Box::pin(self.release_network(task)),
             StepName::RemoveFiles => Box::pin(self.remove_files(task)),
             StepName::RemoveRecords => Box::pin(self.remove_records(task)),
+            StepName::LockVolume
+            | StepName::UnlockVolume
+            | StepName::CloseVolume
+            | StepName::DestroyKey
+            | StepName::RemoveImage
+            | StepName::ForgetVolume => Box::pin(async move { Err(not_ours(step)) }),
         }
     }
 
@@ -67,6 +83,9 @@ impl Executor for Steps {
             StepName::Promote => Box::pin(self.demote(task)),
             StepName::StartUnit => Box::pin(self.stop_candidate(task)),
             StepName::PrepareRevision => Box::pin(self.fail_candidate(task)),
+            StepName::AllocateVolumes => Box::pin(self.discard_volumes(task)),
+            StepName::StopOld => Box::pin(self.start_old(task)),
+            StepName::GrowImages => Box::pin(self.stop_growing(task)),
             _ => Box::pin(async { Ok(()) }),
         }
     }
@@ -122,6 +141,10 @@ impl Steps {
     ) -> Result<T, E> {
         self.store.write(&berthd(), write).await
     }
+}
+
+fn not_ours(step: StepName) -> StepError {
+    StepError::new(Reason::WorkloadFailed, format!("{step:?} is no step of a bundle's")).permanent()
 }
 
 fn store_failed(error: StoreError, doing: &str) -> StepError {

@@ -3,3 +3,4 @@
 mod kill;
 mod scripted;
 mod telling;
+mod volumes;

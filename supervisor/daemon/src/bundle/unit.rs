@@ -2,14 +2,14 @@
 //! rendered as plain values before anything is written.
 
 use berth_model::allocation::{self, IDS_PER_CONTAINER};
-use berth_model::plan::{IdRange, InterfaceAddress, Network, PLAN_VERSION, Plan, Process, Root, Security};
+use berth_model::plan::{IdRange, InterfaceAddress, Network, PLAN_VERSION, Plan, Process, Root, Security, Volume};
 use berth_model::quantity;
 use berth_model::resource::bundle::{
     BundleSpec, DEFAULT_CPU, DEFAULT_IO_WEIGHT, DEFAULT_MEMORY, DEFAULT_PIDS, RestartPolicy,
 };
 use berth_model::resource::revision::{ResolvedImage, Revision, layer_directory};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::view::{container_id, unit_name};
 
@@ -53,6 +53,17 @@ pub struct UnitRequest {
     pub restart: RestartPolicy,
     /// Limits.
     pub limits: Limits,
+    /// Block devices that it may use.
+    pub devices: Vec<PathBuf>,
+}
+
+/// The open device of a volume, and where the service finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// On the machine.
+    pub path: PathBuf,
+    /// In the container.
+    pub mount_path: PathBuf,
 }
 
 /// Limits in systemd's units.
@@ -88,8 +99,8 @@ pub enum RenderError {
     Signal(String),
 }
 
-/// The unit of a revision.
-pub fn request(revision: &Revision) -> Result<UnitRequest, RenderError> {
+/// The unit of a revision that mounts these devices.
+pub fn request(revision: &Revision, devices: &[Device]) -> Result<UnitRequest, RenderError> {
     let id = container_id(revision);
     let spec = &revision.spec;
     Ok(UnitRequest {
@@ -102,6 +113,7 @@ pub fn request(revision: &Revision) -> Result<UnitRequest, RenderError> {
         stop_signal: stop_signal(&spec.image.stop_signal)?,
         restart: spec.bundle_spec.restart,
         limits: limits(&spec.bundle_spec)?,
+        devices: devices.iter().map(|device| device.path.clone()).collect(),
         id,
     })
 }
@@ -132,7 +144,7 @@ fn stop_signal(name: &str) -> Result<i32, RenderError> {
 }
 
 /// The launcher's plan of a revision; `layers` is where unpacked layers lie.
-pub fn plan(revision: &Revision, layers: &Path) -> Result<Plan, RenderError> {
+pub fn plan(revision: &Revision, layers: &Path, devices: &[Device]) -> Result<Plan, RenderError> {
     let spec = &revision.spec;
     let wish = &spec.bundle_spec;
     let process = process(&spec.image, wish);
@@ -149,8 +161,13 @@ pub fn plan(revision: &Revision, layers: &Path) -> Result<Plan, RenderError> {
         ids: IdRange { base: spec.allocation.id_base, size: IDS_PER_CONTAINER },
         network: Some(network(revision)?),
         security: Security { capabilities: capabilities(&process.user, wish) },
+        volumes: devices.iter().map(volume).collect(),
         process,
     })
+}
+
+fn volume(device: &Device) -> Volume {
+    Volume { device: device.path.clone(), mount_path: device.mount_path.clone() }
 }
 
 /// A container is alone on its network: even its neighbours are reached through the machine, which
@@ -270,7 +287,8 @@ mod tests {
             security: SecurityContext { extra_capabilities: vec!["CAP_NET_RAW".into()], ..SecurityContext::default() },
             ..BundleSpec::default()
         };
-        let plan = plan(&revision(wish), Path::new("/layers")).unwrap();
+        let data = Device { path: "/dev/mapper/berth-00".into(), mount_path: "/data".into() };
+        let plan = plan(&revision(wish), Path::new("/layers"), &[data]).unwrap();
         let golden = include_str!("../../tests/golden/plan.json");
         assert_eq!(serde_json::to_string_pretty(&plan).unwrap(), golden.trim_end());
     }
@@ -278,7 +296,7 @@ mod tests {
     #[test]
     fn a_process_that_is_not_root_gets_no_capability_it_did_not_ask_for() {
         let wish = BundleSpec { user: Some("1000:1000".into()), ..BundleSpec::default() };
-        let plan = plan(&revision(wish), Path::new("/layers")).unwrap();
+        let plan = plan(&revision(wish), Path::new("/layers"), &[]).unwrap();
         assert_eq!(plan.security.capabilities, Vec::<String>::new());
     }
 
@@ -296,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_bundle_that_names_no_limits_gets_half_a_core_and_half_a_gibibyte() {
-        let request = request(&revision(BundleSpec::default())).unwrap();
+        let request = request(&revision(BundleSpec::default()), &[]).unwrap();
         let limits = Limits { cpu_usec: 500_000, memory: 512 << 20, pids: 512, io_weight: 100 };
         assert_eq!((request.limits, request.stop_signal), (limits, 3));
     }

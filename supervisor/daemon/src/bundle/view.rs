@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use berth_model::resource::Volume;
 use berth_model::resource::bundle::{Bundle, BundleSpec, Egress};
 use berth_model::resource::operation::{Operation, OperationKind, OperationState};
 use berth_model::resource::revision::{Revision, RevisionState};
+use berth_model::resource::volume::VolumeState;
 use jiff::Timestamp;
 
 use super::seams::Observed;
@@ -16,6 +18,8 @@ pub struct View {
     pub bundle: Bundle,
     /// Its revisions, by number.
     pub revisions: Vec<Revision>,
+    /// Volumes that were made for it.
+    pub volumes: Vec<Volume>,
     /// Operations on it, the oldest first.
     pub operations: Vec<Operation>,
     /// What was seen of the units of revisions that may have one, by number.
@@ -61,12 +65,13 @@ impl View {
         self.operations.iter().find(|op| !operation_state(op).finished())
     }
 
-    /// How the last operation ended, if it did not end well.
+    /// How the last operation ended, if it did not end well. A growth that nobody wants any more does
+    /// not count.
     pub fn last_failure(&self) -> Option<&Operation> {
         self.operations
             .iter()
             .rev()
-            .find(|op| operation_state(op).finished())
+            .find(|op| operation_state(op).finished() && (op.spec.kind != OperationKind::Grow || self.wants_room()))
             .filter(|op| operation_state(op) == OperationState::Failed)
     }
 
@@ -89,14 +94,38 @@ impl View {
         self.bundle.metadata.generation.unwrap_or_default()
     }
 
+    /// A volume is to have more room than it has, and can have it now.
+    pub fn wants_room(&self) -> bool {
+        self.bundle.spec.volumes.iter().any(|wish| {
+            let own = self.volumes.iter().find(|volume| volume.spec.volume == wish.name);
+            let status = own.and_then(|volume| volume.status.as_ref());
+            status.is_some_and(|status| {
+                let can = matches!(status.state, VolumeState::Ready | VolumeState::Growing);
+                can && wish.bytes().is_some_and(|bytes| bytes > status.size)
+            })
+        })
+    }
+
     /// The serving revision was made from another wish.
     pub fn outdated(&self, active: &Revision) -> bool {
         rollout_part(&active.spec.bundle_spec) != rollout_part(&self.bundle.spec)
     }
 }
 
-/// What of a spec makes a new revision when it changes: all but the wish to run, and whom it may
-/// reach, which holds at once.
+/// What of a spec makes a new revision when it changes: all but the wish to run, whom it may reach,
+/// which holds at once, and how much room volumes have, which they get while the service runs.
 pub fn rollout_part(spec: &BundleSpec) -> BundleSpec {
-    BundleSpec { start: true, update: false, depends_on: Vec::new(), egress: Egress::default(), ..spec.clone() }
+    let mut volumes = spec.volumes.clone();
+    for volume in &mut volumes {
+        volume.size = String::new();
+        volume.backup = true;
+    }
+    BundleSpec {
+        volumes,
+        start: true,
+        update: false,
+        depends_on: Vec::new(),
+        egress: Egress::default(),
+        ..spec.clone()
+    }
 }

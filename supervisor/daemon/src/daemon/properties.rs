@@ -56,10 +56,11 @@ fn limit(properties: UnitProperties, unit: &UnitRequest) -> UnitProperties {
 }
 
 fn confine(properties: UnitProperties, unit: &UnitRequest) -> UnitProperties {
+    let devices = unit.devices.iter().map(|device| (device.display().to_string(), "rwm".to_owned()));
     properties
         .delegate()
         .private_mounts()
-        .devices([] as [(&str, &str); 0])
+        .devices(devices)
         .collect_when_inactive()
         .add_ref()
         .syslog_identifier(&unit.bundle)
@@ -102,6 +103,7 @@ mod tests {
             stop_signal: 3,
             restart: RestartPolicy::OnFailure,
             limits: Limits { cpu_usec: 500_000, memory: 64 << 20, pids: 512, io_weight: 100 },
+            devices: vec!["/dev/mapper/berth-00".into()],
         };
         let golden = include_str!("../../tests/golden/unit.txt");
         assert_eq!(of(&unit).to_string().trim_end(), golden.trim_end());

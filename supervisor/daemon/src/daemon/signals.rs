@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use berth_host::systemd::{Change, Systemd};
 use berth_model::kinds::{self, Kind};
-use berth_model::resource::{Bundle, Operation, Revision};
+use berth_model::resource::{Bundle, Operation, Revision, Volume};
 use tokio::sync::mpsc::Sender;
 use tracing::{error, warn};
 
@@ -54,7 +54,7 @@ fn concerned(change: &StoreChange) -> Option<BundleKey> {
     let is = |kind: &'static kinds::Registration| change.kind == kind;
     let name = if is(Bundle::registration()) {
         Some(change.name.clone())
-    } else if is(Revision::registration()) {
+    } else if is(Revision::registration()) || is(Volume::registration()) {
         text("/spec/bundle")
     } else if is(Operation::registration()) {
         text("/spec/target/name")

@@ -9,11 +9,16 @@ use super::core::ALL_VERBS;
 use super::table::{Column, count, number, since, text};
 use super::{Kind, Registration};
 use crate::policy::Verb;
+use crate::quantity;
 use crate::resource::operation::OperationState;
-use crate::resource::{self, Bundle, Operation, Revision};
+use crate::resource::{self, Bundle, Operation, Revision, Volume};
 
 /// On every Bundle from its creation: taken off when all that belongs to it is gone.
 pub const TEARDOWN_FINALIZER: &str = "berth.dev/teardown";
+
+/// On every Volume from its creation: taken off when its key and its file are destroyed, so that no
+/// deletion of anything, a namespace included, loses data.
+pub const DATA_FINALIZER: &str = "berth.dev/data";
 
 /// How long a finished Operation is kept.
 pub const OPERATION_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -110,6 +115,40 @@ pub static REVISION: Registration = Registration {
     ..PLAIN
 };
 
+/// Disks of bundles.
+pub static VOLUME: Registration = Registration {
+    kind: "Volume",
+    plural: "volumes",
+    singular: "volume",
+    short_names: &["vol"],
+    verbs: RECORD_VERBS,
+    instead: "volumes are made for bundles that ask for them (spec.volumes), and outlive these: \
+              POST .../volumes/NAME/actions/erase destroys one with all its data",
+    columns: &[
+        Column::NAME,
+        Column::text("Bundle", "Whose it is."),
+        Column::text("Size", "The room it has."),
+        Column::text("State", "Creating, Ready, Growing, Locked, Damaged or Erasing."),
+        Column::AGE,
+        Column::text("Message", "What is wrong with it.").wide(),
+    ],
+    cells: |object, now| {
+        vec![
+            text(object, "/metadata/name"),
+            text(object, "/spec/bundle"),
+            Value::from(object.pointer("/status/size").and_then(Value::as_u64).map(quantity::show_bytes)),
+            text(object, "/status/state"),
+            since(object, "/metadata/creationTimestamp", now),
+            text(object, "/status/message"),
+        ]
+    },
+    selectable: &["spec.bundle", "status.state"],
+    immutable_spec: true,
+    finalizers: &[DATA_FINALIZER],
+    decode: decode::<Volume>,
+    ..PLAIN
+};
+
 /// Records of long work.
 pub static OPERATION: Registration = Registration {
     kind: "Operation",
@@ -147,6 +186,12 @@ impl Kind for Bundle {
 impl Kind for Revision {
     fn registration() -> &'static Registration {
         &REVISION
+    }
+}
+
+impl Kind for Volume {
+    fn registration() -> &'static Registration {
+        &VOLUME
     }
 }
 

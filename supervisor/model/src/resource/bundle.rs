@@ -40,6 +40,9 @@ pub struct BundleSpec {
     /// Ports the service listens on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
+    /// Disks of its own, encrypted, that outlive it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeWish>,
     /// Limits; absent ones have defaults.
     #[serde(default)]
     pub resources: Resources,
@@ -237,6 +240,9 @@ pub struct BundleStatus {
     /// How it ended the last time it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_termination: Option<Termination>,
+    /// Its volumes, those included that it wants no more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeSummary>,
     /// What can be asked for now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub available_actions: Vec<String>,
@@ -294,5 +300,7 @@ fn is_false(value: &bool) -> bool {
 
 pub mod health;
 mod rules;
+mod volumes;
 pub use health::Health;
 pub use rules::validate;
+pub use volumes::{MIN_VOLUME, VolumeSummary, VolumeWish};

@@ -48,14 +48,37 @@ pub enum OperationKind {
     Stop,
     /// Stop and start of the present revision.
     Restart,
-    /// Removal with all that belongs to it.
+    /// Removal with all that belongs to it, volumes excepted.
     Uninstall,
+    /// More room for the volumes of a bundle, which runs on.
+    Grow,
+    /// A volume stays closed from now on.
+    Lock,
+    /// A volume may be opened again.
+    Unlock,
+    /// A volume is destroyed with its key.
+    Erase,
 }
 
 impl OperationKind {
     /// Every kind, for tests that are generated from them.
-    pub const ALL: [OperationKind; 6] =
-        [Self::Install, Self::Update, Self::Start, Self::Stop, Self::Restart, Self::Uninstall];
+    pub const ALL: [OperationKind; 10] = [
+        Self::Install,
+        Self::Update,
+        Self::Start,
+        Self::Stop,
+        Self::Restart,
+        Self::Uninstall,
+        Self::Grow,
+        Self::Lock,
+        Self::Unlock,
+        Self::Erase,
+    ];
+
+    /// Whether it is about a volume, and not about a bundle.
+    pub fn is_of_volumes(self) -> bool {
+        matches!(self, Self::Lock | Self::Unlock | Self::Erase)
+    }
 
     /// The steps in their order. A step is repeatable: after a kill it is simply run again.
     pub fn steps(self) -> &'static [StepName] {
@@ -65,16 +88,24 @@ impl OperationKind {
                 S::ResolveImage,
                 S::PullImage,
                 S::PrepareRevision,
+                S::AllocateVolumes,
+                S::FormatVolumes,
                 S::ConfigureNetwork,
+                S::StopOld,
+                S::OpenVolumes,
                 S::StartUnit,
                 S::AwaitReady,
                 S::Promote,
                 S::RetireOld,
             ],
-            Self::Start => &[S::ConfigureNetwork, S::StartUnit, S::AwaitReady],
-            Self::Stop => &[S::StopUnit],
-            Self::Restart => &[S::StopUnit, S::ConfigureNetwork, S::StartUnit, S::AwaitReady],
-            Self::Uninstall => &[S::StopUnit, S::ReleaseNetwork, S::RemoveFiles, S::RemoveRecords],
+            Self::Start => &[S::ConfigureNetwork, S::OpenVolumes, S::StartUnit, S::AwaitReady],
+            Self::Stop => &[S::StopUnit, S::CloseVolumes],
+            Self::Restart => &[S::StopUnit, S::ConfigureNetwork, S::OpenVolumes, S::StartUnit, S::AwaitReady],
+            Self::Uninstall => &[S::StopUnit, S::CloseVolumes, S::ReleaseNetwork, S::RemoveFiles, S::RemoveRecords],
+            Self::Grow => &[S::GrowImages, S::GrowFilesystems],
+            Self::Lock => &[S::LockVolume],
+            Self::Unlock => &[S::UnlockVolume],
+            Self::Erase => &[S::CloseVolume, S::DestroyKey, S::RemoveImage, S::ForgetVolume],
         }
     }
 }
@@ -88,8 +119,16 @@ pub enum StepName {
     PullImage,
     /// The revision's record, with its address and id range.
     PrepareRevision,
+    /// Records, keys and files of volumes that are not there yet.
+    AllocateVolumes,
+    /// Encryption and filesystems of these.
+    FormatVolumes,
     /// Bridge and rules.
     ConfigureNetwork,
+    /// The revision before it lets go of volumes that both have.
+    StopOld,
+    /// Devices of the volumes, decrypted.
+    OpenVolumes,
     /// Plan file and transient unit.
     StartUnit,
     /// Active, and its ports answer.
@@ -100,12 +139,30 @@ pub enum StepName {
     RetireOld,
     /// Stop of the unit.
     StopUnit,
+    /// Devices of the volumes are gone.
+    CloseVolumes,
     /// Rules without it.
     ReleaseNetwork,
     /// Plan and marker files.
     RemoveFiles,
     /// Revisions, then the bundle itself.
     RemoveRecords,
+    /// More room in the files of volumes, and in the devices on them.
+    GrowImages,
+    /// Filesystems take it.
+    GrowFilesystems,
+    /// Noted as locked, and closed.
+    LockVolume,
+    /// Its key opens it; noted as ready.
+    UnlockVolume,
+    /// Noted as being erased, and closed.
+    CloseVolume,
+    /// Its key and the master key of that time are gone.
+    DestroyKey,
+    /// Its file is gone.
+    RemoveImage,
+    /// Its record is gone.
+    ForgetVolume,
 }
 
 /// What an operation works on.

@@ -23,11 +23,16 @@ impl Steps {
             return Ok(StepDone::said("left stopped, as asked"));
         }
         let revision = self.subject(task).await?;
+        self.start_one(task, &revision).await
+    }
+
+    pub(super) async fn start_one(&self, task: &Task, revision: &Revision) -> Done {
         let unreadable = |error| {
             StepError::new(Reason::WorkloadFailed, "the revision cannot be started").permanent().caused_by(error)
         };
-        let request = unit::request(&revision).map_err(unreadable)?;
-        let plan = unit::plan(&revision, &self.layers).map_err(unreadable)?;
+        let devices = self.devices(task, revision).await?;
+        let request = unit::request(revision, &devices).map_err(unreadable)?;
+        let plan = unit::plan(revision, &self.layers, &devices).map_err(unreadable)?;
         let (id, name) = (request.id.clone(), request.name.clone());
         let started = self.machine.start(request, plan).await;
         match started.map_err(machine_failed(Reason::WorkloadFailed, format!("starting {name} failed")))? {
@@ -128,7 +133,7 @@ impl Steps {
         }
     }
 
-    async fn stop_one(&self, revision: &Revision) -> Result<(), StepError> {
+    pub(super) async fn stop_one(&self, revision: &Revision) -> Result<(), StepError> {
         let id = container_id(revision);
         self.machine
             .stop(&id)
@@ -136,7 +141,7 @@ impl Steps {
             .map_err(machine_failed(Reason::WorkloadFailed, format!("stopping berth.{id} failed")))
     }
 
-    async fn forget(&self, revision: &Revision) -> Result<(), StepError> {
+    pub(super) async fn forget(&self, revision: &Revision) -> Result<(), StepError> {
         let id = container_id(revision);
         self.machine
             .forget(&id)

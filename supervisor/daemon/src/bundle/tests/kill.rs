@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use berth_model::resource::bundle::BundleSpec;
 use berth_model::resource::operation::OperationKind;
 
 use tokio_util::sync::CancellationToken;
 
-use super::scripted::{Daemon, World};
+use super::scripted::{Daemon, World, wish};
 use crate::operation::AbortPoints;
 
 /// Every point that an operation of this kind passes.
@@ -18,11 +19,11 @@ fn points(kind: OperationKind) -> Vec<String> {
 /// Brings the world to where `kind` begins, then wishes for it.
 async fn wish_for(daemon: &Daemon, kind: OperationKind) {
     if kind != OperationKind::Install {
-        daemon.put(|_| {}).await;
+        daemon.put(with_a_volume).await;
         daemon.settle().await;
     }
     match kind {
-        OperationKind::Install => daemon.put(|_| {}).await,
+        OperationKind::Install => daemon.put(with_a_volume).await,
         OperationKind::Update => daemon.put(|spec| spec.image = "registry/web:2".into()).await,
         OperationKind::Stop => daemon.put(|spec| spec.start = false).await,
         OperationKind::Uninstall => daemon.remove().await,
@@ -31,8 +32,25 @@ async fn wish_for(daemon: &Daemon, kind: OperationKind) {
             daemon.settle().await;
             daemon.put(|spec| spec.start = true).await;
         }
+        OperationKind::Grow => {
+            daemon.put(|spec| spec.volumes = vec![wish("data", "32Mi")]).await;
+            daemon.settle().await;
+            daemon.put(|spec| spec.volumes = vec![wish("data", "64Mi")]).await;
+        }
+        OperationKind::Lock | OperationKind::Unlock | OperationKind::Erase => {
+            daemon.remove().await;
+            daemon.settle().await;
+            if kind == OperationKind::Unlock {
+                daemon.ask_of_volume("web-data", OperationKind::Lock).await;
+            }
+            daemon.ask_of_volume("web-data", kind).await;
+        }
         OperationKind::Restart => unreachable!("only people ask for it"),
     }
+}
+
+fn with_a_volume(spec: &mut BundleSpec) {
+    spec.volumes = vec![wish("data", "32Mi")];
 }
 
 async fn end_of(kind: OperationKind, killed_at: Option<String>) -> Vec<String> {

@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use berth_model::plan::{Ending, Plan};
 use berth_model::resource::bundle::health::Look;
-use berth_model::resource::bundle::{Bundle, BundleSpec, Port};
-use berth_model::resource::operation::{Operation, OperationState};
+use berth_model::resource::bundle::{Bundle, BundleSpec, Port, VolumeWish};
+use berth_model::resource::operation::{
+    Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Target,
+};
 use berth_model::resource::revision::{ResolvedImage, Revision};
+use berth_model::resource::{Volume, volume};
 use futures_util::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::mpsc;
@@ -18,9 +21,12 @@ use crate::bundle::steps::Steps;
 use crate::bundle::unit::UnitRequest;
 use crate::bundle::view::{operation_state, state_of};
 use crate::bundle::{BundleKey, Bundles, berthd};
+use crate::daemon::volumes::{BundleVolumes, ByTarget};
 use crate::operation::{AbortPoints, Progress, Runner, order};
 use crate::reconcile::Reconciler;
 use crate::store::Store;
+use crate::volume::Volumes;
+use crate::volume::tests::{Disk, FakeDisks};
 
 /// Everything outside the daemon: it survives the daemon's death.
 #[derive(Default)]
@@ -28,16 +34,17 @@ pub struct World {
     pub units: Mutex<BTreeMap<String, Observed>>,
     pub plans: Mutex<BTreeMap<String, Plan>>,
     pub image_fails: Mutex<Option<String>>,
-    pub start_fails: Mutex<bool>,
+    pub start_fails: Mutex<Option<String>>,
     pub occupied: Mutex<Vec<u16>>,
     pub starts: Mutex<u32>,
     pub unhealthy: Mutex<Option<String>>,
+    pub disks: Arc<FakeDisks>,
 }
 
 impl Machine for World {
     fn start(&self, unit: UnitRequest, plan: Plan) -> BoxFuture<'_, Result<Started, Cause>> {
         Box::pin(async move {
-            if *self.start_fails.lock().unwrap() {
+            if self.start_fails.lock().unwrap().as_ref() == Some(&unit.id) {
                 return Ok(Started::Failed);
             }
             let mut units = self.units.lock().unwrap();
@@ -129,16 +136,19 @@ impl Daemon {
     /// Opens the store in `dir` and begins to work.
     pub fn start(dir: &std::path::Path, world: &Arc<World>, abort: AbortPoints, stop: CancellationToken) -> Self {
         let store = Store::open(&dir.join("berth.db"), Arc::new(clock)).unwrap();
+        let volumes = Volumes::new(store.clone(), world.disks.clone(), world.disks.clone());
         let steps = Steps {
             store: store.clone(),
             machine: world.clone(),
             images: world.clone(),
             net: world.clone(),
+            volumes: Arc::new(BundleVolumes(volumes.clone())),
             clock: Arc::new(clock),
             layers: "/layers".into(),
             drawn: [1, 2, 3, 4, 5],
         };
-        let runner = Runner::new(store.clone(), Arc::new(steps), abort);
+        let executor = ByTarget { bundles: Arc::new(steps), volumes: Arc::new(volumes) };
+        let runner = Runner::new(store.clone(), Arc::new(executor), abort);
         let (wake, woken) = mpsc::channel(16);
         Self {
             bundles: Bundles::new(store.clone(), world.clone(), Arc::new(clock), wake),
@@ -156,17 +166,24 @@ impl Daemon {
         self.runner.await.unwrap();
     }
 
-    /// Reconciles until nothing is left to do.
+    /// Reconciles until nothing is left to do. A change can be read a moment before it is told, so a
+    /// second look must find nothing either.
     pub async fn settle(&self) {
         let mut newest = self.store.revision();
+        let mut quiet = false;
         loop {
             newest.mark_unchanged();
             for key in self.bundles.keys().await.unwrap() {
                 self.bundles.reconcile(&key).await.unwrap();
             }
             if !self.busy().await && !newest.has_changed().unwrap() {
-                return;
+                if quiet {
+                    return;
+                }
+                quiet = true;
+                continue;
             }
+            quiet = false;
             tokio::select! {
                 changed = newest.changed() => changed.unwrap(),
                 () = self.stop.cancelled() => return,
@@ -192,6 +209,48 @@ impl Daemon {
 
     pub async fn bundle(&self) -> Option<Bundle> {
         self.store.read(|tx| tx.get::<Bundle>("default", "web")).await.unwrap()
+    }
+
+    pub async fn volumes(&self) -> Vec<Volume> {
+        self.store.read(|tx| tx.list::<Volume>(None)).await.unwrap()
+    }
+
+    pub async fn volume(&self, name: &str) -> volume::VolumeStatus {
+        let all = self.volumes().await;
+        all.into_iter().find(|one| one.metadata.name.as_deref() == Some(name)).unwrap().status.unwrap()
+    }
+
+    /// Asks for an operation on a volume, as the API does, and waits for its end.
+    pub async fn ask_of_volume(&self, name: &str, kind: OperationKind) -> OperationStatus {
+        let volume = self.volumes().await.into_iter().find(|one| one.metadata.name.as_deref() == Some(name)).unwrap();
+        let target = Target {
+            kind: "Volume".into(),
+            namespace: "default".into(),
+            name: name.into(),
+            uid: volume.metadata.uid.unwrap(),
+        };
+        let operation = Operation {
+            metadata: ObjectMeta {
+                namespace: Some("default".into()),
+                generate_name: Some(format!("{name}-")),
+                ..ObjectMeta::default()
+            },
+            spec: OperationSpec {
+                kind,
+                target,
+                actor: berthd(),
+                generation: 0,
+                reason: String::new(),
+                idempotency_key: None,
+                priority: Priority::Interactive,
+                rollback_of: None,
+            },
+            status: Some(OperationStatus::default()),
+        };
+        let made = self.store.write(&berthd(), move |tx| tx.create(&operation)).await.unwrap();
+        self.settle().await;
+        let made = made.metadata.name;
+        self.operations().await.into_iter().find(|one| one.metadata.name == made).unwrap().status.unwrap()
     }
 
     pub async fn put(&self, change: impl FnOnce(&mut BundleSpec) + Send + 'static) {
@@ -237,6 +296,11 @@ impl Daemon {
         lines.extend(self.world.units.lock().unwrap().iter().map(|(id, seen)| format!("{id} {:?}", seen.state)));
         lines.extend(self.world.plans.lock().unwrap().keys().map(|id| format!("plan {id}")));
         lines.push(format!("starts {}", self.world.starts.lock().unwrap()));
+        let volumes = self.volumes().await;
+        lines.extend(volumes.iter().map(|one| format!("volume {:?} {:?}", one.metadata.name, one.status)));
+        let disks = self.world.disks.disks.lock().unwrap();
+        lines.extend(disks.values().map(|disk| format!("disk {:?}", Disk { key: Vec::new(), ..disk.clone() })));
+        lines.push(format!("keys {}", self.world.disks.keys.lock().unwrap().len()));
         lines
     }
 
@@ -278,4 +342,9 @@ pub fn ending(stop_asked: bool, result: &str, code: &str, status: &str) -> Endin
 #[allow(clippy::disallowed_methods, reason = "the clock of a test")]
 fn clock() -> jiff::Timestamp {
     jiff::Timestamp::now()
+}
+
+/// A volume as a bundle asks for it.
+pub fn wish(name: &str, size: &str) -> VolumeWish {
+    VolumeWish { name: name.into(), mount_path: format!("/{name}"), size: size.into(), backup: true }
 }

@@ -67,6 +67,7 @@ async fn a_unit_that_a_restart_has_stopped_is_being_started_and_was_stopped_by_n
     let view = View {
         bundle: daemon.bundle().await.unwrap(),
         revisions: daemon.store.read(|tx| tx.list::<Revision>(None)).await.unwrap(),
+        volumes: Vec::new(),
         operations: vec![restart],
         observed: [(1, down)].into(),
         now: jiff::Timestamp::UNIX_EPOCH,
@@ -123,7 +124,7 @@ async fn an_image_that_cannot_be_had_fails_with_what_to_do_and_is_tried_again_la
 async fn a_failing_update_leaves_the_old_revision_serving() {
     let world = Arc::new(World::default());
     let (_dir, daemon) = installed(&world).await;
-    *world.start_fails.lock().unwrap() = true;
+    *world.start_fails.lock().unwrap() = Some("default.web.r2".into());
     daemon.put(|spec| spec.image = "registry/web:2".into()).await;
     daemon.settle().await;
     let status = daemon.bundle().await.unwrap().status.unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Bundle, BundleSpec, EnvVar, Port, Resources, health};
+use super::{Bundle, BundleSpec, EnvVar, Port, Resources, health, volumes};
 use crate::field::{FieldError, Rule};
 use crate::id::{self, ImageReference};
 use crate::quantity;
@@ -32,11 +32,14 @@ pub const CAPABILITIES: [&str; 14] = [
 /// Least memory a container starts with, in bytes.
 const MIN_MEMORY: u64 = 4 << 20;
 
-/// Checks a bundle; the old one does not matter.
-pub fn validate(new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+/// Checks a bundle; of the old one, only the sizes that its volumes have matter.
+pub fn validate(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     match Bundle::deserialize(new) {
         Ok(bundle) => {
             let mut errors = spec(&bundle.spec);
+            let before = old.and_then(|old| Bundle::deserialize(old).ok()).and_then(|old| old.status);
+            let name = bundle.metadata.name.as_deref().unwrap_or_default();
+            errors.extend(volumes::shrunk(name, &bundle.spec.volumes, &before.unwrap_or_default().volumes));
             errors.extend(dependencies(bundle.metadata.name.as_deref().unwrap_or_default(), &bundle.spec.depends_on));
             errors
         }
@@ -53,6 +56,7 @@ fn spec(spec: &BundleSpec) -> Vec<FieldError> {
     errors.extend(arguments("spec.command", &spec.command));
     errors.extend(arguments("spec.args", &spec.args));
     errors.extend(ports(&spec.ports));
+    errors.extend(volumes::rules(&spec.volumes));
     errors.extend(resources(&spec.resources));
     errors.extend(spec.health.iter().flat_map(health::validate));
     errors.extend(capabilities(&spec.security.extra_capabilities));
@@ -143,7 +147,7 @@ fn dependencies(own: &str, names: &[String]) -> Vec<FieldError> {
 }
 
 /// A complaint for every key that an earlier entry has already.
-fn twice<K: Ord + std::fmt::Display>(
+pub(super) fn twice<K: Ord + std::fmt::Display>(
     list: &str,
     field: &str,
     keys: impl Iterator<Item = Option<K>>,

@@ -1,0 +1,138 @@
+//! The disks of a bundle, from the bundle's side.
+//!
+//! Two revisions never have one volume mounted: an update of a bundle with volumes stops the revision
+//! in service before the new one starts, and starts it again if the new one does not come up.
+
+use std::path::PathBuf;
+
+use berth_model::condition::Reason;
+use berth_model::resource::Volume;
+use berth_model::resource::bundle::VolumeWish;
+use berth_model::resource::revision::{Revision, RevisionState};
+use berth_model::resource::volume::{device_path, volume_name};
+
+use super::{Done, Steps, store_failed};
+use crate::bundle::BundleKey;
+use crate::bundle::unit::Device;
+use crate::bundle::view::{container_id, state_of};
+use crate::operation::{StepDone, StepError, Task};
+
+impl Steps {
+    pub(super) async fn allocate_volumes(&self, task: &Task) -> Done {
+        let Some(wishes) = self.wishes_of_candidate(task).await? else { return Ok(StepDone::said(NONE)) };
+        let made = self.volumes.allocate(&key_of(task), &wishes).await?;
+        Ok(StepDone::said(format!("volumes allocated: {made}")))
+    }
+
+    pub(super) async fn format_volumes(&self, task: &Task) -> Done {
+        if self.wishes_of_candidate(task).await?.is_none() {
+            return Ok(StepDone::said(NONE));
+        }
+        let made = self.volumes.format(&key_of(task)).await?;
+        Ok(StepDone::said(format!("volumes formatted: {made}")))
+    }
+
+    pub(super) async fn discard_volumes(&self, task: &Task) -> Result<(), StepError> {
+        self.volumes.discard_unfinished(&key_of(task)).await
+    }
+
+    /// What this operation's own revision wants; nothing if it made none.
+    async fn wishes_of_candidate(&self, task: &Task) -> Result<Option<Vec<VolumeWish>>, StepError> {
+        let wishes = self.candidate(task).await?.map(|revision| revision.spec.bundle_spec.volumes);
+        Ok(wishes.filter(|wishes| !wishes.is_empty()))
+    }
+
+    /// The revision in service lets go of volumes that the new one will mount. Its plan and the record
+    /// of its ending go too: should all stop here, it is started again as if it had never been up.
+    pub(super) async fn stop_old(&self, task: &Task) -> Done {
+        let Some(wishes) = self.wishes_of_candidate(task).await? else { return Ok(StepDone::said(NONE)) };
+        let mut stopped = 0;
+        for old in self.in_service(task).await? {
+            let shares = old.spec.bundle_spec.volumes.iter().any(|own| wishes.iter().any(|wish| wish.name == own.name));
+            if shares {
+                self.stop_one(&old).await?;
+                self.forget(&old).await?;
+                stopped += 1;
+            }
+        }
+        Ok(StepDone::said(format!("revisions stopped that use the same volumes: {stopped}")))
+    }
+
+    /// The way back.
+    pub(super) async fn start_old(&self, task: &Task) -> Result<(), StepError> {
+        let wanted = self.bundle(task).await?.spec.start;
+        if !wanted || self.wishes_of_candidate(task).await?.is_none() {
+            return Ok(());
+        }
+        for old in self.in_service(task).await? {
+            self.volumes.open(&key_of(task), &old.spec.bundle_spec.volumes).await?;
+            self.start_one(task, &old).await?;
+        }
+        Ok(())
+    }
+
+    async fn in_service(&self, task: &Task) -> Result<Vec<Revision>, StepError> {
+        let mut all = self.revisions(task).await?;
+        all.retain(|one| one.spec.operation != task.name && state_of(one) == RevisionState::Active);
+        Ok(all)
+    }
+
+    pub(super) async fn open_volumes(&self, task: &Task) -> Done {
+        let revision = self.subject(task).await?;
+        let wishes = &revision.spec.bundle_spec.volumes;
+        if wishes.is_empty() {
+            return Ok(StepDone::said(NONE));
+        }
+        if !self.bundle(task).await?.spec.start {
+            return Ok(StepDone::said("left closed, as the service stays stopped"));
+        }
+        self.volumes.open(&key_of(task), wishes).await?;
+        Ok(StepDone::said(format!("volumes open: {}", wishes.len())))
+    }
+
+    pub(super) async fn close_volumes(&self, task: &Task) -> Done {
+        self.volumes.close(&key_of(task)).await?;
+        Ok(StepDone::said("no volume is open"))
+    }
+
+    pub(super) async fn grow_images(&self, task: &Task) -> Done {
+        let wishes = self.bundle(task).await?.spec.volumes;
+        let grown = self.volumes.grow_images(&key_of(task), &wishes).await?;
+        Ok(StepDone::said(format!("volumes that get more room: {grown}")))
+    }
+
+    pub(super) async fn grow_filesystems(&self, task: &Task) -> Done {
+        self.volumes.grow_filesystems(&key_of(task)).await?;
+        Ok(StepDone::said("their filesystems have taken it"))
+    }
+
+    pub(super) async fn stop_growing(&self, task: &Task) -> Result<(), StepError> {
+        self.volumes.stop_growing(&key_of(task)).await
+    }
+
+    /// The devices that a revision's unit needs.
+    pub(super) async fn devices(&self, task: &Task, revision: &Revision) -> Result<Vec<Device>, StepError> {
+        let namespace = task.spec.target.namespace.clone();
+        let all = self.store.read(move |tx| tx.list::<Volume>(Some(&namespace))).await;
+        let all = all.map_err(|error| store_failed(error, "reading the volumes"))?;
+        let device = |wish: &VolumeWish| {
+            let name = volume_name(&task.spec.target.name, &wish.name);
+            let found = all.iter().find(|volume| volume.metadata.name.as_ref() == Some(&name));
+            let uid = found.and_then(|volume| volume.metadata.uid.as_deref()).ok_or_else(|| gone(&name, revision))?;
+            Ok(Device { path: PathBuf::from(device_path(uid)), mount_path: PathBuf::from(&wish.mount_path) })
+        };
+        revision.spec.bundle_spec.volumes.iter().map(device).collect()
+    }
+}
+
+const NONE: &str = "there is nothing to do with volumes";
+
+fn key_of(task: &Task) -> BundleKey {
+    BundleKey { namespace: task.spec.target.namespace.clone(), name: task.spec.target.name.clone() }
+}
+
+fn gone(name: &str, revision: &Revision) -> StepError {
+    let message = format!("volume {name} of {} is not there", container_id(revision));
+    StepError::new(Reason::WorkloadFailed, message)
+        .suggest("run `berth update` on the bundle: that makes the volume anew")
+}

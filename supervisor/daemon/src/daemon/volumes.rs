@@ -1,0 +1,92 @@
+//! Where bundles, volumes and keys meet.
+
+use std::sync::Arc;
+
+use berth_model::kinds::Kind;
+use berth_model::resource::Volume;
+use berth_model::resource::bundle::VolumeWish;
+use berth_model::resource::operation::StepName;
+use futures_util::future::BoxFuture;
+
+use crate::bundle::{BundleKey, seams as bundle};
+use crate::operation::{Executor, StepDone, StepError, Task};
+use crate::secret::{Sealer, SecretError, SystemdCreds};
+use crate::volume::Volumes;
+use crate::volume::seams::{Key, KeyFailure, Keys};
+
+/// The disks of bundles.
+pub(crate) struct BundleVolumes(pub(crate) Volumes);
+
+type Outcome<'a, T> = BoxFuture<'a, Result<T, StepError>>;
+
+impl bundle::Volumes for BundleVolumes {
+    fn allocate<'a>(&'a self, of: &'a BundleKey, wishes: &'a [VolumeWish]) -> Outcome<'a, u32> {
+        Box::pin(self.0.allocate(&of.namespace, &of.name, wishes))
+    }
+    fn format<'a>(&'a self, of: &'a BundleKey) -> Outcome<'a, u32> {
+        Box::pin(self.0.format(&of.namespace, &of.name))
+    }
+    fn discard_unfinished<'a>(&'a self, of: &'a BundleKey) -> Outcome<'a, ()> {
+        Box::pin(self.0.discard_unfinished(&of.namespace, &of.name))
+    }
+    fn open<'a>(&'a self, of: &'a BundleKey, wishes: &'a [VolumeWish]) -> Outcome<'a, ()> {
+        Box::pin(self.0.open(&of.namespace, &of.name, wishes))
+    }
+    fn close<'a>(&'a self, of: &'a BundleKey) -> Outcome<'a, ()> {
+        Box::pin(self.0.close(&of.namespace, &of.name))
+    }
+    fn grow_images<'a>(&'a self, of: &'a BundleKey, wishes: &'a [VolumeWish]) -> Outcome<'a, u32> {
+        Box::pin(self.0.grow_images(&of.namespace, &of.name, wishes))
+    }
+    fn grow_filesystems<'a>(&'a self, of: &'a BundleKey) -> Outcome<'a, ()> {
+        Box::pin(self.0.grow_filesystems(&of.namespace, &of.name))
+    }
+    fn stop_growing<'a>(&'a self, of: &'a BundleKey) -> Outcome<'a, ()> {
+        Box::pin(self.0.stop_growing(&of.namespace, &of.name))
+    }
+}
+
+/// The keyring that the master key opens.
+pub(crate) struct SealedKeys(pub(crate) Sealer);
+
+impl Keys for SealedKeys {
+    fn get(&self, uid: &str) -> Result<Key, KeyFailure> {
+        self.0.volume_key(uid).map_err(failure)
+    }
+    fn make(&self, uid: &str) -> Result<Key, KeyFailure> {
+        self.0.make_volume_key(uid).map_err(failure)
+    }
+    fn drop_unused(&self, uid: &str) -> Result<(), KeyFailure> {
+        self.0.drop_volume_key(uid).map_err(failure)
+    }
+    fn erase<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), KeyFailure>> {
+        Box::pin(async move { self.0.erase_volume_key(uid, &SystemdCreds).await.map_err(failure) })
+    }
+}
+
+fn failure(error: SecretError) -> KeyFailure {
+    let damaged = matches!(error, SecretError::NoVolumeKey | SecretError::VolumeKey);
+    KeyFailure { damaged, source: error.into() }
+}
+
+/// Gives every operation to the domain that its target belongs to.
+pub(crate) struct ByTarget {
+    pub(crate) bundles: Arc<dyn Executor>,
+    pub(crate) volumes: Arc<dyn Executor>,
+}
+
+impl ByTarget {
+    fn executor(&self, task: &Task) -> &dyn Executor {
+        if task.spec.target.kind == Volume::registration().kind { &*self.volumes } else { &*self.bundles }
+    }
+}
+
+impl Executor for ByTarget {
+    fn apply<'a>(&'a self, task: &'a Task, step: StepName) -> BoxFuture<'a, Result<StepDone, StepError>> {
+        self.executor(task).apply(task, step)
+    }
+
+    fn compensate<'a>(&'a self, task: &'a Task, step: StepName) -> BoxFuture<'a, Result<(), StepError>> {
+        self.executor(task).compensate(task, step)
+    }
+}

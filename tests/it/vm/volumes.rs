@@ -1,0 +1,312 @@
+//! Volumes: data outlives everything but its erasure, and nothing that is not Berth's is ever formatted.
+
+use berth_tests::machine::Machine;
+use berth_tests::saved::REGISTRY;
+
+use super::{bundle, disturbed, eventually, holdings, install, own, property, ready, refused, shared, uninstall, unit};
+
+const FIRST: &str = "127.0.0.1:5000/nginx:1";
+
+/// Runs a script in the service's container.
+fn inside(machine: &Machine, name: &str, script: &str) -> String {
+    machine.ok(&format!("berth exec {name} -- busybox sh -c '{script}'")).unwrap()
+}
+
+fn uid(machine: &Machine, volume: &str) -> String {
+    machine.ok(&format!("berth get volume {volume} -o json | jq -r .metadata.uid")).unwrap()
+}
+
+fn image(machine: &Machine, volume: &str) -> String {
+    format!("/var/lib/berth/volumes/{}.img", uid(machine, volume))
+}
+
+/// State of a volume, and what is said of it.
+fn stands(machine: &Machine, volume: &str) -> (String, String) {
+    let look = format!("berth get volume {volume} -o json | jq -r '.status.state, .status.message'");
+    let said = machine.ok(&look).unwrap();
+    let (state, message) = said.split_once('\n').unwrap();
+    (state.to_owned(), message.to_owned())
+}
+
+/// What Berth and the kernel hold for volumes.
+fn disks(machine: &Machine) -> String {
+    machine.ok("ls /var/lib/berth/volumes /dev/mapper; losetup --noheadings --list --output BACK-FILE").unwrap()
+}
+
+fn erase(machine: &Machine, volume: &str) {
+    machine.ok(&format!("berth volume erase {volume} --yes --timeout 10m")).unwrap();
+}
+
+#[test]
+fn data_outlives_a_restart_an_update_a_reinstallation_and_the_supervisor_with_ids_as_the_container_counts() {
+    let (_alone, machine) = disturbed();
+    let (before, nothing) = (holdings(machine), disks(machine));
+    install(machine, "keeps", &format!("{FIRST} --volume data:/data:64Mi"));
+    inside(machine, "keeps", "echo kept >/data/file && busybox chown 33:33 /data/file");
+    let kept = || inside(machine, "keeps", "busybox cat /data/file; busybox stat -c %u:%g /data/file");
+    assert_eq!(kept(), "kept\n33:33");
+    let device = format!("/dev/mapper/berth-{}", uid(machine, "keeps-data"));
+    let look = format!("mount {device} /mnt && stat -c %u:%g /mnt/data /mnt/data/file; umount /mnt");
+    assert_eq!(machine.ok(&look).unwrap(), "0:0\n33:33", "ids on disk");
+
+    machine.ok("berth restart keeps --timeout 10m").unwrap();
+    assert_eq!(kept(), "kept\n33:33", "after a restart");
+    machine.ok(&format!("berth update keeps --image 127.0.0.1:{REGISTRY}/nginx:2 --timeout 10m")).unwrap();
+    assert_eq!(kept(), "kept\n33:33", "after an update");
+
+    machine.ok("systemctl stop berthd").unwrap();
+    let running = "berth.default.keeps.r2.service";
+    machine.ok(&format!("kill -KILL $(systemctl show -P MainPID {running})")).unwrap();
+    eventually(&"1 active".to_owned(), || {
+        format!("{} {}", property(machine, running, "NRestarts"), property(machine, running, "ActiveState"))
+    });
+    machine.ok("systemctl start berthd").unwrap();
+    eventually(&true, || ready(machine, "keeps").starts_with("True"));
+    assert_eq!(kept(), "kept\n33:33", "after a restart by systemd while no supervisor lived");
+    machine.ok("systemctl kill --signal=KILL berthd").unwrap();
+    eventually(&true, || machine.sh("berth get bundle keeps").unwrap().success());
+    assert_eq!(kept(), "kept\n33:33", "after the supervisor was killed");
+
+    let told = machine.sh("berth uninstall keeps --timeout 10m").unwrap();
+    assert!(told.errors().contains("volume/keeps-data with 64Mi is kept"), "{}", told.errors());
+    assert_eq!(machine.ok("ls /dev/mapper").unwrap(), "control");
+    install(machine, "keeps", &format!("{FIRST} --volume data:/data:64Mi"));
+    assert_eq!(kept(), "kept\n33:33", "after a reinstallation");
+    machine.ok("berth uninstall keeps --erase-volumes --timeout 10m").unwrap();
+    eventually(&before, || holdings(machine));
+    assert_eq!(disks(machine), nothing);
+}
+
+#[test]
+fn a_service_that_is_not_root_writes_to_its_volume_and_a_failing_update_gives_it_back() {
+    let (_lock, machine) = shared();
+    let testbox = format!("127.0.0.1:{REGISTRY}/testbox:latest");
+    install(machine, "user", &format!("{testbox} --set user=1000:1000 --volume data:/data:16Mi"));
+    inside(machine, "user", "echo mine >/data/file");
+    assert_eq!(inside(machine, "user", "stat -c %u:%g /data /data/file"), "1000:1000\n1000:1000");
+    assert_eq!(inside(machine, "user", "ls -a /data"), ".\n..\nfile");
+    let spec = r#"{"spec": {"args": ["exit", "3"]}}"#;
+    let patch = format!(
+        "curl --silent --fail --unix-socket /run/berth/api.sock -X PATCH -H 'Content-Type: application/merge-patch+json' \
+         --data '{spec}' http://localhost/apis/berth.dev/v1/namespaces/default/bundles/user"
+    );
+    machine.ok(&patch).unwrap();
+    eventually(&"False Degraded".to_owned(), || ready(machine, "user"));
+    assert_eq!(bundle(machine, "user")["status"]["revision"], 1);
+    assert_eq!(inside(machine, "user", "cat /data/file"), "mine");
+    machine.ok("berth uninstall user --erase-volumes --timeout 10m").unwrap();
+}
+
+#[test]
+fn a_volume_grows_under_a_service_that_writes_and_one_that_does_not_fit_is_refused_with_what_is_free() {
+    let (_lock, machine) = shared();
+    install(machine, "grows", &format!("{FIRST} --volume data:/data:32Mi"));
+    let main = || property(machine, &unit(machine, "grows"), "MainPID");
+    let before = main();
+    let writing = "berth exec grows -- busybox sh -c \
+        'n=0; while [ $n -lt 40 ]; do n=$((n+1)); busybox dd if=/dev/zero of=/data/$n bs=1M count=1 2>/dev/null || exit 1; \
+         echo $n; busybox usleep 100000; done'";
+    let writer = machine.start(writing).unwrap();
+    machine.ok("berth volume grow grows-data 96Mi --timeout 10m").unwrap();
+    let written = writer.finish(berth_tests::pace::boots(4.0)).unwrap();
+    assert!(written.success() && written.text().lines().count() == 40, "{}", written.text());
+    assert_eq!(main(), before, "the service was started again");
+    let room: u64 = inside(machine, "grows", "busybox df -k /data | busybox awk \"END {print \\$2}\"").parse().unwrap();
+    assert!(room > 80 * 1024, "{room} KiB");
+    assert_eq!(bundle(machine, "grows")["status"]["volumes"][0]["size"], "96Mi");
+
+    let error = refused(machine, "volume grow grows-data 64Mi");
+    assert!(error.contains("never shrinks: it has 96Mi"), "{error}");
+    let error = refused(machine, "volume grow grows-data 100Ti --timeout 5m");
+    assert!(error.contains("does not fit") && error.contains("are free on the data disk"), "{error}");
+    machine.ok("berth volume grow grows-data 96Mi --timeout 10m").unwrap();
+    eventually(&"True StartCompleted".to_owned(), || ready(machine, "grows"));
+    assert_eq!(main(), before);
+    machine.ok("berth uninstall grows --erase-volumes --timeout 10m").unwrap();
+
+    let nothing = disks(machine);
+    let error = refused(machine, &format!("install {FIRST} --name large --volume data:/data:100Ti --timeout 5m"));
+    assert!(error.contains("volume large-data does not fit: 100Ti more are wanted and"), "{error}");
+    assert_eq!(disks(machine), nothing);
+    uninstall(machine, "large");
+}
+
+#[test]
+fn an_erased_volume_is_opened_by_nothing_that_is_left_and_others_run_on() {
+    let (_lock, machine) = shared();
+    install(machine, "stays", &format!("{FIRST} --volume data:/data:16Mi"));
+    install(machine, "goes", &format!("{FIRST} --volume data:/data:16Mi"));
+    inside(machine, "stays", "echo kept >/data/file");
+    let main = || property(machine, &unit(machine, "stays"), "MainPID");
+    let before = main();
+    let error = refused(machine, "volume erase goes-data --yes");
+    assert!(error.contains("first: berth uninstall goes"), "{error}");
+    let error = refused(machine, "volume erase goes-data");
+    assert!(error.contains("say --yes"), "{error}");
+    let goes = uid(machine, "goes-data");
+    uninstall(machine, "goes");
+    machine.ok(&format!("cp /var/lib/berth/volumes/{goes}.img /root/copy.img")).unwrap();
+    let keys = "cat /var/lib/berth/keys/volumes.keys /var/lib/berth/keys/master.cred | sha256sum";
+    let old = machine.ok(keys).unwrap();
+    erase(machine, "goes-data");
+    assert_ne!(machine.ok(keys).unwrap(), old);
+    assert!(!machine.sh(&format!("grep -r {goes} /var/lib/berth/keys")).unwrap().success());
+    let attempts = "for file in $(find /var/lib/berth/keys -type f); do \
+        cryptsetup open --test-passphrase --key-file $file /root/copy.img 2>/dev/null && echo $file; done; rm /root/copy.img";
+    assert_eq!(machine.ok(attempts).unwrap(), "");
+    assert_eq!(main(), before);
+    assert_eq!(inside(machine, "stays", "busybox cat /data/file"), "kept");
+    // With the new master key, by the supervisor's next life and its own restart alike.
+    machine.ok("berth restart stays --timeout 10m").unwrap();
+    assert_eq!(inside(machine, "stays", "busybox cat /data/file"), "kept");
+    machine.ok("berth uninstall stays --erase-volumes --timeout 10m").unwrap();
+}
+
+#[test]
+fn what_is_not_the_volume_it_should_be_is_an_error_and_stays_as_it_is() {
+    let (_lock, machine) = shared();
+    install(machine, "harmed", &format!("{FIRST} --volume data:/data:16Mi"));
+    install(machine, "other", &format!("{FIRST} --volume data:/data:16Mi"));
+    let (own, others) = (image(machine, "harmed-data"), image(machine, "other-data"));
+    machine.ok("berth stop harmed other --timeout 10m").unwrap();
+    machine.ok(&format!("cp {own} /root/own.img")).unwrap();
+    let harms = [
+        (format!("cp {others} {own}"), "its key does not open its file"),
+        (format!("truncate --size 4M {own}"), "its file has 3145728 bytes and had 16777216"),
+        (format!("dd if=/dev/zero of={own} bs=1M count=1 conv=notrunc 2>/dev/null"), "no readable LUKS2 header"),
+        (format!("rm {own}"), "its file is not there"),
+    ];
+    for (harm, said) in &harms {
+        machine.ok(harm).unwrap();
+        let sum = format!("sha256sum {own} || echo none");
+        let before = machine.ok(&sum).unwrap();
+        let error = refused(machine, "start harmed --timeout 5m");
+        assert!(error.contains(said), "{harm}: {error}");
+        let (state, message) = stands(machine, "harmed-data");
+        assert!(state == "Damaged" && message.contains(said), "{harm}: {state}: {message}");
+        assert_eq!(machine.ok(&sum).unwrap(), before, "{harm}: it was written to");
+        machine.ok(&format!("berth stop harmed --timeout 10m; cp /root/own.img {own}")).unwrap();
+    }
+    machine.ok("berth start harmed --timeout 10m").unwrap();
+    assert_eq!(stands(machine, "harmed-data").0, "Ready");
+
+    // Something else in it, under the right key.
+    let device = format!("/dev/mapper/berth-{}", uid(machine, "harmed-data"));
+    let overwrite = format!("dd if=/dev/zero of={device} bs=4096 count=1 conv=notrunc,fsync 2>/dev/null");
+    machine.ok(&format!("systemctl stop {} && {overwrite}", unit(machine, "harmed"))).unwrap();
+    let sum = format!("sha256sum {own}");
+    let before = machine.ok(&sum).unwrap();
+    let error = refused(machine, "start harmed --timeout 5m");
+    assert!(error.contains("no ext4 filesystem"), "{error}");
+    assert_eq!(machine.ok(&sum).unwrap(), before, "it was written to");
+
+    // A changed key is that volume's loss alone.
+    let uid = uid(machine, "harmed-data");
+    machine
+        .ok(&format!("berth stop harmed --timeout 10m; sed -i 's/^{uid} /x&/' /var/lib/berth/keys/volumes.keys"))
+        .unwrap();
+    let error = refused(machine, "start harmed --timeout 5m");
+    assert!(error.contains("there is no key for this volume"), "{error}");
+    machine.ok("berth start other --timeout 10m").unwrap();
+    machine.ok("berth uninstall harmed other --erase-volumes --timeout 10m; rm /root/own.img").unwrap();
+}
+
+#[test]
+fn what_an_earlier_life_has_left_is_put_right_at_the_start() {
+    let (_alone, machine) = disturbed();
+    let nothing = disks(machine);
+    let folder = "/var/lib/berth/volumes";
+    let leave = format!(
+        "truncate --size 32M {folder}/left.img.tmp && loop=$(losetup --find --show --sector-size 4096 {folder}/left.img.tmp) && \
+         echo -n secret | cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 $loop - && \
+         echo -n secret | cryptsetup open $loop berth-left - && touch {folder}/somebodys.img"
+    );
+    machine.ok(&leave).unwrap();
+    machine.ok("systemctl restart berthd").unwrap();
+    eventually(&true, || machine.sh("berth get bundles").unwrap().success());
+    let said =
+        machine.ok("journalctl -u berthd --no-pager --output=cat | grep -E 'left|somebodys' | tail -n 4").unwrap();
+    assert!(said.contains("somebodys.img belongs to no volume on record; it is left alone"), "{said}");
+    machine.ok(&format!("rm {folder}/somebodys.img")).unwrap();
+    assert_eq!(disks(machine), nothing);
+}
+
+/// Makes the supervisor die for good at the next armed point, so that the plug can be pulled there.
+const ARM: &str = "mkdir -p /run/systemd/system/berthd.service.d && \
+     printf '[Service]\\nEnvironment=BERTH_ABORT_FILE=/run/abort\\nRestart=no\\n' \
+     >/run/systemd/system/berthd.service.d/abort.conf && systemctl daemon-reload && systemctl restart berthd";
+
+/// Where the power goes away, and what had been asked for.
+const CUTS: [(&str, &[&str]); 3] = [
+    ("install", &["Install/AllocateVolumes/applied", "Install/FormatVolumes/begun", "Install/FormatVolumes/applied"]),
+    ("grow", &["Grow/GrowImages/applied", "Grow/GrowFilesystems/begun", "Grow/GrowFilesystems/applied"]),
+    ("erase", &["Erase/CloseVolume/applied", "Erase/DestroyKey/applied", "Erase/RemoveImage/applied"]),
+];
+
+#[test]
+fn a_power_cut_at_a_step_of_creation_growth_or_erasure_is_repaired_by_the_next_boot() {
+    let (mut machine, _alone) = own("cut");
+    let long = std::env::var_os("BERTH_LONG").is_some();
+    let rounds = if long { 3 } else { 1 };
+    install(&machine, "witness", &format!("{FIRST} --volume data:/data:16Mi"));
+    inside(&machine, "witness", "echo kept >/data/file; busybox sync");
+    for round in 0..rounds {
+        // In one round: the middle one of each, which has most half done.
+        let point = |at: usize| if long { CUTS[at].1[round] } else { CUTS[at].1[1] };
+        cut(&mut machine, point(0), &format!("install {FIRST} --name web --volume data:/data:16Mi"));
+        eventually(&"True StartCompleted".to_owned(), || ready(&machine, "web"));
+        inside(&machine, "web", "echo web >/data/file; busybox sync");
+
+        cut(&mut machine, point(1), "volume grow web-data 64Mi");
+        eventually(&"True StartCompleted".to_owned(), || ready(&machine, "web"));
+        eventually(&"Ready".to_owned(), || stands(&machine, "web-data").0);
+        let look = "busybox cat /data/file; busybox df -k /data | busybox awk \"END {print (\\$2 > 48000)}\"";
+        eventually(&"web\n1".to_owned(), || inside(&machine, "web", look));
+
+        uninstall(&machine, "web");
+        let uid = uid(&machine, "web-data");
+        cut(&mut machine, point(2), "volume erase web-data --yes");
+        eventually(&false, || machine.sh("berth get volume web-data").unwrap().success());
+        let left = format!(
+            "ls /var/lib/berth/volumes /var/lib/berth/keys | grep -E '{uid}|next'; \
+                            grep {uid} /var/lib/berth/keys/volumes.keys; true"
+        );
+        assert_eq!(machine.ok(&left).unwrap(), "");
+        eventually(&"True StartCompleted".to_owned(), || ready(&machine, "witness"));
+        assert_eq!(inside(&machine, "witness", "busybox cat /data/file"), "kept");
+    }
+    machine.remove().unwrap();
+}
+
+/// Asks for it, and pulls the plug where the supervisor has died.
+fn cut(machine: &mut Machine, point: &str, line: &str) {
+    eprintln!("the power goes at {point}");
+    machine.ok(ARM).unwrap();
+    machine.ok(&format!("echo {point} >/run/abort")).unwrap();
+    let told = machine.sh(&format!("berth {line} --timeout 5m")).unwrap();
+    let told = told.text() + &told.errors();
+    eventually(&"failed".to_owned(), || {
+        let state = property(machine, "berthd.service", "ActiveState");
+        if state == "failed" { state } else { format!("{state}: {point} was not reached: {told}") }
+    });
+    machine.pull_the_plug().unwrap();
+    machine.power_on().unwrap();
+    eventually(&true, || machine.sh("berth get bundles").unwrap().success());
+}
+
+#[test]
+fn data_is_there_after_a_reboot_and_what_was_synced_after_a_power_cut() {
+    let (mut machine, _alone) = own("volume-reboot");
+    install(&machine, "web", &format!("{FIRST} --volume data:/data:32Mi"));
+    inside(&machine, "web", "echo kept >/data/file");
+    machine.reboot().unwrap();
+    eventually(&"True StartCompleted".to_owned(), || ready(&machine, "web"));
+    assert_eq!(inside(&machine, "web", "busybox cat /data/file"), "kept");
+    inside(&machine, "web", "echo synced >/data/file; busybox sync");
+    machine.pull_the_plug().unwrap();
+    machine.power_on().unwrap();
+    eventually(&"True StartCompleted".to_owned(), || ready(&machine, "web"));
+    assert_eq!(inside(&machine, "web", "busybox cat /data/file"), "synced");
+    assert_eq!(machine.ok("systemctl --failed --no-legend --plain").unwrap(), "");
+    machine.power_off().unwrap();
+}
