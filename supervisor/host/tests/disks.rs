@@ -79,6 +79,8 @@ async fn a_file_becomes_a_device_with_large_sectors_that_goes_round_the_page_cac
     assert_eq!(loopdev::attached_below(folder).unwrap(), [(disk.device.clone(), disk.file.clone())]);
     loopdev::detach(&disk.device).unwrap();
     loopdev::detach(&disk.device).unwrap();
+    // The kernel waits for whoever has it open, and udev looks at devices that change.
+    run("/usr/bin/udevadm", &["settle"]).await;
     assert_eq!(loopdev::device_of(&disk.file).unwrap(), None);
 }
 
