@@ -13,6 +13,7 @@ mod harness;
 mod machine;
 mod neighbours;
 mod network;
+mod projections;
 mod refused;
 mod service;
 mod session;
@@ -155,7 +156,7 @@ fn breathe() {
 
 /// What Berth and the kernel hold for services: compared before and after, so that nothing is left behind.
 fn holdings(machine: &Machine) -> String {
-    let look = "find /run/berth/plan /run/berth/last /run/berth/container /var/lib/berth/images | sort; \
+    let look = "find /run/berth/plan /run/berth/provided /run/berth/last /run/berth/container /var/lib/berth/images | sort; \
                 ip -brief link | cut -d' ' -f1 | cut -d@ -f1 | sort; nft --stateless list ruleset; cat /proc/self/mounts; \
                 systemctl list-units --all --plain --no-legend 'berth.*.service' | cut -d' ' -f1 | sort; \
                 find /sys/fs/cgroup/berth.slice -name '*.service'; \

@@ -27,6 +27,7 @@ mod progress;
 mod settings;
 mod sheet;
 mod status;
+mod values;
 mod version;
 mod views;
 mod volume;
@@ -55,6 +56,8 @@ pub struct Surroundings {
     pub clock: fn() -> Timestamp,
     /// A new idempotency key.
     pub new_key: fn() -> String,
+    /// Fills it with random bytes that nobody can guess.
+    pub random: fn(&mut [u8]) -> std::io::Result<()>,
 }
 
 /// So long a command waits for work to end if nothing else is said.
@@ -112,6 +115,8 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Events(args) => events::run(&context, &args).await,
         Command::Operations(args) => operations::list(&context, &args).await,
         Command::Operation(args) => operations::run(&context, &args.command).await,
+        Command::Secret(args) => values::secret(&context, args.command).await,
+        Command::ConfigMap(args) => values::config_map(&context, args.command).await,
         Command::Image(args) => image::run(&context, args.command).await,
         Command::Network(args) => network::status(&context, args.command).await,
         Command::Policy(args) => network::debug(&context, args.command).await,

@@ -18,6 +18,8 @@ mod logging;
 mod reading;
 #[path = "cli/run.rs"]
 mod run;
+#[path = "cli/values.rs"]
+mod values;
 #[path = "cli/volumes.rs"]
 mod volumes;
 #[path = "cli/watching.rs"]

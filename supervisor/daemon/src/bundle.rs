@@ -40,7 +40,7 @@ use crate::reconcile::{Outcome, Reconciler};
 use crate::store::{Clock, Store, StoreError, Tx};
 use decide::Wish;
 use health::Lookouts;
-use seams::{Cause, Machine};
+use seams::{Cause, Machine, Provider};
 use view::View;
 
 /// Which bundle.
@@ -64,6 +64,9 @@ pub enum BundleError {
     /// The store.
     #[error("reading or writing the records of a bundle")]
     Store(#[from] StoreError),
+    /// ConfigMaps and Secrets.
+    #[error("looking at what the bundle takes from ConfigMaps and Secrets")]
+    Survey(#[source] Cause),
     /// systemd or the files beside it.
     #[error("looking at unit {id}")]
     Observe {
@@ -79,19 +82,26 @@ pub enum BundleError {
 pub struct Bundles {
     store: Store,
     machine: Arc<dyn Machine>,
+    provider: Arc<dyn Provider>,
     clock: Clock,
     lookouts: Lookouts,
 }
 
 impl Bundles {
     /// The reconciler; `wake` is where it hears of bundles that are to be looked at again.
-    pub fn new(store: Store, machine: Arc<dyn Machine>, clock: Clock, wake: Sender<BundleKey>) -> Self {
+    pub fn new(
+        store: Store,
+        machine: Arc<dyn Machine>,
+        provider: Arc<dyn Provider>,
+        clock: Clock,
+        wake: Sender<BundleKey>,
+    ) -> Self {
         let lookouts = Lookouts::new(machine.clone(), clock.clone(), wake);
-        Self { store, machine, clock, lookouts }
+        Self { store, machine, provider, clock, lookouts }
     }
 
     async fn look(&self, key: &BundleKey) -> Result<Outcome, BundleError> {
-        let Some(mut view) = fetch::view(&self.store, &*self.machine, key, (self.clock)()).await? else {
+        let Some(mut view) = self.view(key).await? else {
             self.lookouts.attend(key, None);
             return Ok(None);
         };
@@ -101,6 +111,10 @@ impl Bundles {
         let again = pause(&wish, view.now);
         self.apply(view, wish, status).await?;
         Ok(again)
+    }
+
+    async fn view(&self, key: &BundleKey) -> Result<Option<View>, BundleError> {
+        fetch::view(&self.store, &*self.machine, &*self.provider, key, (self.clock)()).await
     }
 
     /// Has the serving revision looked after, and notes how its health stands.

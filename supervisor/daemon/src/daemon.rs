@@ -21,6 +21,7 @@ pub mod machine;
 pub mod net;
 mod notify;
 mod properties;
+mod provided;
 mod signals;
 pub(crate) mod volumes;
 
@@ -171,6 +172,7 @@ fn spawn_operations(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Resu
         store: parts.store.clone(),
         machine: parts.machine.clone(),
         images: Arc::new(local_images(parts)),
+        provider: Arc::new(objects(parts)),
         net,
         volumes: Arc::new(volumes::BundleVolumes(parts.volumes.clone())),
         clock: Arc::clone(&parts.clock),
@@ -191,7 +193,8 @@ fn drawn() -> [u8; 5] {
 
 fn spawn_bundles(parts: &Parts, config: &Config, tasks: &TaskTracker) {
     let (wake, signals) = mpsc::channel(SIGNALS);
-    let bundles = Bundles::new(parts.store.clone(), parts.machine.clone(), Arc::clone(&parts.clock), wake.clone());
+    let (store, machine, clock) = (parts.store.clone(), parts.machine.clone(), Arc::clone(&parts.clock));
+    let bundles = Bundles::new(store, machine, Arc::new(objects(parts)), clock, wake.clone());
     let driver = Driver::new("bundle", Arc::new(bundles), config.reconcile_interval, parts.metrics.clone());
     tasks.spawn(driver.run(signals, parts.stop.clone()));
     let from_store = signals::from_store(parts.store.clone(), wake.clone());
@@ -243,6 +246,10 @@ async fn sealer(config: &Config) -> Result<Sealer, DaemonError> {
         MasterKey::from_credentials(credentials.as_deref())
     };
     Ok(Sealer::open(&keys, master, Arc::new(SystemRandom::new())))
+}
+
+fn objects(parts: &Parts) -> provided::Objects {
+    provided::Objects::new(parts.store.clone(), parts.sealer.clone())
 }
 
 fn local_images(parts: &Parts) -> images::LocalImages {

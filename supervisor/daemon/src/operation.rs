@@ -136,10 +136,16 @@ fn overtakes(later: OperationKind, running: OperationKind) -> bool {
 }
 
 /// Sorts operations by age. Kubernetes' times count seconds; within one, the target's generation tells
-/// which wish came first.
-pub fn order(operation: &Operation) -> (Option<Timestamp>, i64, Option<String>) {
+/// which wish came first, and of two tries of one wish the one that has begun.
+pub fn order(operation: &Operation) -> (Option<Timestamp>, i64, Timestamp, Option<String>) {
     let metadata = &operation.metadata;
-    (metadata.creation_timestamp.as_ref().map(|time| time.0), operation.spec.generation, metadata.name.clone())
+    let begun = operation.status.as_ref().and_then(|status| status.started_at.as_ref()?.parse().ok());
+    (
+        metadata.creation_timestamp.as_ref().map(|time| time.0),
+        operation.spec.generation,
+        begun.unwrap_or(Timestamp::MAX),
+        metadata.name.clone(),
+    )
 }
 
 /// Unfinished operations by target, the oldest first.

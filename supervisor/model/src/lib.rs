@@ -12,6 +12,8 @@ pub mod network;
 pub mod patch;
 pub mod plan;
 pub mod policy;
+pub mod projection;
+pub mod provided;
 pub mod quantity;
 pub mod readiness;
 pub mod resource;

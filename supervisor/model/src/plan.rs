@@ -1,7 +1,7 @@
 //! The plan: everything `berth-run` has to know to start one revision, as one JSON file.
 //!
-//! The daemon writes it to `/run/berth/plan/<id>.json` (root only, mode 0600: the environment may
-//! hold secrets) before it starts the unit, and leaves it there for as long as the unit may
+//! The daemon writes it to `/run/berth/plan/<id>.json` (root only, mode 0600; what comes from Secrets
+//! lies apart, see [`crate::provided`]) before it starts the unit, and leaves it there for as long as the unit may
 //! restart: a restart by systemd reads it again while no daemon is alive. An unknown field is an
 //! error on the reading side, so that an old launcher never half-understands a newer plan.
 
@@ -37,6 +37,9 @@ pub struct Plan {
     pub process: Process,
     /// What it may do.
     pub security: Security,
+    /// There is a [`crate::provided::Provided`] beside the plan, without which it must not start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub provided: bool,
 }
 
 /// An overlay of unpacked layers under a fresh writable layer in memory.

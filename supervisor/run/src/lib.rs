@@ -8,9 +8,10 @@
 //! raw clones. So there is no asynchronous run-time here, and no D-Bus.
 //!
 //! From plan to process: [`files`] and [`spec`] (with [`seccomp`]) render, [`userns`] and
-//! [`rootfs`] mount, [`user`] (by [`confined`]) resolves, [`launcher`] creates, [`network`] (over [`netlink`])
-//! connects, [`program`] finds what is run and [`init`] runs it. [`report`] is how a process inside tells the one outside why it could
-//! not; [`sys`] holds the only unsafe code.
+//! [`rootfs`] mount, [`user`] (by [`confined`]) resolves, [`projections`] writes what comes from
+//! ConfigMaps and Secrets, [`launcher`] creates, [`network`] (over [`netlink`]) connects, [`program`]
+//! finds what is run and [`init`] runs it. [`report`] is how a process inside tells the one outside
+//! why it could not; [`sys`] holds the only unsafe code.
 
 pub mod confined;
 pub mod exec;
@@ -21,6 +22,7 @@ pub mod netlink;
 pub mod network;
 pub mod paths;
 pub mod program;
+pub mod projections;
 pub mod report;
 pub mod rootfs;
 pub mod seccomp;

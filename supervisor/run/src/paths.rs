@@ -71,6 +71,11 @@ impl Paths {
         self.run.join(format!("plan/{id}.json"))
     }
 
+    /// What goes with the plan and may hold secrets, written by the daemon.
+    pub fn provided(&self, id: &ContainerId) -> PathBuf {
+        self.run.join(format!("provided/{id}.json"))
+    }
+
     /// Directory of the markers of units that ended.
     pub fn last(&self) -> PathBuf {
         self.run.join("last")
@@ -118,6 +123,11 @@ impl ContainerDir {
     /// Where the volume of that number is mounted.
     pub fn volume(&self, number: usize) -> PathBuf {
         self.volumes().join(number.to_string())
+    }
+
+    /// Files from ConfigMaps and Secrets.
+    pub fn projections(&self) -> PathBuf {
+        self.path.join("projections")
     }
 
     /// Where the runtime keeps its state.

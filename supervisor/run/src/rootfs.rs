@@ -139,17 +139,21 @@ fn mount_layers(root: &Root, map: BorrowedFd<'_>, dir: &ContainerDir) -> Result<
 }
 
 fn mount_scratch(root: &Root, map: BorrowedFd<'_>, dir: &ContainerDir) -> Result<(), RootError> {
-    let context = sys::fsopen(c"tmpfs").map_err(at("opening a tmpfs"))?;
-    let parameters = [(c"size", root.writable_bytes.to_string()), (c"mode", "0755".to_owned())];
-    for (key, value) in parameters {
-        set(&context, "setting up the writable layer", key, &value)?;
-    }
-    // Swap may be a disk in clear; what a container scribbles must not get there.
-    sys::fsconfig_flag(context.as_fd(), c"noswap").map_err(at("keeping the writable layer out of swap"))?;
-    let scratch = create(&context, "making the writable layer")?;
+    let scratch = memory(root.writable_bytes, "making the writable layer")?;
     sys::mount_setattr(scratch.as_fd(), sys::NOSUID_NODEV, Some(map))
         .map_err(at("mapping the ids of the writable layer"))?;
     sys::move_mount(scratch.as_fd(), &dir.scratch()).map_err(at("attaching the writable layer"))
+}
+
+/// A file system in memory of at most so many bytes, not attached yet. Swap may be a disk in clear;
+/// nothing of this gets there.
+pub fn memory(bytes: u64, doing: &'static str) -> Result<OwnedFd, RootError> {
+    let context = sys::fsopen(c"tmpfs").map_err(at("opening a tmpfs"))?;
+    for (key, value) in [(c"size", bytes.to_string()), (c"mode", "0755".to_owned())] {
+        set(&context, doing, key, &value)?;
+    }
+    sys::fsconfig_flag(context.as_fd(), c"noswap").map_err(at("keeping a tmpfs out of swap"))?;
+    create(&context, doing)
 }
 
 fn fill_scratch(dir: &ContainerDir) -> Result<(), RootError> {

@@ -10,9 +10,11 @@
 use std::path::Path;
 
 use berth_model::plan::Plan;
+use berth_model::provided::Directory;
 use serde_json::{Value, json};
 
 use crate::paths::ContainerDir;
+use crate::projections;
 use crate::user::Identity;
 use crate::volumes;
 
@@ -47,14 +49,14 @@ pub const HOST_LINK: &str = "dev.berth.host-link";
 /// `config.json` of a container that runs as `identity` in the control group `cgroup`.
 ///
 /// `cgroup` is absolute below the root of the hierarchy.
-pub fn render(plan: &Plan, identity: &Identity, cgroup: &str, dir: &ContainerDir) -> Value {
+pub fn render(plan: &Plan, provided: &[Directory], identity: &Identity, cgroup: &str, dir: &ContainerDir) -> Value {
     let map = json!([{ "containerID": 0, "hostID": plan.ids.base, "size": plan.ids.size }]);
     let mut spec = json!({
         "ociVersion": "1.2.0",
         "process": process(plan, identity),
         "root": { "path": dir.rootfs(), "readonly": plan.root.read_only },
         "hostname": plan.hostname,
-        "mounts": mounts(plan, dir),
+        "mounts": mounts(plan, provided, dir),
         "linux": {
             "cgroupsPath": cgroup,
             "namespaces": [
@@ -128,7 +130,7 @@ fn sysctl(plan: &Plan) -> Value {
     json!({ "net.ipv4.ping_group_range": format!("0 {last}") })
 }
 
-fn mounts(plan: &Plan, dir: &ContainerDir) -> Vec<Value> {
+fn mounts(plan: &Plan, provided: &[Directory], dir: &ContainerDir) -> Vec<Value> {
     let mut mounts = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=64k"]),
@@ -137,13 +139,15 @@ fn mounts(plan: &Plan, dir: &ContainerDir) -> Vec<Value> {
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
         mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
-        bind(Path::new("/tmp"), &dir.scratch().join("tmp")),
+        bind(Path::new("/tmp"), &dir.scratch().join("tmp"), &[]),
     ];
     if plan.root.read_only {
         mounts.push(mount("/run", "tmpfs", &["nosuid", "nodev", "mode=755", "size=16m"]));
     }
     let volumes = plan.volumes.iter().enumerate();
-    mounts.extend(volumes.map(|(number, volume)| bind(&volume.mount_path, &volumes::data(dir, number))));
+    mounts.extend(volumes.map(|(number, volume)| bind(&volume.mount_path, &volumes::data(dir, number), &[])));
+    let places = provided.iter().enumerate().map(|(index, directory)| (directory, projections::place(dir, index)));
+    mounts.extend(places.map(|(directory, place)| bind(Path::new(&directory.path), &place, &["noexec", "ro"])));
     mounts
 }
 
@@ -151,13 +155,9 @@ fn mount(destination: &str, kind: &str, options: &[&str]) -> Value {
     json!({ "destination": destination, "type": kind, "source": kind, "options": options })
 }
 
-fn bind(destination: &Path, source: &Path) -> Value {
-    json!({
-        "destination": destination,
-        "type": "bind",
-        "source": source,
-        "options": ["bind", "nosuid", "nodev"],
-    })
+fn bind(destination: &Path, source: &Path, more: &[&str]) -> Value {
+    let options = [&["bind", "nosuid", "nodev"], more].concat();
+    json!({ "destination": destination, "type": "bind", "source": source, "options": options })
 }
 
 #[cfg(test)]
@@ -173,7 +173,9 @@ mod tests {
 
     fn rendered(plan: &Plan, identity: &Identity) -> Value {
         let dir = Paths::default().container(&plan.id.parse().unwrap());
-        render(plan, identity, CGROUP, &dir)
+        let files = Directory { path: "/etc/app".into(), owner: None, files: Vec::new() };
+        let provided = if plan.provided { vec![files] } else { Vec::new() };
+        render(plan, &provided, identity, CGROUP, &dir)
     }
 
     fn root() -> Identity {
@@ -194,6 +196,7 @@ mod tests {
         let mut plan = testing::plan();
         plan.network = None;
         plan.root.read_only = true;
+        plan.provided = true;
         plan.process.cwd = String::new();
         testing::golden("spec-user.json", &rendered(&plan, &www_data()));
     }

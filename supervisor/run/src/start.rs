@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! plan ─ signals ─ cgroup ─ root (id mapping, layers, writable layer, overlay)
-//!      ─ user ─ volumes ─ config.json ─ container created (waits) ─ network ─ program runs ─ READY
+//!      ─ user ─ volumes ─ files from ConfigMaps and Secrets ─ config.json
+//!      ─ container created (waits) ─ network ─ program runs ─ READY
 //! ```
 //!
 //! Everything is made inside the unit, in its mount namespace and control group, so that whatever
@@ -16,6 +17,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use berth_model::plan::{PLAN_VERSION, Plan};
+use berth_model::provided::Directory;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 use sd_notify::NotifyState;
@@ -24,6 +26,7 @@ use crate::confined::{self, Found};
 use crate::launcher::{LaunchError, Launcher};
 use crate::network::{self, NetworkError};
 use crate::paths::{ContainerDir, ContainerId, Paths};
+use crate::projections::{self, ProjectionError};
 use crate::report::FAILED;
 use crate::rootfs::{self, RootError};
 use crate::user::{self, Identity, UserError};
@@ -109,6 +112,9 @@ pub enum StartError {
         #[source]
         source: UserError,
     },
+    /// What comes from ConfigMaps and Secrets.
+    #[error("providing what the service takes from ConfigMaps and Secrets")]
+    Provide(#[source] ProjectionError),
     /// The working directory cannot be looked at.
     #[error("looking for the working directory")]
     FindDirectory(#[source] io::Error),
@@ -133,6 +139,7 @@ impl StartError {
     /// What the process exits with: 126 and 127 as a shell has them, 78 for a bad plan, else 125.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Provide(ProjectionError::Read { .. } | ProjectionError::Parse { .. }) => BAD_PLAN,
             Self::ReadPlan { .. } | Self::ParsePlan { .. } | Self::PlanVersion { .. } | Self::PlanId { .. } => BAD_PLAN,
             Self::Launch(LaunchError::Program(failure)) => failure.code,
             _ => FAILED,
@@ -150,7 +157,7 @@ pub fn start(paths: &Paths, id: &ContainerId, launcher: &dyn Launcher) -> Result
 }
 
 fn launch(paths: &Paths, id: &ContainerId, launcher: &dyn Launcher) -> Result<Pid, StartError> {
-    let plan = read_plan(&paths.plan(id), id)?;
+    let (plan, directories) = read(paths, id)?;
     sys::reset_signals().map_err(StartError::Signals)?;
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let cgroup = make_cgroup()?;
@@ -162,14 +169,23 @@ fn launch(paths: &Paths, id: &ContainerId, launcher: &dyn Launcher) -> Result<Pi
     rootfs::assemble(&plan.root, plan.ids, map.as_fd(), &dir, &files).map_err(StartError::Root)?;
     let identity = find_user(&plan, &dir)?;
     volumes::attach(&plan.volumes, plan.ids, &identity, map.as_fd(), &dir).map_err(StartError::Volume)?;
-    check_directory(&plan, &dir)?;
-    write_spec(&plan, &identity, &cgroup, &dir)?;
+    projections::provide(&directories, plan.ids, map.as_fd(), &dir, &identity).map_err(StartError::Provide)?;
+    check_directory(&plan, &directories, &dir)?;
+    write_spec(&plan, &directories, &identity, &cgroup, &dir)?;
 
     let waiting = launcher.create(id, &dir).map_err(StartError::Launch)?;
     let pid = waiting.pid();
     network::connect(plan.network.as_ref(), pid).map_err(StartError::Network)?;
     waiting.start().map_err(StartError::Launch)?;
     Ok(pid)
+}
+
+/// The plan with its variables complete, and the directories that go with it.
+fn read(paths: &Paths, id: &ContainerId) -> Result<(Plan, Vec<Directory>), StartError> {
+    let mut plan = read_plan(&paths.plan(id), id)?;
+    let provided = projections::read(&plan, &paths.provided(id)).map_err(StartError::Provide)?;
+    plan.process.env = projections::environment(&plan.process.env, &provided);
+    Ok((plan, provided.directories))
 }
 
 fn read_plan(path: &Path, id: &ContainerId) -> Result<Plan, StartError> {
@@ -260,9 +276,10 @@ fn find_user(plan: &Plan, dir: &ContainerDir) -> Result<Identity, StartError> {
 }
 
 /// The runtime would only say that some system call failed.
-fn check_directory(plan: &Plan, dir: &ContainerDir) -> Result<(), StartError> {
+fn check_directory(plan: &Plan, provided: &[Directory], dir: &ContainerDir) -> Result<(), StartError> {
     let cwd = plan.process.cwd.as_str();
-    let own = plan.volumes.iter().map(|volume| volume.mount_path.as_path());
+    let volumes = plan.volumes.iter().map(|volume| volume.mount_path.as_path());
+    let own = volumes.chain(provided.iter().map(|directory| Path::new(&directory.path)));
     let mounted_later = spec::MOUNTED.iter().map(Path::new).chain(own).any(|mount| Path::new(cwd).starts_with(mount));
     if cwd.is_empty() || mounted_later {
         return Ok(());
@@ -273,8 +290,14 @@ fn check_directory(plan: &Plan, dir: &ContainerDir) -> Result<(), StartError> {
     }
 }
 
-fn write_spec(plan: &Plan, identity: &Identity, cgroup: &str, dir: &ContainerDir) -> Result<(), StartError> {
-    let rendered = spec::render(plan, identity, cgroup, dir);
+fn write_spec(
+    plan: &Plan,
+    provided: &[Directory],
+    identity: &Identity,
+    cgroup: &str,
+    dir: &ContainerDir,
+) -> Result<(), StartError> {
+    let rendered = spec::render(plan, provided, identity, cgroup, dir);
     let text = serde_json::to_vec(&rendered).map_err(|error| StartError::Spec(error.into()))?;
     // The environment may hold secrets.
     fs::OpenOptions::new()

@@ -34,6 +34,7 @@ pub fn plan() -> Plan {
             user: String::new(),
         },
         security: Security { capabilities: ["CAP_CHOWN", "CAP_SETUID"].map(str::to_owned).to_vec() },
+        provided: false,
     }
 }
 

@@ -7,7 +7,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::output::Output;
 use super::ports::{PortFlag, PublishFlag};
-use super::settings::{EnvFlag, SetFlag, VolumeFlag};
+use super::settings::{EnvFlag, MountFlag, ObjectFlag, SetFlag, VolumeFlag};
+use super::values::{ConfigMapArgs, SecretArgs};
 
 /// Runs services on a Berth machine.
 #[derive(Debug, Parser)]
@@ -88,6 +89,11 @@ pub(super) enum Command {
     Operations(OperationsArgs),
     /// Show one piece of long work.
     Operation(OperationArgs),
+    /// Make and change secrets. No command shows a value.
+    Secret(SecretArgs),
+    /// Make and change configuration.
+    #[command(name = "configmap")]
+    ConfigMap(ConfigMapArgs),
     /// Show and import images.
     Image(ImageArgs),
     /// Show the networks of bundles.
@@ -125,6 +131,12 @@ pub(super) struct InstallArgs {
     /// A disk of its own, encrypted, that outlives the service: NAME:PATH:SIZE, e.g. data:/data:10Gi.
     #[arg(long, value_name = "VOLUME")]
     pub volume: Vec<VolumeFlag>,
+    /// Every key of an object as a variable: secret/NAME or configmap/NAME.
+    #[arg(long, value_name = "KIND/NAME")]
+    pub env_from: Vec<ObjectFlag>,
+    /// Every key of an object as a file in that directory, e.g. secret/db:/run/secrets.
+    #[arg(long, value_name = "KIND/NAME:PATH")]
+    pub mount: Vec<MountFlag>,
     /// Most memory, e.g. 512Mi.
     #[arg(long)]
     pub memory: Option<String>,
@@ -459,7 +471,7 @@ fn party(text: &str) -> Result<String, String> {
 }
 
 /// A name that cannot leave its place in a path. All other rules are the server's.
-fn name(text: &str) -> Result<String, String> {
+pub(super) fn name(text: &str) -> Result<String, String> {
     match text {
         "" | "." | ".." => Err("this cannot be a name".to_owned()),
         text if text.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) => {

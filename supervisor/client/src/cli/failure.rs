@@ -109,6 +109,9 @@ pub enum Failure {
     /// Stdout or stderr cannot be written.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
+    /// The system gives no randomness.
+    #[error("cannot draw a random value")]
+    Random(#[source] io::Error),
     /// The program itself cannot be set up.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
@@ -169,7 +172,7 @@ impl Failure {
             Self::Several(message, _) => Told::new("Failed", message.clone()),
             Self::Ended(_) | Self::NotRun { .. } => Told::new("Failed", self.to_string()),
             Self::Connection(_) => Told::new("Interrupted", with_root(self)),
-            Self::Input(_) | Self::Read { .. } | Self::Output(_) | Self::Runtime(_) => {
+            Self::Input(_) | Self::Read { .. } | Self::Random(_) | Self::Output(_) | Self::Runtime(_) => {
                 Told::new("Local", with_root(self))
             }
         }

@@ -15,6 +15,7 @@ use super::apply::Applied;
 use super::args::InstallArgs;
 use super::failure::Failure;
 use super::follow::Wish;
+use super::settings::{MountFlag, ObjectFlag};
 use super::views::BundleView;
 use super::{Context, follow, manifest, settings};
 use crate::resource::ResourceType;
@@ -68,6 +69,8 @@ fn change(spec: &mut Value, args: InstallArgs) -> Result<(), Failure> {
     extend(spec, "ports", ports.map(port_value).collect());
     extend(spec, "env", args.env.into_iter().map(|flag| env_value(flag.0)).collect());
     extend(spec, "volumes", args.volume.into_iter().map(|flag| volume_value(&flag.0)).collect());
+    extend(spec, "envFrom", args.env_from.iter().map(ObjectFlag::env_from).collect());
+    extend(spec, "volumeMounts", args.mount.iter().map(MountFlag::volume_mount).collect());
     for (field, value) in [("memory", args.memory), ("cpu", args.cpu)] {
         if let Some(value) = value {
             spec["resources"][field] = value.into();

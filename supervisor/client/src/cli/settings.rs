@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use berth_model::resource::bundle::{BundleSpec, EnvVar, VolumeWish};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// `NAME=VALUE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ impl FromStr for EnvFlag {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
             Some((name, value)) if !name.is_empty() => {
-                Ok(Self(EnvVar { name: name.to_owned(), value: value.to_owned() }))
+                Ok(Self(EnvVar { name: name.to_owned(), value: value.to_owned(), value_from: None }))
             }
             _ => Err("write it like NAME=VALUE".to_owned()),
         }
@@ -37,6 +37,61 @@ impl FromStr for VolumeFlag {
             }
             _ => Err("write it like NAME:PATH:SIZE, e.g. data:/data:10Gi".to_owned()),
         }
+    }
+}
+
+/// `secret/NAME` or `configmap/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ObjectFlag {
+    is_secret: bool,
+    name: String,
+}
+
+/// `secret/NAME:PATH` or `configmap/NAME:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MountFlag {
+    object: ObjectFlag,
+    path: String,
+}
+
+impl FromStr for ObjectFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (is_secret, name) = match text.split_once('/') {
+            Some(("secret", name)) => (true, name),
+            Some(("configmap" | "cm", name)) => (false, name),
+            _ => (false, ""),
+        };
+        match name {
+            "" => Err("write it like secret/NAME or configmap/NAME".to_owned()),
+            name => Ok(Self { is_secret, name: name.to_owned() }),
+        }
+    }
+}
+
+impl FromStr for MountFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (object, path) = text.split_once(':').ok_or("write it like secret/NAME:/PATH")?;
+        Ok(Self { object: object.parse()?, path: path.to_owned() })
+    }
+}
+
+impl ObjectFlag {
+    /// As an entry of `envFrom`.
+    pub fn env_from(&self) -> Value {
+        let kind = if self.is_secret { "secretRef" } else { "configMapRef" };
+        json!({ kind: { "name": self.name } })
+    }
+}
+
+impl MountFlag {
+    /// As an entry of `volumeMounts`.
+    pub fn volume_mount(&self) -> Value {
+        let kind = if self.object.is_secret { "secret" } else { "configMap" };
+        json!({ "mountPath": self.path, kind: { "name": self.object.name } })
     }
 }
 
@@ -178,6 +233,17 @@ mod tests {
         assert_eq!(with(&["a..b=1"]).unwrap_err(), "a field of the path has no name");
         let error = with(&["image.tag=1"]).unwrap_err();
         assert_eq!(error, "image.tag cannot be set: it leads through something that is no map or list");
+    }
+
+    #[test]
+    fn an_object_is_named_by_kind_and_name_and_mounted_at_a_path() {
+        let from = |text: &str| text.parse::<ObjectFlag>().map(|flag| flag.env_from());
+        assert_eq!(from("secret/db"), Ok(json!({"secretRef": {"name": "db"}})));
+        assert_eq!(from("configmap/app"), Ok(json!({"configMapRef": {"name": "app"}})));
+        assert!(["db", "pod/db", "secret/"].iter().all(|text| from(text).is_err()));
+        let mount = "secret/db:/run/secrets".parse::<MountFlag>().unwrap().volume_mount();
+        assert_eq!(mount, json!({"mountPath": "/run/secrets", "secret": {"name": "db"}}));
+        assert!("secret/db".parse::<MountFlag>().is_err());
     }
 
     #[test]

@@ -7,7 +7,9 @@
 //! ```text
 //!  being deleted ................................. Uninstall
 //!  no revision serves ............................ Install
+//!  (what it takes from ConfigMaps and Secrets is missing: tried once, then waited for)
 //!  the serving one was made from another wish .... Update (or an older one is not yet gone)
+//!  ... from other values ......................... Update, unless somebody stopped it
 //!  start: true,  unit down, nobody asked for it .. Start
 //!  start: false, unit up ......................... Stop
 //!  a volume is to have more room ................. Grow
@@ -72,8 +74,13 @@ fn wanted(view: &View) -> Option<OperationKind> {
     if view.outdated(active) || view.retiring().is_some() {
         return Some(K::Update);
     }
-    // A growth that fails waits longer and longer, and keeps nothing else from being done.
     let seen = view.observed.get(&active.spec.number)?;
+    // Whoever wrote a value has not asked for a service that is meant to be down.
+    let rests = is_down(seen).is_some_and(|down| start_again(down, view.bundle.spec.restart).is_none());
+    if view.has_new_values(active) && !rests {
+        return Some(K::Update);
+    }
+    // A growth that fails waits longer and longer, and keeps nothing else from being done.
     let run = match (view.bundle.spec.start, seen.state) {
         (false, UnitState::Active | UnitState::Activating) => Some(K::Stop),
         (true, _) => is_down(seen).and_then(|down| start_again(down, view.bundle.spec.restart)),
@@ -116,6 +123,14 @@ pub fn is_down(seen: &Observed) -> Option<Down> {
 }
 
 fn schedule(view: &View, kind: OperationKind) -> Wish {
+    let missing = view.survey.is_err();
+    // Only somebody who writes what is missing can help; that wakes us, and then at once.
+    if missing && (kind == OperationKind::Start || waits(view, kind)) {
+        return Wish::Nothing;
+    }
+    if !missing && waits(view, kind) {
+        return Wish::Now(kind);
+    }
     let failures = view.failures_in_a_row(kind);
     if failures > 0 && !retryable(view) {
         return Wish::Nothing;
@@ -126,6 +141,11 @@ fn schedule(view: &View, kind: OperationKind) -> Wish {
         Some(last) if attempts > 0 => wait(view.now, kind, last, backoff(attempts - 1)),
         _ => Wish::Now(kind),
     }
+}
+
+/// It was tried for this very wish, and something was missing.
+fn waits(view: &View, kind: OperationKind) -> bool {
+    view.failures_in_a_row(kind) > 0 && view.waits_for_values()
 }
 
 fn wait(now: Timestamp, kind: OperationKind, last: Timestamp, pause: Duration) -> Wish {

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 
 use jiff::Timestamp;
 
-use super::seams::{Machine, Observed};
+use super::seams::{Machine, Observed, Provider};
 use super::view::{View, container_id, operation_state, state_of};
 use super::{BundleError, BundleKey, operations_of};
 use crate::store::{Deletion, EventType, Store, StoreError, Tx};
@@ -25,6 +25,7 @@ const KEPT_OPERATIONS: usize = 20;
 pub(super) async fn view(
     store: &Store,
     machine: &dyn Machine,
+    provider: &dyn Provider,
     key: &BundleKey,
     now: Timestamp,
 ) -> Result<Option<View>, BundleError> {
@@ -41,7 +42,8 @@ pub(super) async fn view(
         .await?;
     let Some((bundle, revisions, operations, volumes)) = stored else { return Ok(None) };
     let observed = observe(machine, &revisions).await?;
-    Ok(Some(View { bundle, revisions, volumes, operations, observed, now }))
+    let survey = provider.survey(&key.namespace, &bundle.spec).await.map_err(BundleError::Survey)?;
+    Ok(Some(View { bundle, revisions, volumes, operations, observed, survey, now }))
 }
 
 /// The revisions of a bundle, by number.

@@ -4,6 +4,8 @@
 use std::error::Error;
 
 use berth_model::plan::{Ending, Plan};
+use berth_model::projection::Missing;
+use berth_model::provided::Provided;
 use berth_model::readiness::Standing;
 use berth_model::resource::bundle::health::Look;
 use berth_model::resource::bundle::{BundleSpec, VolumeWish};
@@ -65,13 +67,14 @@ pub enum Started {
 
 /// The machine's units and what belongs to them.
 pub trait Machine: Send + Sync + 'static {
-    /// Writes the plan and starts the unit; whatever an earlier run left under the name is cleared.
-    fn start(&self, unit: UnitRequest, plan: Plan) -> BoxFuture<'_, Result<Started, Cause>>;
+    /// Writes the plan and what goes with it and starts the unit; whatever an earlier run left under
+    /// the name is cleared.
+    fn start(&self, unit: UnitRequest, plan: Plan, provided: Provided) -> BoxFuture<'_, Result<Started, Cause>>;
     /// Stops the unit if it is there and lets systemd forget it.
     fn stop<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Cause>>;
     /// How it fares; keeps a hold on it, so that its end stays readable.
     fn observe<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Observed, Cause>>;
-    /// Removes the plan and the records of its endings.
+    /// Removes the plan with what goes with it and the records of its endings.
     fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Cause>>;
     /// Somebody accepts TCP connections there.
     fn accepts<'a>(&'a self, address: &'a str, port: u16) -> BoxFuture<'a, bool>;
@@ -138,4 +141,27 @@ pub trait Net: Send + Sync + 'static {
     fn configure(&self) -> BoxFuture<'_, Result<(), Cause>>;
     /// A program outside the containers listens on the machine's port.
     fn occupied(&self, port: u16, udp: bool) -> BoxFuture<'_, Result<bool, Cause>>;
+}
+
+/// What bundles take from ConfigMaps and Secrets.
+pub trait Provider: Send + Sync + 'static {
+    /// Looks without opening anything: what tells the present values from others, empty if the
+    /// bundle asks for nothing; or what is missing.
+    fn survey<'a>(&'a self, namespace: &'a str, spec: &'a BundleSpec) -> BoxFuture<'a, Result<Survey, Cause>>;
+    /// The values.
+    fn provide<'a>(&'a self, namespace: &'a str, spec: &'a BundleSpec) -> BoxFuture<'a, Result<Provided, Unprovided>>;
+}
+
+/// What was found of all that a bundle asks for.
+pub type Survey = Result<String, Vec<Missing>>;
+
+/// A bundle cannot be given what it asks for.
+#[derive(Debug, thiserror::Error)]
+pub enum Unprovided {
+    /// Somebody has to write it first.
+    #[error("something is missing")]
+    Missing(Vec<Missing>),
+    /// It is there and cannot be read.
+    #[error("reading what the bundle takes from ConfigMaps and Secrets")]
+    Failed(#[source] Cause),
 }

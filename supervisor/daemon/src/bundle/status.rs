@@ -2,6 +2,7 @@
 
 use berth_model::condition::{self, ConditionType, Reason};
 use berth_model::plan::Ending;
+use berth_model::projection::Missing;
 use berth_model::quantity::show_bytes;
 use berth_model::readiness::Standing;
 use berth_model::resource::Volume;
@@ -11,6 +12,7 @@ use berth_model::resource::revision::{Allocation, Revision};
 
 use super::decide::{Down, Wish, is_down};
 use super::seams::{Observed, UnitState};
+use super::steps::sentence;
 use super::view::{View, container_id, unit_name};
 
 /// Restarts by systemd after which a service that is not up is said to be in a crash loop.
@@ -60,13 +62,37 @@ fn stands(view: &View, active: Option<&Revision>, seen: Option<&Observed>) -> (R
     let failed = view.unfinished().is_none().then(|| view.last_failure()).flatten();
     match (active, seen, failed) {
         (Some(revision), Some(seen), Some(failed)) if seen.state == UnitState::Active => {
-            let text = format!("Revision {} still serves. {}", revision.spec.number, failure_message(failed));
-            (Reason::Degraded, text)
+            let text = absence(view).unwrap_or_else(|| failure_message(failed));
+            (Reason::Degraded, format!("Revision {} still serves. {text}", revision.spec.number))
+        }
+        (Some(_), Some(seen), failed) if view.survey.is_err() && view.unfinished().is_none() => {
+            lacking(view, seen).unwrap_or_else(|| serving(view, seen, failed))
         }
         (Some(_), Some(seen), failed) => serving(view, seen, failed),
-        (_, _, Some(failed)) => (failure_reason(failed), failure_message(failed)),
+        (_, _, Some(failed)) => match absence(view).filter(|_| view.waits_for_values()) {
+            Some(text) => (Reason::SecretsPending, text),
+            None => (failure_reason(failed), failure_message(failed)),
+        },
         _ => under_way(view),
     }
+}
+
+/// Where a bundle with a revision in service stands when something it takes from ConfigMaps and
+/// Secrets is missing by now; `None` where that is of no matter yet.
+fn lacking(view: &View, seen: &Observed) -> Option<(Reason, String)> {
+    let text = absence(view)?;
+    match (seen.state, is_down(seen)) {
+        (UnitState::Active, _) => Some((Reason::Degraded, format!("It serves, but could not start again: {text}"))),
+        (_, Some(Down::NeverUp | Down::Crashed)) if view.bundle.spec.start => Some((Reason::SecretsPending, text)),
+        _ => None,
+    }
+}
+
+/// What is missing now, and what to do.
+fn absence(view: &View) -> Option<String> {
+    let missing = view.survey.as_ref().err()?;
+    let advice: Vec<String> = missing.iter().map(Missing::advice).collect();
+    Some(format!("{}; {}", sentence(missing), advice.join("; ")))
 }
 
 /// Where a bundle without a serving revision stands while something is done about it.
@@ -76,6 +102,7 @@ fn under_way(view: &View) -> (Reason, String) {
     let reason = match at.map(|step| class(step.name)) {
         Some(Class::Workload) => Reason::WorkloadPending,
         Some(Class::Start) => Reason::StartPending,
+        Some(Class::Secrets) => Reason::SecretsPending,
         Some(Class::Profile) | None => Reason::ProfilePending,
     };
     (reason, progress(view, "The image is about to be fetched."))
@@ -169,7 +196,9 @@ fn phase(view: &View, active: Option<&Revision>, seen: Option<&Observed>, reason
         Reason::Degraded if up => Phase::Running,
         _ if view.unfinished().is_some() => Phase::Progressing,
         Reason::Degraded if crashed => Phase::Failed,
-        Reason::ProfileFailed | Reason::WorkloadFailed | Reason::StartFailed | Reason::CrashLooping => Phase::Failed,
+        Reason::ProfileFailed | Reason::SecretsFailed | Reason::WorkloadFailed => Phase::Failed,
+        Reason::StartFailed | Reason::CrashLooping => Phase::Failed,
+        Reason::SecretsPending => Phase::Pending,
         Reason::StartSkipped | Reason::StoppedByOperator | Reason::Degraded => Phase::Stopped,
         _ if active.is_some() => Phase::Progressing,
         _ => Phase::Pending,
@@ -195,6 +224,7 @@ fn actions(view: &View, phase: Phase) -> Vec<String> {
 /// Which condition a step works for.
 enum Class {
     Profile,
+    Secrets,
     Workload,
     Start,
 }
@@ -202,6 +232,7 @@ enum Class {
 fn class(step: StepName) -> Class {
     match step {
         StepName::ResolveImage | StepName::PullImage | StepName::PrepareRevision => Class::Profile,
+        StepName::ProvisionSecrets => Class::Secrets,
         StepName::AllocateVolumes
         | StepName::FormatVolumes
         | StepName::OpenVolumes
@@ -215,8 +246,12 @@ fn class(step: StepName) -> Class {
 
 fn failure_reason(operation: &Operation) -> Reason {
     let steps = operation.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default();
+    let code = operation.status.as_ref().and_then(|status| status.error.as_ref()).map(|error| error.code.as_str());
     match steps.iter().find(|step| step.state == StepState::Failed).map(|step| class(step.name)) {
+        _ if code == Some(Reason::SecretsPending.name()) => Reason::SecretsPending,
+        _ if code == Some(Reason::SecretsFailed.name()) => Reason::SecretsFailed,
         Some(Class::Profile) => Reason::ProfileFailed,
+        Some(Class::Secrets) => Reason::SecretsFailed,
         Some(Class::Workload) => Reason::WorkloadFailed,
         Some(Class::Start) | None => Reason::StartFailed,
     }

@@ -5,6 +5,7 @@
 //! carries the operation's name.
 
 mod prepare;
+mod provision;
 mod ready;
 mod run;
 mod volumes;
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 
 use super::berthd;
 use super::fetch::revisions_of;
-use super::seams::{Cause, Images, Machine, Net, Volumes};
+use super::seams::{Cause, Images, Machine, Net, Provider, Volumes};
 use super::view::state_of;
 use crate::operation::{Executor, StepDone, StepError, Task};
 use crate::store::{Clock, Store, StoreError, Tx};
@@ -33,6 +34,8 @@ pub struct Steps {
     pub machine: Arc<dyn Machine>,
     /// The images.
     pub images: Arc<dyn Images>,
+    /// What bundles take from ConfigMaps and Secrets.
+    pub provider: Arc<dyn Provider>,
     /// The network.
     pub net: Arc<dyn Net>,
     /// The disks.
@@ -45,6 +48,8 @@ pub struct Steps {
     pub drawn: [u8; 5],
 }
 
+pub use provision::sentence;
+
 type Done = Result<StepDone, StepError>;
 
 impl Executor for Steps {
@@ -52,6 +57,7 @@ impl Executor for Steps {
         match step {
             StepName::ResolveImage => Box::pin(self.resolve_image(task)),
             StepName::PullImage => Box::pin(self.pull_image(task)),
+            StepName::ProvisionSecrets => Box::pin(self.provision_secrets(task)),
             StepName::PrepareRevision => Box::pin(self.prepare_revision(task)),
             StepName::AllocateVolumes => Box::pin(self.allocate_volumes(task)),
             StepName::FormatVolumes => Box::pin(self.format_volumes(task)),

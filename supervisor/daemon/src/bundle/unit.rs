@@ -143,7 +143,8 @@ fn stop_signal(name: &str) -> Result<i32, RenderError> {
     number.or_else(|| full.parse().ok()).map(|signal| signal as i32).ok_or_else(|| RenderError::Signal(name.into()))
 }
 
-/// The launcher's plan of a revision; `layers` is where unpacked layers lie.
+/// The launcher's plan of a revision, without what it takes from ConfigMaps and Secrets; `layers` is where unpacked
+/// layers lie.
 pub fn plan(revision: &Revision, layers: &Path, devices: &[Device]) -> Result<Plan, RenderError> {
     let spec = &revision.spec;
     let wish = &spec.bundle_spec;
@@ -163,6 +164,7 @@ pub fn plan(revision: &Revision, layers: &Path, devices: &[Device]) -> Result<Pl
         security: Security { capabilities: capabilities(&process.user, wish) },
         volumes: devices.iter().map(volume).collect(),
         process,
+        provided: false,
     })
 }
 
@@ -215,7 +217,7 @@ pub fn arguments(image: &ResolvedImage, wish: &BundleSpec) -> Vec<String> {
 
 /// The image's variables, then the bundle's; a later one of the same name wins.
 pub fn environment(image: &ResolvedImage, wish: &BundleSpec) -> Vec<String> {
-    let own = wish.env.iter().map(|var| format!("{}={}", var.name, var.value));
+    let own = wish.env.iter().filter(|var| var.value_from.is_none()).map(|var| format!("{}={}", var.name, var.value));
     let mut result: Vec<String> = Vec::new();
     for pair in [DEFAULT_PATH.to_owned()].into_iter().chain(image.env.iter().cloned()).chain(own) {
         let name = pair.split('=').next().unwrap_or_default();
@@ -275,6 +277,7 @@ mod tests {
                     id_base: 524_288,
                     host_link: "bv4-2".into(),
                 },
+                provided: String::new(),
             },
             status: None,
         }
@@ -283,7 +286,7 @@ mod tests {
     #[test]
     fn a_plan_is_written_as_in_the_golden_file() {
         let wish = BundleSpec {
-            env: vec![EnvVar { name: "MODE".into(), value: "mine".into() }],
+            env: vec![EnvVar { name: "MODE".into(), value: "mine".into(), ..EnvVar::default() }],
             security: SecurityContext { extra_capabilities: vec!["CAP_NET_RAW".into()], ..SecurityContext::default() },
             ..BundleSpec::default()
         };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use berth_model::condition::Reason;
 use berth_model::resource::Volume;
 use berth_model::resource::bundle::{Bundle, BundleSpec, Egress};
 use berth_model::resource::operation::{Operation, OperationKind, OperationState};
@@ -9,7 +10,7 @@ use berth_model::resource::revision::{Revision, RevisionState};
 use berth_model::resource::volume::VolumeState;
 use jiff::Timestamp;
 
-use super::seams::Observed;
+use super::seams::{Observed, Survey};
 
 /// A bundle with all that the store and systemd know of it.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct View {
     pub operations: Vec<Operation>,
     /// What was seen of the units of revisions that may have one, by number.
     pub observed: BTreeMap<u64, Observed>,
+    /// What was found of all that it takes from ConfigMaps and Secrets.
+    pub survey: Survey,
     /// Now.
     pub now: Timestamp,
 }
@@ -109,6 +112,18 @@ impl View {
     /// The serving revision was made from another wish.
     pub fn outdated(&self, active: &Revision) -> bool {
         rollout_part(&active.spec.bundle_spec) != rollout_part(&self.bundle.spec)
+    }
+
+    /// The serving revision was made from other values. Values that are gone are no news: what serves
+    /// has them.
+    pub fn has_new_values(&self, active: &Revision) -> bool {
+        self.survey.as_ref().is_ok_and(|present| *present != active.spec.provided)
+    }
+
+    /// It was tried in vain because something was missing.
+    pub fn waits_for_values(&self) -> bool {
+        let error = self.last_failure().and_then(|op| op.status.as_ref()).and_then(|status| status.error.as_ref());
+        error.is_some_and(|error| error.code == Reason::SecretsPending.name())
     }
 }
 

@@ -15,6 +15,7 @@ use berth_host::fs;
 use berth_host::journal::{Query, Record};
 use berth_host::systemd::{ActiveState, JobResult, Known, Outcome, Systemd};
 use berth_model::plan::{Ending, Plan};
+use berth_model::provided::Provided;
 use berth_model::resource::bundle::health::Look;
 use futures_util::future::BoxFuture;
 
@@ -32,6 +33,7 @@ pub struct LinuxMachine {
     systemd: Systemd,
     health: Health,
     plans: PathBuf,
+    provided: PathBuf,
     endings: PathBuf,
     held: Mutex<HashSet<String>>,
     /// Units that were stopped for good: a late look must not refer to them again.
@@ -48,16 +50,18 @@ struct BadEnding {
 }
 
 impl LinuxMachine {
-    /// Plans lie in `<runtime>/plan`, endings in `<runtime>/last`; both directories are made.
+    /// Plans lie in `<runtime>/plan`, what goes with them in `<runtime>/provided`, endings in
+    /// `<runtime>/last`; the directories are made.
     ///
     /// # Errors
     /// The directories cannot be made.
     pub fn new(systemd: Systemd, runtime: &Path) -> Result<Self, fs::FsError> {
-        let (plans, endings) = (runtime.join("plan"), runtime.join("last"));
-        fs::ensure_dir(&plans, 0o700)?;
-        fs::ensure_dir(&endings, 0o700)?;
+        let [plans, provided, endings] = ["plan", "provided", "last"].map(|name| runtime.join(name));
+        for directory in [&plans, &provided, &endings] {
+            fs::ensure_dir(directory, 0o700)?;
+        }
         let health = Health::new(runtime);
-        Ok(Self { systemd, health, plans, endings, held: Mutex::default(), released: Mutex::default() })
+        Ok(Self { systemd, health, plans, provided, endings, held: Mutex::default(), released: Mutex::default() })
     }
 
     /// The connection to systemd is a new one: no reference is held any more.
@@ -85,7 +89,7 @@ impl LinuxMachine {
         Ok(())
     }
 
-    async fn begin(&self, unit: UnitRequest, plan: Plan) -> Result<Started, Cause> {
+    async fn begin(&self, unit: UnitRequest, plan: Plan, provided: Provided) -> Result<Started, Cause> {
         self.released().remove(&unit.name);
         let state = self.systemd.state(&unit.name).await?;
         if state.as_ref().is_some_and(|state| is_up(&state.active)) {
@@ -93,6 +97,11 @@ impl LinuxMachine {
             return Ok(Started::AlreadyRunning);
         }
         self.forget_endings(&unit.id)?;
+        // A restart by systemd reads both again, so a file stays as long as a unit may want it.
+        match provided.is_empty() {
+            true => fs::remove_file(&self.provided_file(&unit.id))?,
+            false => fs::atomic_write(&self.provided_file(&unit.id), &serde_json::to_vec(&provided)?, 0o600)?,
+        }
         fs::atomic_write(&self.plan_file(&unit.id), &serde_json::to_vec_pretty(&plan)?, 0o600)?;
         let outcome = match state {
             Some(_) => self.again(&unit).await?,
@@ -164,6 +173,10 @@ impl LinuxMachine {
         })
     }
 
+    fn provided_file(&self, id: &str) -> PathBuf {
+        self.provided.join(format!("{id}.json"))
+    }
+
     fn plan_file(&self, id: &str) -> PathBuf {
         self.plans.join(format!("{id}.json"))
     }
@@ -200,13 +213,14 @@ impl LinuxMachine {
     fn forget_files(&self, id: &str) -> Result<(), Cause> {
         self.forget_endings(id)?;
         fs::remove_file(&self.plan_file(id))?;
+        fs::remove_file(&self.provided_file(id))?;
         Ok(())
     }
 }
 
 impl Machine for LinuxMachine {
-    fn start(&self, unit: UnitRequest, plan: Plan) -> BoxFuture<'_, Result<Started, Cause>> {
-        Box::pin(self.begin(unit, plan))
+    fn start(&self, unit: UnitRequest, plan: Plan, provided: Provided) -> BoxFuture<'_, Result<Started, Cause>> {
+        Box::pin(self.begin(unit, plan, provided))
     }
 
     fn stop<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Cause>> {

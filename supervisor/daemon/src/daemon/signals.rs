@@ -1,9 +1,11 @@
 //! Who is woken by what: changes in the store and at systemd become keys of bundles.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use berth_host::systemd::{Change, Systemd};
 use berth_model::kinds::{self, Kind};
+use berth_model::projection::{Source, SourceKind, wanted};
 use berth_model::resource::{Bundle, Operation, Revision, Volume};
 use tokio::sync::mpsc::Sender;
 use tracing::{error, warn};
@@ -40,7 +42,8 @@ async fn forward(store: &Store, mut seen: u64, wake: &Sender<BundleKey>) -> Resu
         let changes = store.changes(seen, BATCH).await?;
         let Some(last) = changes.last() else { return Ok(seen) };
         seen = last.resource_version;
-        for key in changes.iter().filter_map(concerned) {
+        let takers = takers(store, &changes).await?;
+        for key in changes.iter().filter_map(concerned).chain(takers) {
             if wake.send(key).await.is_err() {
                 return Ok(seen);
             }
@@ -62,6 +65,26 @@ fn concerned(change: &StoreChange) -> Option<BundleKey> {
         None
     };
     Some(BundleKey { namespace: change.namespace.clone(), name: name? })
+}
+
+/// The bundles that take something from a ConfigMap or a Secret among what changed.
+async fn takers(store: &Store, changes: &[StoreChange]) -> Result<Vec<BundleKey>, StoreError> {
+    let changed: BTreeSet<(String, Source)> = changes.iter().filter_map(source).collect();
+    if changed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut bundles = store.read(|tx| tx.list::<Bundle>(None)).await?;
+    bundles.retain(|bundle| {
+        let namespace = bundle.metadata.namespace.clone().unwrap_or_default();
+        wanted(&bundle.spec).into_iter().any(|source| changed.contains(&(namespace.clone(), source)))
+    });
+    Ok(bundles.iter().map(crate::bundle::key_of).collect())
+}
+
+fn source(change: &StoreChange) -> Option<(String, Source)> {
+    let kinds = [(&kinds::CONFIG_MAP, SourceKind::ConfigMap), (&kinds::SECRET, SourceKind::Secret)];
+    let (_, kind) = kinds.into_iter().find(|(kind, _)| change.kind == *kind)?;
+    Some((change.namespace.clone(), (kind, change.name.clone())))
 }
 
 /// Follows systemd until nobody listens. A new connection is told to the machine, which has lost its

@@ -51,7 +51,8 @@ pub fn check(image: &ResolvedImage, spec: &BundleSpec, layers: &[PathBuf]) -> Re
 }
 
 fn search_path(image: &ResolvedImage, spec: &BundleSpec) -> String {
-    let of_bundle = spec.env.iter().rfind(|var| var.name == "PATH").map(|var| var.value.as_str());
+    let of_bundle =
+        spec.env.iter().rfind(|var| var.name == "PATH" && var.value_from.is_none()).map(|var| var.value.as_str());
     let of_image = || image.env.iter().rev().find_map(|var| var.strip_prefix("PATH="));
     of_bundle.or_else(of_image).unwrap_or(DEFAULT_PATH).to_owned()
 }
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn the_bundles_search_path_counts_more_than_the_images() {
         let image = ResolvedImage { env: words("A=b PATH=/image"), ..ResolvedImage::default() };
-        let env = vec![EnvVar { name: "PATH".into(), value: "/bundle".into() }];
+        let env = vec![EnvVar { name: "PATH".into(), value: "/bundle".into(), ..EnvVar::default() }];
         assert_eq!(search_path(&image, &BundleSpec { env, ..BundleSpec::default() }), "/bundle");
         assert_eq!(search_path(&image, &BundleSpec::default()), "/image");
         assert_eq!(search_path(&ResolvedImage::default(), &BundleSpec::default()), DEFAULT_PATH);

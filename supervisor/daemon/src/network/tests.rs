@@ -39,6 +39,7 @@ impl World {
                 bundle_spec: spec.clone(),
                 image: Default::default(),
                 allocation,
+                provided: String::new(),
             },
             status: Some(RevisionStatus { state: RevisionState::Active }),
         });

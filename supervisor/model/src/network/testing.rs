@@ -49,6 +49,7 @@ impl World {
                 bundle_spec,
                 image: Default::default(),
                 allocation,
+                provided: String::new(),
             },
             status: Some(RevisionStatus { state }),
         });

@@ -25,6 +25,12 @@ pub struct BundleSpec {
     /// Added to the image's own environment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
+    /// Whole ConfigMaps and Secrets as variables; one of `env` wins over them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_from: Vec<EnvFrom>,
+    /// Files from ConfigMaps and Secrets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_mounts: Vec<VolumeMount>,
     /// Replaces the image's entrypoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
@@ -73,6 +79,9 @@ pub struct EnvVar {
     /// Value, taken literally.
     #[serde(default)]
     pub value: String,
+    /// Where the value comes from instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<EnvSource>,
 }
 
 /// A port the service listens on, and who may reach it.
@@ -299,8 +308,10 @@ fn is_false(value: &bool) -> bool {
 }
 
 pub mod health;
+pub mod projection;
 mod rules;
 mod volumes;
 pub use health::Health;
+pub use projection::{EnvFrom, EnvSource, VolumeMount};
 pub use rules::validate;
 pub use volumes::{MIN_VOLUME, VolumeSummary, VolumeWish};

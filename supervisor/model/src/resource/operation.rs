@@ -87,6 +87,7 @@ impl OperationKind {
             Self::Install | Self::Update => &[
                 S::ResolveImage,
                 S::PullImage,
+                S::ProvisionSecrets,
                 S::PrepareRevision,
                 S::AllocateVolumes,
                 S::FormatVolumes,
@@ -98,9 +99,12 @@ impl OperationKind {
                 S::Promote,
                 S::RetireOld,
             ],
-            Self::Start => &[S::ConfigureNetwork, S::OpenVolumes, S::StartUnit, S::AwaitReady],
+            Self::Start => &[S::ProvisionSecrets, S::ConfigureNetwork, S::OpenVolumes, S::StartUnit, S::AwaitReady],
             Self::Stop => &[S::StopUnit, S::CloseVolumes],
-            Self::Restart => &[S::StopUnit, S::ConfigureNetwork, S::OpenVolumes, S::StartUnit, S::AwaitReady],
+            // What is missing is found before anything is stopped.
+            Self::Restart => {
+                &[S::ProvisionSecrets, S::StopUnit, S::ConfigureNetwork, S::OpenVolumes, S::StartUnit, S::AwaitReady]
+            }
             Self::Uninstall => &[S::StopUnit, S::CloseVolumes, S::ReleaseNetwork, S::RemoveFiles, S::RemoveRecords],
             Self::Grow => &[S::GrowImages, S::GrowFilesystems],
             Self::Lock => &[S::LockVolume],
@@ -117,6 +121,8 @@ pub enum StepName {
     ResolveImage,
     /// Blobs, checked and unpacked.
     PullImage,
+    /// All that it takes from ConfigMaps and Secrets is there.
+    ProvisionSecrets,
     /// The revision's record, with its address and id range.
     PrepareRevision,
     /// Records, keys and files of volumes that are not there yet.

@@ -27,6 +27,10 @@ pub struct RevisionSpec {
     pub image: ResolvedImage,
     /// Its own address.
     pub allocation: Allocation,
+    /// Tells what it took from ConfigMaps and Secrets from what they hold later, without the values;
+    /// empty if it took nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub provided: String,
 }
 
 /// An image pinned by digest, with what a start needs of it.

@@ -9,6 +9,7 @@ use berth_model::resource::revision::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::Value;
 
+use super::provision::found;
 use super::{Done, Steps, store_failed};
 use crate::bundle::fetch::revisions_of;
 use crate::bundle::seams::ImageFailure;
@@ -67,13 +68,13 @@ impl Steps {
         }
         self.check_free_ports(&self.bundle(task).await?.spec, task).await?;
         let (target, name) = (task.spec.target.clone(), task.name.clone());
-        let drawn = self.drawn;
-        let made = self.record(move |tx| record(tx, &target.namespace, &target.name, &name, image, drawn));
+        let (drawn, made_from) = (self.drawn, MadeFrom { operation: name, image, provided: found(task) });
+        let made = self.record(move |tx| record(tx, &target.namespace, &target.name, made_from, drawn));
         let number = made.await.map_err(prepare_failed)?;
         Ok(StepDone::said(format!("revision {number} is recorded")).keeping("revision", number.into()))
     }
 
-    /// The revision in service, if this very image and wish are what it was made from.
+    /// The revision in service, if this very image, wish and values are what it was made from.
     async fn serves_already(&self, task: &Task, image: &ResolvedImage) -> Result<Option<u64>, StepError> {
         let spec = self.bundle(task).await?.spec;
         let revisions = self.revisions(task).await?;
@@ -81,8 +82,12 @@ impl Steps {
             return Ok(None);
         }
         let active = revisions.iter().find(|one| state_of(one) == RevisionState::Active);
-        let same =
-            active.filter(|one| one.spec.image == *image && rollout_part(&one.spec.bundle_spec) == rollout_part(&spec));
+        let provided = found(task);
+        let same = active.filter(|one| {
+            one.spec.image == *image
+                && one.spec.provided == provided
+                && rollout_part(&one.spec.bundle_spec) == rollout_part(&spec)
+        });
         Ok(same.map(|one| one.spec.number))
     }
 
@@ -131,12 +136,18 @@ impl Steps {
     }
 }
 
+/// What the steps before have found out.
+struct MadeFrom {
+    operation: String,
+    image: ResolvedImage,
+    provided: String,
+}
+
 fn record(
     tx: &mut Tx<'_>,
     namespace: &str,
     name: &str,
-    operation: &str,
-    image: ResolvedImage,
+    made_from: MadeFrom,
     drawn: [u8; 5],
 ) -> Result<u64, PrepareError> {
     let bundle = tx.get::<Bundle>(namespace, name)?.ok_or(PrepareError::Gone)?;
@@ -145,7 +156,7 @@ fn record(
     let held: Vec<Held> = everyone.iter().map(held).collect();
     let allocation = allocate(&held, namespace, name, drawn)?;
     let number = own_revisions(everyone, namespace, name).last().map_or(0, |last| last.spec.number) + 1;
-    tx.create(&revision(&bundle, number, operation, image, allocation))?;
+    tx.create(&revision(&bundle, number, made_from, allocation))?;
     Ok(number)
 }
 
@@ -194,7 +205,7 @@ fn label(protocol: Protocol) -> &'static str {
     }
 }
 
-fn revision(bundle: &Bundle, number: u64, operation: &str, image: ResolvedImage, allocation: Allocation) -> Revision {
+fn revision(bundle: &Bundle, number: u64, made_from: MadeFrom, allocation: Allocation) -> Revision {
     let name = bundle.metadata.name.clone().unwrap_or_default();
     Revision {
         metadata: ObjectMeta {
@@ -207,10 +218,11 @@ fn revision(bundle: &Bundle, number: u64, operation: &str, image: ResolvedImage,
             bundle: name,
             number,
             generation: bundle.metadata.generation.unwrap_or_default(),
-            operation: operation.to_owned(),
+            operation: made_from.operation,
             bundle_spec: bundle.spec.clone(),
-            image,
+            image: made_from.image,
             allocation,
+            provided: made_from.provided,
         },
         status: Some(RevisionStatus::default()),
     }

@@ -1,6 +1,7 @@
 //! Starting, promoting, stopping and removing what was prepared.
 
 use berth_model::condition::Reason;
+use berth_model::plan::Plan;
 use berth_model::resource::operation::{OperationKind, StepName};
 use berth_model::resource::revision::{Revision, RevisionState};
 
@@ -33,8 +34,10 @@ impl Steps {
         let devices = self.devices(task, revision).await?;
         let request = unit::request(revision, &devices).map_err(unreadable)?;
         let plan = unit::plan(revision, &self.layers, &devices).map_err(unreadable)?;
+        let provided = self.provide(task, &revision.spec.bundle_spec).await?;
+        let plan = Plan { provided: !provided.is_empty(), ..plan };
         let (id, name) = (request.id.clone(), request.name.clone());
-        let started = self.machine.start(request, plan).await;
+        let started = self.machine.start(request, plan, provided).await;
         match started.map_err(machine_failed(Reason::WorkloadFailed, format!("starting {name} failed")))? {
             Started::Done => Ok(StepDone::said(format!("{name} is started"))),
             Started::AlreadyRunning => Ok(StepDone::said(format!("{name} runs"))),

@@ -1,13 +1,12 @@
 //! The daemon is killed at every point of every operation; the end is the same.
 
-use std::sync::Arc;
-
 use berth_model::resource::bundle::BundleSpec;
 use berth_model::resource::operation::OperationKind;
 
 use tokio_util::sync::CancellationToken;
 
-use super::scripted::{Daemon, World, wish};
+use super::provided::{asks, world};
+use super::scripted::{Daemon, wish};
 use crate::operation::AbortPoints;
 
 /// Every point that an operation of this kind passes.
@@ -19,11 +18,11 @@ fn points(kind: OperationKind) -> Vec<String> {
 /// Brings the world to where `kind` begins, then wishes for it.
 async fn wish_for(daemon: &Daemon, kind: OperationKind) {
     if kind != OperationKind::Install {
-        daemon.put(with_a_volume).await;
+        daemon.put(with_all).await;
         daemon.settle().await;
     }
     match kind {
-        OperationKind::Install => daemon.put(with_a_volume).await,
+        OperationKind::Install => daemon.put(with_all).await,
         OperationKind::Update => daemon.put(|spec| spec.image = "registry/web:2".into()).await,
         OperationKind::Stop => daemon.put(|spec| spec.start = false).await,
         OperationKind::Uninstall => daemon.remove().await,
@@ -49,14 +48,15 @@ async fn wish_for(daemon: &Daemon, kind: OperationKind) {
     }
 }
 
-fn with_a_volume(spec: &mut BundleSpec) {
+fn with_all(spec: &mut BundleSpec) {
     spec.volumes = vec![wish("data", "32Mi")];
+    asks(spec);
 }
 
 async fn end_of(kind: OperationKind, killed_at: Option<String>) -> Vec<String> {
     // Nothing here outlives the process: memory will do.
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-    let world = Arc::new(World::default());
+    let world = world(Some("hunter2"));
     let stop = CancellationToken::new();
     let token = stop.clone();
     let abort = AbortPoints::calling(move |point| {

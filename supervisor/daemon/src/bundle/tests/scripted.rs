@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use berth_model::plan::{Ending, Plan};
+use berth_model::projection::{Held, resolve};
+use berth_model::provided::Provided;
 use berth_model::resource::bundle::health::Look;
 use berth_model::resource::bundle::{Bundle, BundleSpec, Port, VolumeWish};
 use berth_model::resource::operation::{
@@ -16,7 +18,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::bundle::seams::{Cause, ImageFailure, Images, Machine, Net, Observed, Started, UnitState};
+use crate::bundle::seams::{
+    Cause, ImageFailure, Images, Machine, Net, Observed, Provider, Started, Survey, UnitState, Unprovided,
+};
 use crate::bundle::steps::Steps;
 use crate::bundle::unit::UnitRequest;
 use crate::bundle::view::{operation_state, state_of};
@@ -39,10 +43,13 @@ pub struct World {
     pub starts: Mutex<u32>,
     pub unhealthy: Mutex<Option<String>>,
     pub disks: Arc<FakeDisks>,
+    /// What the objects hold, and what the units were given of it.
+    pub held: Mutex<Held>,
+    pub given: Mutex<BTreeMap<String, Provided>>,
 }
 
 impl Machine for World {
-    fn start(&self, unit: UnitRequest, plan: Plan) -> BoxFuture<'_, Result<Started, Cause>> {
+    fn start(&self, unit: UnitRequest, plan: Plan, provided: Provided) -> BoxFuture<'_, Result<Started, Cause>> {
         Box::pin(async move {
             if self.start_fails.lock().unwrap().as_ref() == Some(&unit.id) {
                 return Ok(Started::Failed);
@@ -53,6 +60,7 @@ impl Machine for World {
             }
             *self.starts.lock().unwrap() += 1;
             self.plans.lock().unwrap().insert(unit.id.clone(), plan);
+            self.given.lock().unwrap().insert(unit.id.clone(), provided);
             units.insert(unit.id, Observed { state: UnitState::Active, main_pid: 7, ..Observed::default() });
             Ok(Started::Done)
         })
@@ -69,6 +77,7 @@ impl Machine for World {
     fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Cause>> {
         Box::pin(async move {
             self.plans.lock().unwrap().remove(id);
+            self.given.lock().unwrap().remove(id);
             Ok(())
         })
     }
@@ -113,6 +122,20 @@ impl Images for World {
     }
 }
 
+impl Provider for World {
+    fn survey<'a>(&'a self, _: &'a str, spec: &'a BundleSpec) -> BoxFuture<'a, Result<Survey, Cause>> {
+        let found = resolve(spec, &self.held.lock().unwrap());
+        let told = |provided: Provided| {
+            if provided.is_empty() { String::new() } else { serde_json::to_string(&provided).unwrap() }
+        };
+        Box::pin(async move { Ok(found.map(told)) })
+    }
+    fn provide<'a>(&'a self, _: &'a str, spec: &'a BundleSpec) -> BoxFuture<'a, Result<Provided, Unprovided>> {
+        let found = resolve(spec, &self.held.lock().unwrap());
+        Box::pin(async move { found.map_err(Unprovided::Missing) })
+    }
+}
+
 impl Net for World {
     fn configure(&self) -> BoxFuture<'_, Result<(), Cause>> {
         Box::pin(async { Ok(()) })
@@ -141,6 +164,7 @@ impl Daemon {
             store: store.clone(),
             machine: world.clone(),
             images: world.clone(),
+            provider: world.clone(),
             net: world.clone(),
             volumes: Arc::new(BundleVolumes(volumes.clone())),
             clock: Arc::new(clock),
@@ -151,7 +175,7 @@ impl Daemon {
         let runner = Runner::new(store.clone(), Arc::new(executor), abort);
         let (wake, woken) = mpsc::channel(16);
         Self {
-            bundles: Bundles::new(store.clone(), world.clone(), Arc::new(clock), wake),
+            bundles: Bundles::new(store.clone(), world.clone(), world.clone(), Arc::new(clock), wake),
             woken: tokio::sync::Mutex::new(woken),
             store,
             world: world.clone(),
@@ -301,6 +325,10 @@ impl Daemon {
         let disks = self.world.disks.disks.lock().unwrap();
         lines.extend(disks.values().map(|disk| format!("disk {:?}", Disk { key: Vec::new(), ..disk.clone() })));
         lines.push(format!("keys {}", self.world.disks.keys.lock().unwrap().len()));
+        let given = self.world.given.lock().unwrap();
+        let names =
+            |one: &Provided| one.env.iter().map(|var| format!("{}={}", var.name, var.value)).collect::<Vec<_>>();
+        lines.extend(given.iter().map(|(id, provided)| format!("{id} is given {:?}", names(provided))));
         lines
     }
 

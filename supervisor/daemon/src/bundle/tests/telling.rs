@@ -70,6 +70,7 @@ async fn a_unit_that_a_restart_has_stopped_is_being_started_and_was_stopped_by_n
         volumes: Vec::new(),
         operations: vec![restart],
         observed: [(1, down)].into(),
+        survey: Ok(String::new()),
         now: jiff::Timestamp::UNIX_EPOCH,
     };
     let status = status(&view, &Wish::Nothing);

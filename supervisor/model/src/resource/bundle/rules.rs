@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Bundle, BundleSpec, EnvVar, Port, Resources, health, volumes};
+use super::{Bundle, BundleSpec, EnvVar, Port, Resources, health, projection, volumes};
 use crate::field::{FieldError, Rule};
 use crate::id::{self, ImageReference};
 use crate::quantity;
@@ -50,8 +50,10 @@ pub fn validate(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
 fn spec(spec: &BundleSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
     errors.extend(image(&spec.image));
-    errors.extend(spec.env.iter().enumerate().filter_map(|(index, var)| env(index, var)));
+    errors.extend(spec.env.iter().enumerate().flat_map(|(index, var)| env(index, var)));
     errors.extend(twice("spec.env", "name", spec.env.iter().map(|var| Some(var.name.as_str()))));
+    errors.extend(projection::validate_env_from(&spec.env_from));
+    errors.extend(projection::validate_mounts(&spec.volume_mounts, &spec.volumes));
     errors.extend(spec.working_dir.as_deref().and_then(working_dir));
     errors.extend(arguments("spec.command", &spec.command));
     errors.extend(arguments("spec.args", &spec.args));
@@ -71,14 +73,23 @@ fn image(image: &str) -> Option<FieldError> {
     parsed.err().map(|error| FieldError::invalid("spec.image", error.to_string()))
 }
 
-fn env(index: usize, var: &EnvVar) -> Option<FieldError> {
+fn env(index: usize, var: &EnvVar) -> Vec<FieldError> {
     let (name, value) = (&var.name, &var.value);
+    let field = |part: &str| format!("spec.env[{index}].{part}");
     if name.is_empty() || name.contains(['=', '\0']) || name.contains(char::is_whitespace) {
         let message = format!("`{name}` is no name of a variable: no blank, no `=`, not empty");
-        return Some(FieldError::invalid(format!("spec.env[{index}].name"), message));
+        return vec![FieldError::invalid(field("name"), message)];
     }
-    let message = "a value cannot hold a NUL character";
-    value.contains('\0').then(|| FieldError::invalid(format!("spec.env[{index}].value"), message))
+    let wrong = |message: &str| vec![FieldError::invalid(field("value"), message)];
+    match &var.value_from {
+        Some(_) if !value.is_empty() => wrong("give `value` or `valueFrom`, not both"),
+        Some(source) => projection::validate_source(&field("valueFrom"), source),
+        None if value.contains('\0') => wrong("a value cannot hold a NUL character"),
+        None if value.contains("${{") => wrong(
+            "references like `${{...}}` are not resolved; for a Secret use `valueFrom`, for another bundle its name",
+        ),
+        None => Vec::new(),
+    }
 }
 
 fn working_dir(path: &str) -> Option<FieldError> {

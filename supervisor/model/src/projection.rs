@@ -1,0 +1,296 @@
+//! From what a bundle asks of ConfigMaps and Secrets to the variables and files it is given: a pure
+//! function of the bundle and of what the objects hold.
+//!
+//! It is used twice: with values, to provide them, and with digests in the place of secret values,
+//! to see a change without the values (the outcome then is compared, never delivered).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use k8s_openapi::ByteString;
+
+use crate::provided::{Directory, Provided, ProvidedFile, Variable};
+use crate::resource::bundle::projection::{
+    CONFIG_MAP_MODE, EnvFrom, EnvSource, Files, KeyRef, Mode, SECRET_MODE, VolumeMount,
+};
+use crate::resource::bundle::{BundleSpec, EnvVar};
+
+/// Where values lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceKind {
+    /// A ConfigMap.
+    ConfigMap,
+    /// A Secret.
+    Secret,
+}
+
+/// An object by kind and name.
+pub type Source = (SourceKind, String);
+
+/// What the objects hold that are there. Values are in the clear: not for logs.
+pub type Held = BTreeMap<Source, BTreeMap<String, Vec<u8>>>;
+
+impl fmt::Display for SourceKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+        })
+    }
+}
+
+/// Why nothing can be provided.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// No such object.
+    #[error("{0} {1} is not there")]
+    Object(SourceKind, String),
+    /// No such key.
+    #[error("{0} {1} has no key {2}")]
+    Key(SourceKind, String, String),
+    /// A variable cannot hold it.
+    #[error("key {2} of {0} {1} is no text and so no value of a variable; mount it as a file")]
+    NoText(SourceKind, String, String),
+}
+
+impl Missing {
+    /// Whether it can come by itself: somebody makes the object, or writes the key.
+    pub fn may_come(&self) -> bool {
+        !matches!(self, Self::NoText(..))
+    }
+
+    /// What to do, as the end of a sentence.
+    pub fn advice(&self) -> String {
+        let word = |kind: &SourceKind| kind.to_string().to_lowercase();
+        match self {
+            Self::Object(kind, name) => format!("create it with `berth {} create {name}`", word(kind)),
+            Self::Key(kind, name, key) => {
+                format!("add {key} to it with `berth {} set {name}`, or name a key that it has", word(kind))
+            }
+            Self::NoText(..) => "use spec.volumeMounts for it".to_owned(),
+        }
+    }
+}
+
+/// Every object that the bundle asks for.
+pub fn wanted(spec: &BundleSpec) -> BTreeSet<Source> {
+    let vars = spec.env.iter().filter_map(|var| var.value_from.as_ref());
+    let keys = vars.filter_map(key_of).map(|(kind, key)| (kind, key.name.clone()));
+    let wholes = spec.env_from.iter().filter_map(object_of).map(|(kind, name, _)| (kind, name.to_owned()));
+    let files = spec.volume_mounts.iter().filter_map(files_of).map(|(kind, files)| (kind, files.name.clone()));
+    keys.chain(wholes).chain(files).collect()
+}
+
+/// What the container is given; nothing if it asks for nothing.
+///
+/// # Errors
+/// Everything that is missing, in the order of the bundle.
+pub fn resolve(spec: &BundleSpec, held: &Held) -> Result<Provided, Vec<Missing>> {
+    if wanted(spec).is_empty() {
+        return Ok(Provided::default());
+    }
+    let mut missing = Vec::new();
+    let wholes = spec.env_from.iter().map(|from| whole(from, held));
+    let vars = spec.env.iter().map(|var| variable(var, held));
+    let env = kept(wholes.chain(vars), &mut missing).into_iter().flatten().collect();
+    let directories = kept(spec.volume_mounts.iter().map(|mount| directory(mount, held)), &mut missing);
+    missing.dedup();
+    if missing.is_empty() { Ok(Provided { env, directories }) } else { Err(missing) }
+}
+
+fn kept<T>(all: impl Iterator<Item = Result<T, Missing>>, missing: &mut Vec<Missing>) -> Vec<T> {
+    all.filter_map(|one| one.map_err(|what| missing.push(what)).ok()).collect()
+}
+
+fn key_of(source: &EnvSource) -> Option<(SourceKind, &KeyRef)> {
+    let config = source.config_map_key_ref.as_ref().map(|key| (SourceKind::ConfigMap, key));
+    config.or(source.secret_key_ref.as_ref().map(|key| (SourceKind::Secret, key)))
+}
+
+fn object_of(from: &EnvFrom) -> Option<(SourceKind, &str, bool)> {
+    let config = from.config_map_ref.as_ref().map(|it| (SourceKind::ConfigMap, it));
+    let (kind, object) = config.or(from.secret_ref.as_ref().map(|it| (SourceKind::Secret, it)))?;
+    Some((kind, &object.name, object.optional))
+}
+
+fn files_of(mount: &VolumeMount) -> Option<(SourceKind, &Files)> {
+    let config = mount.config_map.as_ref().map(|files| (SourceKind::ConfigMap, files));
+    config.or(mount.secret.as_ref().map(|files| (SourceKind::Secret, files)))
+}
+
+/// The object, or `None` if it is not there and need not be.
+fn find<'a>(
+    held: &'a Held,
+    kind: SourceKind,
+    name: &str,
+    optional: bool,
+) -> Result<Option<&'a BTreeMap<String, Vec<u8>>>, Missing> {
+    match held.get(&(kind, name.to_owned())) {
+        None if !optional => Err(Missing::Object(kind, name.to_owned())),
+        found => Ok(found),
+    }
+}
+
+/// Every key of an object as variables.
+fn whole(from: &EnvFrom, held: &Held) -> Result<Vec<Variable>, Missing> {
+    let Some((kind, name, optional)) = object_of(from) else { return Ok(Vec::new()) };
+    let object = find(held, kind, name, optional)?;
+    let variable = |(key, value): (&String, &Vec<u8>)| {
+        let value = text(value).ok_or_else(|| Missing::NoText(kind, name.to_owned(), key.clone()))?;
+        Ok(Variable { name: format!("{}{key}", from.prefix), value })
+    };
+    object.into_iter().flatten().map(variable).collect()
+}
+
+/// One variable, or none if what it is made from may be missing and is.
+fn variable(var: &EnvVar, held: &Held) -> Result<Vec<Variable>, Missing> {
+    let of = |value: String| vec![Variable { name: var.name.clone(), value }];
+    let Some(source) = &var.value_from else { return Ok(of(var.value.clone())) };
+    let Some((kind, wanted)) = key_of(source) else { return Ok(Vec::new()) };
+    let Some(object) = find(held, kind, &wanted.name, wanted.optional)? else { return Ok(Vec::new()) };
+    let name = || (wanted.name.clone(), wanted.key.clone());
+    match object.get(&wanted.key) {
+        Some(value) => text(value).map(of).ok_or_else(|| Missing::NoText(kind, name().0, name().1)),
+        None if wanted.optional => Ok(Vec::new()),
+        None => Err(Missing::Key(kind, name().0, name().1)),
+    }
+}
+
+fn text(value: &[u8]) -> Option<String> {
+    std::str::from_utf8(value).ok().filter(|text| !text.contains('\0')).map(str::to_owned)
+}
+
+fn directory(mount: &VolumeMount, held: &Held) -> Result<Directory, Missing> {
+    let files = match files_of(mount) {
+        Some((kind, wanted)) => contents(kind, wanted, held)?,
+        None => Vec::new(),
+    };
+    Ok(Directory { path: mount.mount_path.clone(), owner: mount.owner.clone(), files })
+}
+
+fn contents(kind: SourceKind, wanted: &Files, held: &Held) -> Result<Vec<ProvidedFile>, Missing> {
+    let Some(object) = find(held, kind, &wanted.name, wanted.optional)? else { return Ok(Vec::new()) };
+    let by_default = if kind == SourceKind::Secret { SECRET_MODE } else { CONFIG_MAP_MODE };
+    let by_default = wanted.default_mode.as_ref().and_then(Mode::bits).unwrap_or(by_default);
+    let file = |path: &str, mode: u32, value: &[u8]| ProvidedFile {
+        path: path.to_owned(),
+        mode,
+        content: ByteString(value.to_owned()),
+    };
+    if wanted.items.is_empty() {
+        return Ok(object.iter().map(|(key, value)| file(key, by_default, value)).collect());
+    }
+    let found = wanted.items.iter().filter_map(|item| match object.get(&item.key) {
+        Some(value) => {
+            let mode = item.mode.as_ref().and_then(Mode::bits).unwrap_or(by_default);
+            Some(Ok(file(&item.path, mode, value)))
+        }
+        None if wanted.optional => None,
+        None => Some(Err(Missing::Key(kind, wanted.name.clone(), item.key.clone()))),
+    });
+    found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spec(value: serde_json::Value) -> BundleSpec {
+        let mut spec = json!({ "image": "registry/web" });
+        spec.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+        serde_json::from_value(spec).unwrap()
+    }
+
+    fn held() -> Held {
+        let object = |pairs: &[(&str, &str)]| -> BTreeMap<String, Vec<u8>> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect()
+        };
+        Held::from([
+            ((SourceKind::ConfigMap, "app".to_owned()), object(&[("MODE", "fast"), ("app.conf", "x = 1")])),
+            ((SourceKind::Secret, "db".to_owned()), object(&[("password", "hunter2")])),
+        ])
+    }
+
+    fn everything() -> BundleSpec {
+        spec(json!({
+            "envFrom": [{"configMapRef": {"name": "app"}, "prefix": "APP_"}],
+            "env": [
+                {"name": "PLAIN", "value": "1"},
+                {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}},
+            ],
+            "volumeMounts": [
+                {"mountPath": "/etc/app", "configMap": {"name": "app", "items": [
+                    {"key": "app.conf", "path": "main.conf"}, {"key": "MODE", "path": "d/mode", "mode": "0640"}]}},
+                {"mountPath": "/run/secrets", "secret": {"name": "db"}, "owner": "postgres"},
+            ],
+        }))
+    }
+
+    #[test]
+    fn variables_and_files_come_from_where_the_bundle_says() {
+        let provided = resolve(&everything(), &held()).unwrap();
+        let pairs: Vec<String> = provided.env.iter().map(|one| format!("{}={}", one.name, one.value)).collect();
+        assert_eq!(pairs, ["APP_MODE=fast", "APP_app.conf=x = 1", "PLAIN=1", "PASSWORD=hunter2"]);
+        let files = |directory: &Directory| -> Vec<String> {
+            let line = |file: &ProvidedFile| {
+                let text = String::from_utf8_lossy(&file.content.0).into_owned();
+                format!("{}/{} {:04o} {text}", directory.path, file.path, file.mode)
+            };
+            directory.files.iter().map(line).collect()
+        };
+        assert_eq!(files(&provided.directories[0]), ["/etc/app/main.conf 0444 x = 1", "/etc/app/d/mode 0640 fast"]);
+        assert_eq!(files(&provided.directories[1]), ["/run/secrets/password 0400 hunter2"]);
+        assert_eq!(provided.directories[1].owner.as_deref(), Some("postgres"));
+    }
+
+    #[test]
+    fn a_bundle_that_asks_for_nothing_is_given_nothing() {
+        let plain = spec(json!({"env": [{"name": "A", "value": "1"}]}));
+        assert!(resolve(&plain, &held()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn every_object_that_is_asked_for_is_named_once() {
+        let names: Vec<String> =
+            wanted(&everything()).into_iter().map(|(kind, name)| format!("{kind} {name}")).collect();
+        assert_eq!(names, ["ConfigMap app", "Secret db"]);
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_told() {
+        let spec = spec(json!({
+            "envFrom": [{"secretRef": {"name": "absent"}}],
+            "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "app", "key": "nope"}}}],
+            "volumeMounts": [{"mountPath": "/a", "secret": {"name": "db", "items": [{"key": "user", "path": "u"}]}}],
+        }));
+        let missing = resolve(&spec, &held()).unwrap_err();
+        let told: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["Secret absent is not there", "ConfigMap app has no key nope", "Secret db has no key user"]);
+        assert_eq!(missing[0].advice(), "create it with `berth secret create absent`");
+    }
+
+    #[test]
+    fn what_is_optional_may_be_missing() {
+        let spec = spec(json!({
+            "envFrom": [{"secretRef": {"name": "absent", "optional": true}}],
+            "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "db", "key": "nope", "optional": true}}}],
+            "volumeMounts": [{"mountPath": "/a", "secret": {"name": "absent", "optional": true}}],
+        }));
+        let provided = resolve(&spec, &held()).unwrap();
+        assert_eq!((provided.env.len(), provided.directories[0].files.len()), (0, 0));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_no_variable() {
+        let mut held = held();
+        held.entry((SourceKind::Secret, "db".to_owned())).or_default().insert("password".into(), vec![0xff]);
+        let told = resolve(&everything(), &held).unwrap_err();
+        assert!(told[0].to_string().contains("mount it as a file") && !told[0].may_come(), "{told:?}");
+    }
+
+    #[test]
+    fn values_are_not_shown_where_they_are_debugged() {
+        assert!(!format!("{:?}", resolve(&everything(), &held()).unwrap()).contains("hunter2"));
+    }
+}
