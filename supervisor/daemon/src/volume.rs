@@ -151,12 +151,15 @@ impl Volumes {
         }
     }
 
-    /// Closes all volumes that were made for a bundle.
+    /// Closes all volumes that were made for a bundle, but for these.
     ///
     /// # Errors
     /// One is in use.
-    pub async fn close(&self, namespace: &str, bundle: &str) -> Result<(), StepError> {
+    pub async fn close(&self, namespace: &str, bundle: &str, but: &[VolumeWish]) -> Result<(), StepError> {
         for volume in self.of_bundle(namespace, bundle).await? {
+            if but.iter().any(|wish| wish.name == volume.spec.volume) {
+                continue;
+            }
             let closed = self.disks.close(&uid_of(&volume)).await;
             closed.map_err(|error| disk_failed(&name_of(&volume), "closing the volume", error))?;
         }

@@ -125,8 +125,8 @@ pub trait Volumes: Send + Sync + 'static {
     fn discard_unfinished<'a>(&'a self, of: &'a BundleKey) -> BoxFuture<'a, Result<(), StepError>>;
     /// Makes their devices.
     fn open<'a>(&'a self, of: &'a BundleKey, wishes: &'a [VolumeWish]) -> BoxFuture<'a, Result<(), StepError>>;
-    /// Removes the devices of all volumes that were made for the bundle.
-    fn close<'a>(&'a self, of: &'a BundleKey) -> BoxFuture<'a, Result<(), StepError>>;
+    /// Removes the devices of all volumes that were made for the bundle, but for these.
+    fn close<'a>(&'a self, of: &'a BundleKey, but: &'a [VolumeWish]) -> BoxFuture<'a, Result<(), StepError>>;
     /// Makes the files and devices longer of those that are to have more room; how many.
     fn grow_images<'a>(&'a self, of: &'a BundleKey, wishes: &'a [VolumeWish]) -> BoxFuture<'a, Result<u32, StepError>>;
     /// Lets their filesystems take it.

@@ -32,8 +32,8 @@ impl bundle::Volumes for BundleVolumes {
     fn open<'a>(&'a self, of: &'a BundleKey, wishes: &'a [VolumeWish]) -> Outcome<'a, ()> {
         Box::pin(self.0.open(&of.namespace, &of.name, wishes))
     }
-    fn close<'a>(&'a self, of: &'a BundleKey) -> Outcome<'a, ()> {
-        Box::pin(self.0.close(&of.namespace, &of.name))
+    fn close<'a>(&'a self, of: &'a BundleKey, but: &'a [VolumeWish]) -> Outcome<'a, ()> {
+        Box::pin(self.0.close(&of.namespace, &of.name, but))
     }
     fn grow_images<'a>(&'a self, of: &'a BundleKey, wishes: &'a [VolumeWish]) -> Outcome<'a, u32> {
         Box::pin(self.0.grow_images(&of.namespace, &of.name, wishes))

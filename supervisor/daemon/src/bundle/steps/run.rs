@@ -89,6 +89,7 @@ impl Steps {
         }
         let count = retired.len();
         self.set_states(retired).await?;
+        self.close_unused(task).await?;
         Ok(StepDone::said(format!("earlier revisions stopped: {count}")))
     }
 

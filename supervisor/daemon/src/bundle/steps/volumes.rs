@@ -91,8 +91,19 @@ impl Steps {
     }
 
     pub(super) async fn close_volumes(&self, task: &Task) -> Done {
-        self.volumes.close(&key_of(task)).await?;
+        self.volumes.close(&key_of(task), &[]).await?;
         Ok(StepDone::said("no volume is open"))
+    }
+
+    /// Closes what the revisions before had and the one in service has not.
+    pub(super) async fn close_unused(&self, task: &Task) -> Result<(), StepError> {
+        let all = self.revisions(task).await?;
+        let used: Vec<VolumeWish> = all
+            .into_iter()
+            .filter(|one| state_of(one).holds_allocation())
+            .flat_map(|one| one.spec.bundle_spec.volumes)
+            .collect();
+        self.volumes.close(&key_of(task), &used).await
     }
 
     pub(super) async fn grow_images(&self, task: &Task) -> Done {

@@ -63,7 +63,10 @@ async fn another_name_is_another_volume_and_the_old_one_is_kept() {
     daemon.settle().await;
     let names: Vec<_> = daemon.volumes().await.into_iter().map(|one| one.metadata.name.unwrap()).collect();
     assert_eq!(names, ["web-data", "web-other"]);
-    assert_eq!(world.disks.disks.lock().unwrap().len(), 2);
+    let of = |name: &str| names.iter().position(|one| one == name).unwrap();
+    let uids: Vec<_> = daemon.volumes().await.into_iter().map(|one| one.metadata.uid.unwrap()).collect();
+    let is_open = |name: &str| world.disks.disks.lock().unwrap()[&uids[of(name)]].open;
+    assert!(!is_open("web-data") && is_open("web-other"));
 }
 
 #[tokio::test]
