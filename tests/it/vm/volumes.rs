@@ -282,7 +282,7 @@ fn cut(machine: &mut Machine, point: &str, line: &str) {
     eprintln!("the power goes at {point}");
     machine.ok(ARM).unwrap();
     machine.ok(&format!("echo {point} >/run/abort")).unwrap();
-    let told = machine.sh(&format!("berth {line} --timeout 5m")).unwrap();
+    let told = machine.sh(&format!("berth {line} --no-wait")).unwrap();
     let told = told.text() + &told.errors();
     eventually(&"failed".to_owned(), || {
         let state = property(machine, "berthd.service", "ActiveState");

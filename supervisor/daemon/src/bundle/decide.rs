@@ -19,7 +19,7 @@
 use std::time::Duration;
 
 use berth_model::resource::bundle::RestartPolicy;
-use berth_model::resource::operation::{Operation, OperationKind};
+use berth_model::resource::operation::{Operation, OperationKind, Step, StepName, StepState};
 use jiff::{SignedDuration, Timestamp};
 
 use super::seams::{Observed, UnitState};
@@ -132,7 +132,7 @@ fn schedule(view: &View, kind: OperationKind) -> Wish {
         return Wish::Now(kind);
     }
     let failures = view.failures_in_a_row(kind);
-    if failures > 0 && !retryable(view) {
+    if failures > 0 && (!retryable(view) || interrupted_service(view)) {
         return Wish::Nothing;
     }
     let attempts = failures.max(recent_starts(view, kind));
@@ -156,6 +156,15 @@ fn wait(now: Timestamp, kind: OperationKind, last: Timestamp, pause: Duration) -
 fn retryable(view: &View) -> bool {
     let error = view.last_failure().and_then(|op| op.status.as_ref()).and_then(|status| status.error.as_ref());
     error.is_none_or(|error| error.retryable)
+}
+
+/// The last try of an update has stopped the revision in service, as both use the same volumes. Another
+/// one would do so again: that is a person's to ask for.
+fn interrupted_service(view: &View) -> bool {
+    let Some(failed) = view.last_failure().filter(|_| !view.bundle.spec.volumes.is_empty()) else { return false };
+    let steps = failed.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default();
+    let begun = |step: &&Step| step.name == StepName::StopOld && step.state != StepState::Pending;
+    failed.spec.kind == OperationKind::Update && steps.iter().any(|step| begun(&step))
 }
 
 /// A service that comes up and dies again and again is given longer and longer pauses too.

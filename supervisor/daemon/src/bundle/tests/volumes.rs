@@ -94,7 +94,8 @@ async fn an_update_that_fails_leaves_the_old_revision_running_on_its_volume() {
     assert_eq!(daemon.last_state().await, Some(OperationState::Failed));
     assert_eq!(world.units.lock().unwrap().keys().collect::<Vec<_>>(), ["default.web.r1"]);
     assert!(world.disks.only().open);
-    assert_eq!(daemon.bundle().await.unwrap().status.unwrap().revision, Some(1));
+    let status = daemon.bundle().await.unwrap().status.unwrap();
+    assert_eq!((status.revision, status.next_try), (Some(1), None), "the service is not stopped again by itself");
 }
 
 #[tokio::test]
