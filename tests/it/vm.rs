@@ -7,6 +7,7 @@
 
 mod change;
 mod confine;
+mod databases;
 mod endings;
 mod exec;
 mod harness;

@@ -15,7 +15,7 @@ use berth_tests::channel::{Event, Output, Stdin};
 use berth_tests::guest::{self, Flavor};
 use berth_tests::machine::{self, Machine, Plan};
 use berth_tests::saved::{API, Parts, REGISTRY};
-use berth_tests::{http, images, pace, payload, spawn};
+use berth_tests::{http, images, pace, payload, postgres, spawn};
 
 type Failure = Box<dyn Error>;
 
@@ -67,7 +67,7 @@ fn up() -> Result<(), Failure> {
     let wanted = format!("{} {}", parts.payload.key, parts.images.key);
     let changed = fs::read_to_string(home.join("made-from")).unwrap_or_default() != wanted;
     if let Err(machine::MachineError::NotRunning(_)) = Machine::find(&home) {
-        let plan = Plan { stays: true, forwards: vec![WEB], ..Plan::new(UP) };
+        let plan = Plan { stays: true, forwards: vec![WEB, postgres::PORT], ..Plan::new(UP) };
         // From here on it stays, whatever goes wrong with the rest: one can look at it.
         parts.ready_in(machine::new_home(UP)?, &plan)?.leave_running()?;
     } else if changed {
@@ -82,6 +82,8 @@ fn up() -> Result<(), Failure> {
     if install(&machine)? || changed {
         copy_keys(&machine)?;
     }
+    eprintln!("PostgreSQL, on an encrypted volume, with a password that was drawn for it");
+    eprintln!("{}", postgres::install(&machine)?);
     greet(&machine)
 }
 
@@ -114,12 +116,15 @@ fn greet(machine: &Machine) -> Result<(), Failure> {
     }
     let home = machine.home().display();
     println!("page      http://127.0.0.1:{web}/ says: {}", page.trim());
+    let question = "SELECT 'PostgreSQL ' || current_setting('server_version') || ' counts to ' || count(*) FROM generate_series(1, 1000)";
+    println!("postgres  127.0.0.1:{} says: {}", machine.forwarded(postgres::PORT), postgres::ask(machine, question)?);
     println!("API       https://127.0.0.1:{api}");
     println!("token     {home}/token");
     println!("authority {home}/ca.crt");
     println!("\nTry:");
     println!("  ./dev berth status");
     println!("  ./dev berth update nginx --image 127.0.0.1:5000/nginx:2 && curl http://127.0.0.1:{web}/");
+    println!("  ./dev berth exec postgres -- psql --username postgres --command '\\l'");
     println!("  ./dev sh          # then: systemctl status 'berth.*.service'");
     Ok(())
 }
