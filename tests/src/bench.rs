@@ -1,12 +1,16 @@
 //! `just bench`: Berth beside a plain unit and a Quadlet, in one boot, in turns. Nothing here passes or fails.
 //!
 //! ```text
-//! machine ─ one service, two peers ─ memory of the supervisor ─ starts in turns ─ more services ─ memory again
+//! machine ─ volumes beside dm-crypt ─ rules of many services ─ one service, two peers ─ memory
+//!         of the supervisor ─ starts in turns ─ more services ─ memory again
 //! ```
 //!
 //! `tests/bench/results.json` keeps what each number was made from, and on what.
 
+mod disks;
 mod memory;
+mod ratio;
+mod rules;
 mod starts;
 
 use std::fs;
@@ -46,7 +50,7 @@ pub enum BenchError {
 /// Measures, writes `tests/bench/results.json` and prints the rows.
 pub fn run() -> Result<(), BenchError> {
     let parts = Parts::build(Flavor::Bench)?;
-    let machine = parts.ready(&Plan::new("bench"))?;
+    let machine = parts.ready(&Plan { disks: vec![disks::spare()], ..Plan::new("bench") })?;
     let rows = measure(&machine)?;
     for row in &rows {
         println!("{} {}", row["name"].as_str().unwrap_or_default(), row["value"]);
@@ -60,11 +64,14 @@ pub fn run() -> Result<(), BenchError> {
 }
 
 fn measure(machine: &Machine) -> Result<Vec<Value>, BenchError> {
+    let mut rows = disks::rows(machine)?;
+    rows.extend(rules::rows(machine)?);
     starts::prepare(machine)?;
-    let mut rows = vec![memory::supervisor(machine, 1)?];
+    rows.push(memory::supervisor(machine, 1)?);
+    starts::add_volume(machine)?;
     let runs = std::env::var("BERTH_BENCH_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(RUNS);
     rows.extend(starts::rows(&starts::measure(machine, runs)?));
-    for number in 2..=SERVICES {
+    for number in 3..=SERVICES {
         machine.ok(&format!("berth install {IMAGE} --name box{number} --timeout 10m"))?;
     }
     rows.push(memory::resident(machine)?);

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use ring::digest::{Context, SHA256};
 
-/// How long after its last use nothing is removed: longer than a run goes between two looks at an entry.
-const IN_USE: Duration = Duration::from_secs(30 * 60);
+/// How long after its last use nothing is removed: longer than the long tier takes, which looks at some entries twice.
+const IN_USE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// The cache could not be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,93 @@
+//! Encrypted volumes: how long they take to make and to open, and what they let through beside plain dm-crypt.
+//!
+//! The volume is a file on the data disk, the peer a whole disk of the same kind; both end in files of the host's disk.
+//! fio writes and reads through ext4 in both, in turns.
+
+use serde_json::Value;
+
+use super::ratio::{self, Unit};
+use super::{BenchError, IMAGE, number};
+use crate::machine::{Disk, Machine, MachineError};
+
+/// Where the peer's filesystem is.
+const PEER: &str = "/mnt";
+/// Rounds of fio, each in both.
+const ROUNDS: usize = 6;
+/// Times that a volume is made and opened.
+const VOLUMES: usize = 6;
+
+/// The peer's disk.
+pub fn spare() -> Disk {
+    Disk { name: "spare".to_owned(), gibibytes: 4 }
+}
+
+/// All rows about volumes.
+pub fn rows(machine: &Machine) -> Result<Vec<Value>, BenchError> {
+    let (made, opened) = times(machine)?;
+    let volume = prepare(machine)?;
+    let in_turns = |job: &str, figure: &str| -> Result<(Vec<u64>, Vec<u64>), BenchError> {
+        let rounds = (0..ROUNDS).map(|round| {
+            let mut folders = [volume.as_str(), PEER];
+            folders.rotate_left(round % 2);
+            let [first, second] = [fio(machine, folders[0], job, figure)?, fio(machine, folders[1], job, figure)?];
+            Ok(if round % 2 == 0 { (first, second) } else { (second, first) })
+        });
+        let rounds: Vec<(u64, u64)> = rounds.collect::<Result<_, BenchError>>()?;
+        Ok(rounds.into_iter().unzip())
+    };
+    let (ours, theirs) = in_turns("--rw=readwrite --bs=1M --iodepth=4", "bw_bytes")?;
+    let sequential = ratio::row("luks_seq_over_dmcrypt", Unit::BytesPerSecond, &ours, &theirs);
+    let (ours, theirs) = in_turns("--rw=randrw --bs=4k --iodepth=16", "iops")?;
+    let random = ratio::row("luks_rand_over_dmcrypt", Unit::OperationsPerSecond, &ours, &theirs);
+    machine.ok("berth uninstall disk --erase-volumes --timeout 10m")?;
+    let made = ratio::time("volume_create_ms", &made);
+    Ok(vec![made, ratio::time("volume_open_ms", &opened), sequential, random])
+}
+
+/// Microseconds of making a volume, file, encryption and filesystem, and of opening it: as the operations' own steps
+/// have it, records included.
+fn times(machine: &Machine) -> Result<(Vec<u64>, Vec<u64>), BenchError> {
+    let (mut made, mut opened) = (Vec::new(), Vec::new());
+    for _ in 0..VOLUMES {
+        machine.ok(&format!("berth install {IMAGE} --name disk --volume data:/data:64Mi --timeout 10m"))?;
+        made.push(steps(machine, "Install", "AllocateVolumes FormatVolumes")?);
+        machine.ok("berth stop disk --timeout 10m && berth start disk --timeout 10m")?;
+        opened.push(steps(machine, "Start", "OpenVolumes")?);
+        machine.ok("berth uninstall disk --erase-volumes --timeout 10m")?;
+    }
+    Ok((made, opened))
+}
+
+/// How long these steps of the newest such operation took together.
+fn steps(machine: &Machine, kind: &str, names: &str) -> Result<u64, BenchError> {
+    number(&machine.ok(&format!(
+        r#"berth get operations -o json | jq -r --arg kind {kind} --arg names "{names}" '
+             [.items[] | select(.spec.kind == $kind and .spec.target.name == "disk")] | sort_by(.status.startedAt) | last
+             | .status.steps[] | select(.name | IN($names | split(" ")[])) | "\(.finishedAt) \(.startedAt)"' |
+           while read -r end start; do echo $((($(date -d $end +%s%N) - $(date -d $start +%s%N)) / 1000)); done |
+           awk '{{s += $1}} END {{print s}}'"#
+    ))?)
+}
+
+/// A service with a volume, and the peer; the folder of the first on the machine.
+fn prepare(machine: &Machine) -> Result<String, MachineError> {
+    let device = "/dev/disk/by-id/virtio-spare";
+    machine.ok(&format!(
+        "head -c 64 /dev/urandom >/run/peer.key && \
+         cryptsetup luksFormat --batch-mode --type luks2 --sector-size 4096 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 \
+             --key-file /run/peer.key {device} && \
+         cryptsetup open --key-file /run/peer.key {device} peer && \
+         mkfs.ext4 -q -b 4096 -m 0 -E lazy_itable_init=1,nodiscard /dev/mapper/peer && mount /dev/mapper/peer {PEER}"
+    ))?;
+    machine.ok(&format!("berth install {IMAGE} --name disk --volume data:/data:1Gi --timeout 10m"))?;
+    let main = machine.ok("systemctl show -P MainPID berth.default.disk.r1.service")?;
+    Ok(format!("/proc/{}/root/data", main.trim()))
+}
+
+/// What was read and written together, per second.
+fn fio(machine: &Machine, folder: &str, job: &str, figure: &str) -> Result<u64, BenchError> {
+    number(&machine.ok(&format!(
+        "fio --name=bench --directory={folder} --size=128M --ioengine=libaio --direct=1 --runtime=5 --time_based \
+             --output-format=json {job} | jq '.jobs[0] | .read.{figure} + .write.{figure} | floor'"
+    ))?)
+}
