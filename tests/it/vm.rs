@@ -109,9 +109,11 @@ fn bundle(machine: &Machine, name: &str) -> Value {
     serde_json::from_str(&machine.ok(&format!("berth get bundle {name} -o json")).unwrap()).unwrap()
 }
 
-/// Status and reason of its `Ready` condition, as `True StartCompleted`.
+/// Status and reason of its `Ready` condition, as `True StartCompleted`; what the command line said where it could not
+/// tell, as after a boot.
 fn ready(machine: &Machine, name: &str) -> String {
-    let bundle = bundle(machine, name);
+    let answer: Output = machine.sh(&format!("berth get bundle {name} -o json")).unwrap();
+    let Ok(bundle) = serde_json::from_str::<Value>(&answer.text()) else { return answer.errors() };
     let conditions = bundle["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let ready = conditions.iter().find(|condition| condition["type"] == "Ready").cloned().unwrap_or_default();
     format!("{} {}", ready["status"].as_str().unwrap_or("-"), ready["reason"].as_str().unwrap_or("-"))

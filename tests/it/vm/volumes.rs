@@ -7,9 +7,10 @@ use super::{bundle, disturbed, eventually, holdings, install, own, property, rea
 
 const FIRST: &str = "127.0.0.1:5000/nginx:1";
 
-/// Runs a script in the service's container.
+/// What a script says in the service's container, and its error where it fails.
 fn inside(machine: &Machine, name: &str, script: &str) -> String {
-    machine.ok(&format!("berth exec {name} -- busybox sh -c '{script}'")).unwrap()
+    let out = machine.sh(&format!("berth exec {name} -- busybox sh -c '{script}'")).unwrap();
+    (out.text() + &out.errors()).trim_end().to_owned()
 }
 
 fn uid(machine: &Machine, volume: &str) -> String {
@@ -111,7 +112,7 @@ fn a_volume_grows_under_a_service_that_writes_and_one_that_does_not_fit_is_refus
     let written = writer.finish(berth_tests::pace::boots(4.0)).unwrap();
     assert!(written.success() && written.text().lines().count() == 40, "{}", written.text());
     assert_eq!(main(), before, "the service was started again");
-    let room: u64 = inside(machine, "grows", "busybox df -k /data | busybox awk \"END {print \\$2}\"").parse().unwrap();
+    let room: u64 = inside(machine, "grows", "busybox df -P -k /data | busybox awk \"END {print \\$2}\"").parse().unwrap();
     assert!(room > 80 * 1024, "{room} KiB");
     assert_eq!(bundle(machine, "grows")["status"]["volumes"][0]["size"], "96Mi");
 
@@ -259,7 +260,7 @@ fn a_power_cut_at_a_step_of_creation_growth_or_erasure_is_repaired_by_the_next_b
         cut(&mut machine, point(1), "volume grow web-data 64Mi");
         eventually(&"True StartCompleted".to_owned(), || ready(&machine, "web"));
         eventually(&"Ready".to_owned(), || stands(&machine, "web-data").0);
-        let look = "busybox cat /data/file; busybox df -k /data | busybox awk \"END {print (\\$2 > 48000)}\"";
+        let look = "busybox cat /data/file; busybox df -P -k /data | busybox awk \"END {print (\\$2 > 48000)}\"";
         eventually(&"web\n1".to_owned(), || inside(&machine, "web", look));
 
         uninstall(&machine, "web");
