@@ -1,7 +1,7 @@
 //! `just bench`: Berth beside a plain unit and a Quadlet, in one boot, in turns. Nothing here passes or fails.
 //!
 //! ```text
-//! machine ─ volumes beside dm-crypt ─ rules of many services ─ one service, two peers ─ memory
+//! machine ─ volumes beside dm-crypt ─ networks ─ rules of many services ─ one service, two peers ─ memory
 //!         of the supervisor ─ starts in turns ─ more services ─ memory again
 //! ```
 //!
@@ -9,6 +9,7 @@
 
 mod disks;
 mod memory;
+mod networks;
 mod ratio;
 mod rules;
 mod starts;
@@ -21,6 +22,7 @@ use crate::cache::{CacheError, at};
 use crate::guest::Flavor;
 use crate::machine::{Machine, MachineError, Plan};
 use crate::saved::{Parts, SavedError};
+use crate::spawn::SpawnError;
 use crate::{accel, tree};
 
 /// Starts of each unit, unless `BERTH_BENCH_RUNS` says otherwise.
@@ -39,6 +41,9 @@ pub enum BenchError {
     /// A command in it.
     #[error("measuring")]
     Machine(#[from] MachineError),
+    /// A tool of this side.
+    #[error("getting a program ready")]
+    Tool(#[from] SpawnError),
     /// The results.
     #[error("writing the results")]
     Files(#[from] CacheError),
@@ -65,6 +70,7 @@ pub fn run() -> Result<(), BenchError> {
 
 fn measure(machine: &Machine) -> Result<Vec<Value>, BenchError> {
     let mut rows = disks::rows(machine)?;
+    rows.extend(networks::rows(machine)?);
     rows.extend(rules::rows(machine)?);
     starts::prepare(machine)?;
     rows.push(memory::supervisor(machine, 1)?);

@@ -40,7 +40,7 @@ use crate::reconcile::{Outcome, Reconciler};
 use crate::store::{Clock, Store, StoreError, Tx};
 use decide::Wish;
 use health::Lookouts;
-use seams::{Cause, Machine, Provider};
+use seams::{Cause, Machine, Observed, Provider, UnitState};
 use view::View;
 
 /// Which bundle.
@@ -98,6 +98,38 @@ impl Bundles {
     ) -> Self {
         let lookouts = Lookouts::new(machine.clone(), clock.clone(), wake);
         Self { store, machine, provider, clock, lookouts }
+    }
+
+    /// Before anybody can ask: what the records call ready and systemd does not run, as after a start of the machine, is
+    /// no longer called ready. All that there is to say about it is the reconciler's, in its own time.
+    ///
+    /// # Errors
+    /// The store, or systemd.
+    pub async fn doubt(&self) -> Result<(), BundleError> {
+        let mut gone = Vec::new();
+        for bundle in self.store.read(|tx| tx.list::<Bundle>(None)).await? {
+            if let Some(id) = status::claimed(&bundle)
+                && self.observe(&id).await?.state != UnitState::Active
+            {
+                gone.push(bundle);
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let now = (self.clock)();
+        let written = self.store.write(&berthd(), move |tx| {
+            for mut bundle in gone {
+                status::not_running(&mut bundle, now);
+                tx.update_status(&bundle)?;
+            }
+            Ok::<_, StoreError>(())
+        });
+        Ok(written.await?)
+    }
+
+    async fn observe(&self, id: &str) -> Result<Observed, BundleError> {
+        self.machine.observe(id).await.map_err(|source| BundleError::Observe { id: id.to_owned(), source })
     }
 
     async fn look(&self, key: &BundleKey) -> Result<Outcome, BundleError> {

@@ -44,8 +44,8 @@ use tracing::info;
 use crate::api::{self, Api, Readiness, WatchPace};
 use crate::auth::ca::{Authority, CaError, ServerCertificate};
 use crate::auth::{AuthError, Authenticator, machine_names};
-use crate::bundle::Bundles;
 use crate::bundle::steps::Steps;
+use crate::bundle::{BundleError, Bundles};
 use crate::config::Config;
 use crate::image::{ImageError, ImageStore};
 use crate::metrics::Metrics;
@@ -69,6 +69,9 @@ pub enum DaemonError {
     /// The images on disk.
     #[error("opening the images")]
     Images(#[from] ImageError),
+    /// What runs of what should.
+    #[error("looking at what runs")]
+    Bundles(#[from] BundleError),
     /// systemd.
     #[error("reaching systemd")]
     Systemd(#[from] SystemdError),
@@ -125,7 +128,7 @@ pub async fn run(config: Config, clock: Clock) -> Result<(), DaemonError> {
     let tasks = TaskTracker::new();
     parts.volumes.tidy().await?;
     spawn_operations(&parts, &config, &tasks)?;
-    spawn_bundles(&parts, &config, &tasks);
+    spawn_bundles(&parts, &config, &tasks).await?;
     let certificate = spawn_api(&parts, &config, &tasks).await?;
     housekeeping::spawn(&parts, certificate, &tasks);
     ballast::spawn(&config.data, &parts, &tasks);
@@ -191,16 +194,18 @@ fn drawn() -> [u8; 5] {
     [a, b, c, d, e]
 }
 
-fn spawn_bundles(parts: &Parts, config: &Config, tasks: &TaskTracker) {
+async fn spawn_bundles(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Result<(), BundleError> {
     let (wake, signals) = mpsc::channel(SIGNALS);
     let (store, machine, clock) = (parts.store.clone(), parts.machine.clone(), Arc::clone(&parts.clock));
     let bundles = Bundles::new(store, machine, Arc::new(objects(parts)), clock, wake.clone());
+    bundles.doubt().await?;
     let driver = Driver::new("bundle", Arc::new(bundles), config.reconcile_interval, parts.metrics.clone());
     tasks.spawn(driver.run(signals, parts.stop.clone()));
     let from_store = signals::from_store(parts.store.clone(), wake.clone());
     let from_systemd = signals::from_systemd(parts.systemd.clone(), parts.machine.clone(), parts.store.clone(), wake);
     tasks.spawn(parts.stop.clone().run_until_cancelled_owned(from_store));
     tasks.spawn(parts.stop.clone().run_until_cancelled_owned(from_systemd));
+    Ok(())
 }
 
 async fn spawn_api(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Result<ServerCertificate, DaemonError> {

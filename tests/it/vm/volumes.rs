@@ -112,7 +112,8 @@ fn a_volume_grows_under_a_service_that_writes_and_one_that_does_not_fit_is_refus
     let written = writer.finish(berth_tests::pace::boots(4.0)).unwrap();
     assert!(written.success() && written.text().lines().count() == 40, "{}", written.text());
     assert_eq!(main(), before, "the service was started again");
-    let room: u64 = inside(machine, "grows", "busybox df -P -k /data | busybox awk \"END {print \\$2}\"").parse().unwrap();
+    let room: u64 =
+        inside(machine, "grows", "busybox df -P -k /data | busybox awk \"END {print \\$2}\"").parse().unwrap();
     assert!(room > 80 * 1024, "{room} KiB");
     assert_eq!(bundle(machine, "grows")["status"]["volumes"][0]["size"], "96Mi");
 
@@ -126,7 +127,7 @@ fn a_volume_grows_under_a_service_that_writes_and_one_that_does_not_fit_is_refus
     machine.ok("berth uninstall grows --erase-volumes --timeout 10m").unwrap();
 
     let error = refused(machine, &format!("install {FIRST} --name large --volume data:/data:100Ti --timeout 5m"));
-    assert!(error.contains("volume large-data does not fit: 100Ti more are wanted and"), "{error}");
+    assert!(error.contains("volume large-data does not fit: 100.0Ti more are wanted and"), "{error}");
     assert!(refused(machine, "get volume large-data").contains("not found"));
     uninstall(machine, "large");
 }

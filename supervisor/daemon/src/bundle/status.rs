@@ -6,14 +6,16 @@ use berth_model::projection::Missing;
 use berth_model::quantity::show_bytes;
 use berth_model::readiness::Standing;
 use berth_model::resource::Volume;
-use berth_model::resource::bundle::{BundleStatus, Phase, RestartPolicy, Termination, VolumeSummary};
+use berth_model::resource::bundle::{Bundle, BundleStatus, Phase, RestartPolicy, Termination, VolumeSummary};
 use berth_model::resource::operation::{Operation, OperationKind, StepName, StepState};
 use berth_model::resource::revision::{Allocation, Revision};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::decide::{Down, Wish, is_down};
 use super::seams::{Observed, UnitState};
 use super::steps::sentence;
-use super::view::{View, container_id, unit_name};
+use super::view::{View, container_id, container_of, unit_name};
 
 /// Restarts by systemd after which a service that is not up is said to be in a crash loop.
 const CRASH_LOOP: u64 = 3;
@@ -41,6 +43,23 @@ pub fn status(view: &View, wish: &Wish) -> BundleStatus {
         _ => None,
     };
     status
+}
+
+/// The container that serves a bundle which the records call ready.
+pub fn claimed(bundle: &Bundle) -> Option<String> {
+    let status = bundle.status.as_ref()?;
+    let ready = |one: &Condition| one.type_ == ConditionType::Ready.name() && one.status == "True";
+    status.conditions.iter().find(|one| ready(one))?;
+    container_of(status.unit.as_deref()?).map(str::to_owned)
+}
+
+/// Notes that its unit was not running when the supervisor started.
+pub fn not_running(bundle: &mut Bundle, now: Timestamp) {
+    let generation = bundle.metadata.generation.unwrap_or_default();
+    let status = bundle.status.get_or_insert_default();
+    let message = "The supervisor has just started, and the service is not running yet.";
+    status.phase = Phase::Progressing;
+    status.conditions = condition::at(Reason::StartPending, message, generation, now, &status.conditions);
 }
 
 fn summary(volume: &Volume) -> VolumeSummary {

@@ -42,6 +42,11 @@ pub fn unit_name(id: &str) -> String {
     format!("berth.{id}.service")
 }
 
+/// Container id of a unit name.
+pub fn container_of(unit: &str) -> Option<&str> {
+    unit.strip_prefix("berth.")?.strip_suffix(".service")
+}
+
 /// State of a revision.
 pub fn state_of(revision: &Revision) -> RevisionState {
     revision.status.as_ref().map(|status| status.state).unwrap_or_default()

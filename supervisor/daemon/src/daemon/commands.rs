@@ -8,6 +8,7 @@ use berth_model::session::Begin;
 use futures_util::future::BoxFuture;
 
 use crate::api::{Begun, CommandRequest, CommandsPort, PortError};
+use crate::bundle::view::container_of;
 use crate::session::{CommandError, Session};
 use crate::store::Store;
 
@@ -50,7 +51,7 @@ impl Commands {
         };
         let status = bundle.ok_or_else(absent)?.status.unwrap_or_default();
         let unit = status.unit.filter(|_| !matches!(status.phase, Phase::Stopped | Phase::Pending));
-        let id = unit.as_deref().and_then(|unit| unit.strip_prefix("berth.")?.strip_suffix(".service"));
+        let id = unit.as_deref().and_then(container_of);
         let down = || PortError::Request(format!("bundle {name} is not running; `berth start {name}` starts it"));
         id.map(str::to_owned).ok_or_else(down)
     }

@@ -12,6 +12,7 @@ use tracing::{error, warn};
 
 use super::machine::LinuxMachine;
 use crate::bundle::BundleKey;
+use crate::bundle::view::container_of;
 use crate::store::{Change as StoreChange, Refusal, Store, StoreError};
 
 /// Changes read from the store at a time.
@@ -126,7 +127,7 @@ async fn wake_all(store: &Store, wake: &Sender<BundleKey>) {
 
 /// `berth.default.nginx.r7.service` belongs to `default/nginx`.
 fn bundle_of(unit: &str) -> Option<BundleKey> {
-    let id = unit.strip_prefix("berth.")?.strip_suffix(".service")?;
+    let id = container_of(unit)?;
     let mut parts = id.split('.');
     let (namespace, name) = (parts.next()?, parts.next()?);
     let revision = parts.next()?.strip_prefix('r')?;

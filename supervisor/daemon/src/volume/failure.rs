@@ -62,7 +62,7 @@ fn does_not_fit(name: &str, shortage: &Shortage) -> StepError {
     let Shortage { wanted, free, reserve } = *shortage;
     let message = format!(
         "volume {name} does not fit: {} more are wanted and {} are free on the data disk, of which {} are kept back",
-        show_bytes(wanted),
+        about_bytes(wanted),
         about_bytes(free),
         about_bytes(reserve)
     );

@@ -215,6 +215,11 @@ impl Daemon {
         }
     }
 
+    /// What the daemon does before anybody can ask it.
+    pub async fn doubt(&self) {
+        self.bundles.doubt().await.unwrap();
+    }
+
     /// Waits until a lookout has news, and reconciles.
     pub async fn news(&self) {
         let key = self.woken.lock().await.recv().await.unwrap();

@@ -200,6 +200,21 @@ async fn a_start_of_the_supervisor_is_no_news_about_a_service_that_is_unhealthy(
 }
 
 #[tokio::test]
+async fn after_a_start_of_the_machine_nobody_is_told_that_a_service_is_ready_before_it_is() {
+    let world = Arc::new(World::default());
+    let (dir, daemon) = installed(&world).await;
+    daemon.die().await;
+    let again = Daemon::start(dir.path(), &world, AbortPoints::default(), CancellationToken::new());
+    again.doubt().await;
+    assert_eq!(ready(&again).await.0, "True StartCompleted", "its unit runs");
+    world.units.lock().unwrap().clear();
+    again.doubt().await;
+    assert_eq!(ready(&again).await.0, "False StartPending");
+    again.settle().await;
+    assert_eq!(ready(&again).await.0, "True StartCompleted");
+}
+
+#[tokio::test]
 async fn a_revision_that_does_not_become_healthy_never_serves() {
     let world = Arc::new(World::default());
     *world.unhealthy.lock().unwrap() = Some("answered 503".into());
