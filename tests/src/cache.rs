@@ -165,14 +165,14 @@ mod tests {
 
     #[test]
     fn the_newest_stay_and_older_ones_go() {
-        let shelf = shelf_of(&[("a", 90), ("b", 70), ("c", 80)]);
+        let shelf = shelf_of(&[("a", 190), ("b", 170), ("c", 180)]);
         thin_out(shelf.path(), 2, now() - IN_USE).unwrap();
         assert_eq!(left(&shelf), ["b", "c"]);
     }
 
     #[test]
     fn what_another_run_has_just_used_stays_however_many_there_are() {
-        let shelf = shelf_of(&[("a", 90), ("b", 5), ("c", 4), ("d", 3)]);
+        let shelf = shelf_of(&[("a", 190), ("b", 5), ("c", 4), ("d", 3)]);
         thin_out(shelf.path(), 1, now() - IN_USE).unwrap();
         assert_eq!(left(&shelf), ["b", "c", "d"]);
     }
