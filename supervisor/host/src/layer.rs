@@ -32,6 +32,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use crate::blob::{BlobError, Digest, Hasher, digest_of_file_name, file_name, names};
+use crate::disk_image;
 use crate::fs::{FsError, ensure_dir, remove_dir_all, sync_parent};
 
 use archive::{Archive, ArchiveError};
@@ -48,12 +49,14 @@ pub struct Limits {
     pub bytes: u64,
     /// Entries of the archive, and directories made on the way to them.
     pub entries: u64,
+    /// Bytes of the disk that stay free, whoever else writes to it meanwhile.
+    pub spare: u64,
 }
 
 impl Default for Limits {
     /// 32 GiB in two million entries: more than any layer that was meant to be run.
     fn default() -> Self {
-        Self { bytes: 32 << 30, entries: 2_000_000 }
+        Self { bytes: 32 << 30, entries: 2_000_000, spare: 0 }
     }
 }
 
@@ -96,6 +99,14 @@ pub enum LayerError {
     TooManyEntries {
         /// How many are.
         limit: u64,
+    },
+    /// The disk is too full.
+    #[error("after {written} bytes of the layer less than {spare} bytes are free on the disk")]
+    NoRoom {
+        /// How far it came.
+        written: u64,
+        /// What has to stay free.
+        spare: u64,
     },
     /// The stream cannot be decompressed or read.
     #[error("decompressing the layer")]
@@ -210,7 +221,13 @@ impl LayerStore {
         limits: &Limits,
     ) -> Result<Unpacked, LayerError> {
         ensure_dir(temporary, 0o755)?;
-        let stream = Metered { inner: decompressed(blob)?, hasher: Hasher::like(diff_id)?, limit: limits.bytes };
+        let stream = Metered {
+            inner: decompressed(blob)?,
+            hasher: Hasher::like(diff_id)?,
+            limits: *limits,
+            disk: &self.unpacking,
+            looked: 0,
+        };
         let mut archive = Archive::new(stream);
         let mut tree = Tree::new(temporary)?;
         let mut entries = 0;
@@ -267,7 +284,7 @@ pub fn relative_path(path: &[u8]) -> Option<PathBuf> {
 }
 
 /// The rest of the stream after the archive's end belongs to what the digest covers.
-fn check<R: Read>(mut stream: Metered<R>, diff_id: &Digest) -> Result<u64, LayerError> {
+fn check<R: Read>(mut stream: Metered<'_, R>, diff_id: &Digest) -> Result<u64, LayerError> {
     io::copy(&mut stream, &mut io::sink()).map_err(read_error)?;
     let bytes = stream.hasher.seen();
     let got = stream.hasher.finish();
@@ -290,32 +307,58 @@ fn decompressed<'b>(blob: impl Read + 'b) -> Result<Box<dyn Read + 'b>, LayerErr
     })
 }
 
-/// A stream that is hashed and ends in an error after so many bytes.
-struct Metered<R> {
+/// Bytes after which the disk is looked at again.
+const STRIDE: u64 = 4 << 20;
+
+/// A stream that is hashed and ends in an error after so many bytes, or when the disk it is written to is too full.
+struct Metered<'d, R> {
     inner: R,
     hasher: Hasher,
-    limit: u64,
+    limits: Limits,
+    disk: &'d Path,
+    /// Bytes that had passed when the disk was last looked at.
+    looked: u64,
 }
 
 /// The error it ends in.
-#[derive(Debug)]
-struct LimitReached(u64);
+#[derive(Clone, Copy, Debug)]
+enum LimitReached {
+    Bytes { limit: u64 },
+    Disk { written: u64, spare: u64 },
+}
 
 impl fmt::Display for LimitReached {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "more than {} bytes", self.0)
+        match self {
+            Self::Bytes { limit } => write!(out, "more than {limit} bytes"),
+            Self::Disk { spare, .. } => write!(out, "less than {spare} bytes are free"),
+        }
     }
 }
 
 impl std::error::Error for LimitReached {}
 
-impl<R: Read> Read for Metered<R> {
+impl<R> Metered<'_, R> {
+    fn check_limits(&mut self) -> io::Result<()> {
+        let (seen, Limits { bytes, spare, .. }) = (self.hasher.seen(), self.limits);
+        if seen > bytes {
+            return Err(io::Error::other(LimitReached::Bytes { limit: bytes }));
+        }
+        if spare > 0 && seen >= self.looked + STRIDE {
+            self.looked = seen;
+            if disk_image::room(self.disk).map_err(io::Error::other)?.free < spare {
+                return Err(io::Error::other(LimitReached::Disk { written: seen, spare }));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for Metered<'_, R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let taken = self.inner.read(into)?;
         self.hasher.update(&into[..taken]);
-        if self.hasher.seen() > self.limit {
-            return Err(io::Error::other(LimitReached(self.limit)));
-        }
+        self.check_limits()?;
         Ok(taken)
     }
 }
@@ -323,7 +366,8 @@ impl<R: Read> Read for Metered<R> {
 /// An error of the stream, or the limit it ran into.
 fn read_error(error: io::Error) -> LayerError {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        Some(LimitReached(limit)) => LayerError::TooManyBytes { limit: *limit },
+        Some(LimitReached::Bytes { limit }) => LayerError::TooManyBytes { limit: *limit },
+        Some(LimitReached::Disk { written, spare }) => LayerError::NoRoom { written: *written, spare: *spare },
         None => LayerError::Stream(error),
     }
 }

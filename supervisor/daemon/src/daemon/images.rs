@@ -155,7 +155,7 @@ fn refused(error: ImageError) -> PortError {
         }
         _ => {}
     }
-    if error.is_transient() {
+    if error.is_transient() || error.code() == "NoRoom" {
         return PortError::Unavailable(format!("{}; {}", crate::log::chain(&error), error.advice()));
     }
     PortError::Request(format!("{}; {}", crate::log::chain(&error), error.advice()))

@@ -1,14 +1,17 @@
 //! Why an image cannot be used, with what to do about it.
 
+use std::error::Error;
 use std::io;
 
 use berth_host::blob::BlobError;
+use berth_host::disk_image::ImageError as DiskError;
 use berth_host::fs::FsError;
 use berth_host::layer::LayerError;
 use berth_host::manifest::ManifestError;
 use berth_host::oci_layout::LayoutError;
 use berth_host::registry::RegistryError;
 use berth_model::id::NameError;
+use berth_model::quantity::about_bytes;
 
 /// Why an image cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,14 +75,18 @@ pub enum ImageError {
         source: BlobError,
     },
     /// It does not fit on the disk.
-    #[error("fetching the image {reference}: it takes {needed} bytes, and the disk has room for {room}")]
+    #[error(
+        "the image {reference} does not fit: its new layers take {} packed and more when unpacked, \
+         and {} are free for images on the data disk",
+        about_bytes(*packed), about_bytes(*free)
+    )]
     NoRoom {
         /// As asked for.
         reference: String,
-        /// Bytes of its layers, still packed.
-        needed: u64,
-        /// Bytes that may be written.
-        room: u64,
+        /// Bytes of the layers that are not here yet, as they are fetched.
+        packed: u64,
+        /// Bytes that images could take when it was begun.
+        free: u64,
     },
     /// There is nothing to run.
     #[error("the image {reference} names no program to run, and neither does the bundle")]
@@ -139,6 +146,9 @@ pub enum ImageError {
     /// Layers cannot be kept.
     #[error("keeping the layers of images")]
     Layers(#[source] LayerError),
+    /// The disk does not tell its room.
+    #[error("asking for the free space of the disk")]
+    Room(#[source] DiskError),
     /// Blobs cannot be kept.
     #[error("keeping the blobs of images")]
     Blobs(#[source] BlobError),
@@ -203,6 +213,22 @@ impl ImageError {
         }
     }
 
+    /// The disk is full, or would be.
+    pub(super) fn is_full(&self) -> bool {
+        let full = |cause: &(dyn Error + 'static)| {
+            matches!(cause.downcast_ref(), Some(LayerError::NoRoom { .. }))
+                || cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
+        };
+        let mut cause: Option<&(dyn Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if full(error) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// What to do.
     #[must_use]
     pub fn advice(&self) -> String {
@@ -214,7 +240,7 @@ impl ImageError {
             Self::Layer { source, .. } => layer_advice(source),
             Self::Manifest { source, .. } => source.advice(),
             Self::Digest { .. } => "Build and push the image again.".into(),
-            Self::NoRoom { .. } => "Free some space on the disk, e.g. by removing images that nothing uses.".into(),
+            Self::NoRoom { .. } => "Make room: `berth image prune`, `berth volume list`.".into(),
             Self::NoProgram { .. } => {
                 "Set `command` in the bundle, or build the image with an entrypoint or a command.".into()
             }
@@ -224,12 +250,12 @@ impl ImageError {
             Self::Unknown { .. } => "See `berth image list` for what there is.".into(),
             Self::InUse { .. } => "Uninstall or update the bundles that use it first.".into(),
             Self::Busy => "Try again when it has arrived; `berth operations` shows what is under way.".into(),
-            Self::UploadTooLarge { .. } => "Import a smaller image.".into(),
+            Self::UploadTooLarge { .. } => "Import a smaller image, or make room: `berth image prune`.".into(),
             Self::Upload(_) => "Try again; check the free space of the disk.".into(),
             Self::Locked => "Stop the other supervisor.".into(),
             Self::CutOff => "Try again.".into(),
             Self::Record { .. } => "Remove the record and pull the image again.".into(),
-            Self::Keep(_) | Self::Layers(_) | Self::Blobs(_) | Self::Look { .. } => {
+            Self::Keep(_) | Self::Room(_) | Self::Layers(_) | Self::Blobs(_) | Self::Look { .. } => {
                 "Check the disk: its free space and its health.".into()
             }
         }
@@ -266,6 +292,7 @@ fn layer_code(error: &LayerError) -> &'static str {
     match error {
         LayerError::Refused { .. } => "LayerRefused",
         LayerError::DiffId { .. } => "DigestMismatch",
+        LayerError::NoRoom { .. } => "NoRoom",
         LayerError::TooManyBytes { .. } | LayerError::TooManyEntries { .. } => "LayerTooLarge",
         LayerError::Stream(_) | LayerError::Archive(_) => "LayerDamaged",
         _ => "ImageStoreFailed",
@@ -278,7 +305,8 @@ fn layer_advice(error: &LayerError) -> String {
             "The image was built by a faulty tool or by somebody with bad intentions: do not use it, \
              or build it again without that entry."
         }
-        "LayerTooLarge" => "Use a smaller image, or free some space on the disk.",
+        "LayerTooLarge" => "Use a smaller image.",
+        "NoRoom" => "Make room: `berth image prune`, `berth volume list`.",
         "ImageStoreFailed" => "Check the disk: its free space and its health.",
         _ => "The image is damaged: build and push it again.",
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_host::blob::{BlobStore, Digest, parse_digest};
+use berth_host::disk_image;
 use berth_host::fs::ensure_dir;
 use berth_host::layer::{LayerError, LayerStore, Limits};
 use berth_host::manifest::Platform;
@@ -17,7 +18,6 @@ use berth_model::id::ImageReference;
 use berth_model::resource::revision::ResolvedImage;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc::{O_CLOEXEC, O_TMPFILE};
-use nix::sys::statvfs::statvfs;
 use oci_spec::image::ImageConfiguration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{RwLock, RwLockWriteGuard};
@@ -27,6 +27,27 @@ use super::locks::Locks;
 use super::pull::{Pull, Source, blocking};
 use super::record::{ImageRecord, NameRecord, Records};
 use super::{ImageError, Options, Watcher};
+
+/// The least that images leave free, in bytes.
+const KEPT: u64 = 64 << 20;
+
+/// What is free on the disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    free: u64,
+}
+
+impl Room {
+    /// Bytes that images leave: a tenth, and enough for the database and whoever has to make room again.
+    pub(super) fn kept(self) -> u64 {
+        (self.free / 10).max(KEPT)
+    }
+
+    /// Bytes that images may take.
+    pub(super) fn for_images(self) -> u64 {
+        self.free.saturating_sub(self.kept())
+    }
+}
 
 /// The store itself.
 pub(super) struct Inner {
@@ -221,13 +242,9 @@ impl Inner {
         Ok(visible)
     }
 
-    /// Bytes that may be written before the disk gets too full for the services on it.
-    pub(super) fn room(&self) -> Result<u64, ImageError> {
-        let found = statvfs(&self.root).map_err(|errno| {
-            let doing = "asking for the free space of the disk";
-            ImageError::Layers(LayerError::Store { doing, source: errno.into() })
-        })?;
-        Ok(found.blocks_available() * found.fragment_size() / 10 * 9)
+    pub(super) fn room(&self) -> Result<Room, ImageError> {
+        let found = disk_image::room(&self.root).map_err(ImageError::Room)?;
+        Ok(Room { free: found.free })
     }
 
     /// Puts an upload into a file without a name, which is gone with its last user.
@@ -239,7 +256,7 @@ impl Inner {
             .custom_flags(O_TMPFILE | O_CLOEXEC)
             .open(&self.root)
             .map_err(ImageError::Upload)?;
-        let limit = self.limits.bytes.min(self.room()?);
+        let limit = self.limits.bytes.min(self.room()?.for_images());
         let mut archive = Box::pin(archive.take(limit + 1));
         let mut into = tokio::fs::File::from_std(file);
         let copied = tokio::io::copy(&mut archive, &mut into).await.map_err(ImageError::Upload)?;

@@ -65,14 +65,19 @@ impl Pull {
         let layers = self.layers(&descriptors, &config)?;
         let sizes: BTreeMap<&str, u64> =
             descriptors.iter().map(|layer| (layer.digest().as_ref(), layer.size())).collect();
-        let total = sizes.values().sum();
-        let room = self.store.room()?;
-        if total > room {
-            return Err(ImageError::NoRoom { reference: self.reference.to_string(), needed: total, room });
+        let sum = Sum::new(sizes.values().sum(), watcher);
+        let new = layers.iter().filter(|layer| !self.store.layers.contains(&layer.diff_id));
+        let packed = new.map(|layer| layer.descriptor.size()).sum();
+        let free = self.store.room()?.for_images();
+        let no_room = ImageError::NoRoom { reference: self.reference.to_string(), packed, free };
+        if packed > free {
+            return Err(no_room);
         }
-        let sum = Sum::new(total, watcher);
-        self.fetch(&layers, &sum).await?;
-        self.keep(layers, config).await
+        let kept = match self.fetch(&layers, &sum).await {
+            Ok(()) => self.keep(layers, config).await,
+            Err(error) => Err(error),
+        };
+        kept.map_err(|error| if error.is_full() { no_room } else { error })
     }
 
     fn layers(&self, descriptors: &[Descriptor], config: &[u8]) -> Result<Vec<Layer>, ImageError> {
@@ -237,7 +242,7 @@ impl Unpack<'_> {
         let (reference, layer) = (self.pull.reference.to_string(), self.digest.to_string());
         blocking(move || {
             let _held = lock;
-            let limits = Limits { bytes: store.limits.bytes.min(store.room()?), ..store.limits };
+            let limits = Limits { spare: store.room()?.kept(), ..store.limits };
             store.layers.unpack(open()?, &diff_id, &limits).map(drop).map_err(|source| ImageError::Layer {
                 reference,
                 layer,

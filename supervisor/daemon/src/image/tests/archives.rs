@@ -61,7 +61,7 @@ async fn a_hostile_archive_is_refused_like_a_hostile_registry() {
 
 #[tokio::test]
 async fn an_upload_over_the_limit_is_refused() {
-    let at = Fixture::with(Limits { bytes: 1 << 16, entries: 1000 });
+    let at = Fixture::with(Limits { bytes: 1 << 16, entries: 1000, spare: 0 });
     let result = at.store.import("web:1", tokio::io::repeat(0), nobody()).await;
     at.assert_refused(result, "UploadTooLarge", &["65536"]);
 }

@@ -233,7 +233,7 @@ async fn a_layer_other_than_the_configuration_says_is_refused() {
 
 #[tokio::test]
 async fn a_layer_over_the_limit_is_refused() {
-    let (server, at) = (Server::start(), Fixture::with(Limits { bytes: 1 << 20, entries: 1000 }));
+    let (server, at) = (Server::start(), Fixture::with(Limits { bytes: 1 << 20, entries: 1000, spare: 0 }));
     let zeros = Tar::default().entry(b'0', "zeros", "", 0o644, &vec![0; 2 << 20]);
     server.push(&Built::of(&Image::web().layer(zeros)), "web:1", &[]);
     let result = at.ensure(&format!("{}/web:1", server.address())).await;
@@ -267,15 +267,15 @@ impl Drop for SmallDisk {
 
 #[tokio::test]
 async fn an_image_never_fills_the_disk_to_its_end() {
-    let (server, disk) = (Server::start(), SmallDisk::new("16m"));
+    let (server, disk) = (Server::start(), SmallDisk::new("96m"));
     let at = Fixture::on(disk.0.path(), Limits::default());
-    let zeros = Tar::default().entry(b'0', "zeros", "", 0o644, &vec![0; 64 << 20]);
+    let zeros = Tar::default().entry(b'0', "zeros", "", 0o644, &vec![0; 128 << 20]);
     server.push(&Built::of(&Image::web().layer(zeros)), "bomb:1", &[]);
-    server.push(&Built::of(&Image::web().layer(Tar::default().noise("big", 20 << 20, 9))), "big:1", &[]);
+    server.push(&Built::of(&Image::web().layer(Tar::default().noise("big", 40 << 20, 9))), "big:1", &[]);
     let bomb = at.ensure(&format!("{}/bomb:1", server.address())).await;
-    at.assert_refused(bomb, "LayerTooLarge", &["unpacks to more than 1"]);
+    at.assert_refused(bomb, "NoRoom", &["bomb", "Ki packed and more when unpacked, and 3", "Mi are free"]);
     let big = at.ensure(&format!("{}/big:1", server.address())).await;
-    at.assert_refused(big, "NoRoom", &["the disk has room for 1"]);
+    at.assert_refused(big, "NoRoom", &["take 40.", "and 3"]);
     let upload = at.store.import("web:1", tokio::io::repeat(0), nobody()).await;
     at.assert_refused(upload, "UploadTooLarge", &[]);
 }

@@ -157,7 +157,7 @@ fn a_layer_cut_short_or_damaged_is_refused() {
 #[test]
 fn bombs_end_at_the_limit() {
     let at = Fixture::new();
-    let limits = Limits { bytes: 1 << 20, entries: 100 };
+    let limits = Limits { bytes: 1 << 20, entries: 100, spare: 0 };
     let unpack = |bytes: &[u8]| at.store.unpack(bytes, &parse_digest(&sha256(bytes)).unwrap(), &limits);
     // A small gzip stream of very many zeros, as content, as trailing bytes, as padding.
     let squeeze = |bytes: &[u8]| {
