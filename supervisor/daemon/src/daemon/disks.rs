@@ -189,28 +189,30 @@ impl Place {
             self.shut(&unfinished)?;
             fs::remove_file(&unfinished).map_err(other)?;
         }
-        self.admit(size + HEADER)?;
+        self.admit(size, HEADER)?;
         match disk_image::create(&unfinished, size + HEADER) {
             Err(error) => {
                 fs::remove_file(&unfinished).map_err(other)?;
-                Err(self.full(error, size + HEADER))
+                Err(self.full(error, size, HEADER))
             }
             Ok(()) => fs::sync_parent(&unfinished).map_err(other),
         }
     }
 
-    fn admit(&self, more: u64) -> Done<()> {
-        admit(self.free()?, more).map_err(DiskError::DoesNotFit)
+    fn admit(&self, more: u64, beside: u64) -> Done<()> {
+        admit(self.free(beside)?, more).map_err(DiskError::DoesNotFit)
     }
 
-    fn free(&self) -> Done<Room> {
+    /// The room for data, so many bytes being taken by what is not.
+    fn free(&self, beside: u64) -> Done<Room> {
         let room = disk_image::room(self.image.parent().unwrap_or(Path::new("/"))).map_err(other)?;
-        Ok(Room { total: room.total, free: room.free })
+        Ok(Room { total: room.total, free: room.free.saturating_sub(beside) })
     }
 
     /// Somebody else took the room between the look and the taking.
-    fn full(&self, error: disk_image::ImageError, more: u64) -> DiskError {
-        let shortage = error.is_full().then(|| self.free().ok().and_then(|room| admit(room, more).err())).flatten();
+    fn full(&self, error: disk_image::ImageError, more: u64, beside: u64) -> DiskError {
+        let look = || self.free(beside).ok().and_then(|room| admit(room, more).err());
+        let shortage = error.is_full().then(look).flatten();
         shortage.map_or_else(|| other(error), DiskError::DoesNotFit)
     }
 
@@ -268,9 +270,9 @@ impl Place {
     fn grow(&self, size: u64, key: &Key) -> Done<()> {
         let present = self.room()?;
         if present < size {
-            self.admit(size - present)?;
+            self.admit(size - present, 0)?;
             let grown = disk_image::grow(&self.image, size + HEADER);
-            grown.map_err(|error| self.full(error, size - present))?;
+            grown.map_err(|error| self.full(error, size - present, 0))?;
         }
         if let Some(device) = loopdev::device_of(&self.image).map_err(other)? {
             loopdev::take_new_size(&device).map_err(other)?;

@@ -32,6 +32,12 @@ impl Shortage {
     pub fn fits(&self) -> u64 {
         self.free.saturating_sub(self.reserve)
     }
+
+    /// The most that would fit, as somebody may ask for it: whole mebibytes, if it is one at least.
+    pub fn to_ask_for(&self) -> Option<u64> {
+        let whole = self.fits() >> 20 << 20;
+        (whole > 0).then_some(whole)
+    }
 }
 
 /// Bytes of a disk that volumes leave free: a twentieth, within bounds.
@@ -57,7 +63,9 @@ mod tests {
         assert_eq!(admit(room, 4 * GIB), Ok(()));
         let shortage = admit(room, 4 * GIB + 1).unwrap_err();
         assert_eq!(shortage, Shortage { wanted: 4 * GIB + 1, free: 5 * GIB, reserve: GIB });
-        assert_eq!(shortage.fits(), 4 * GIB);
+        assert_eq!((shortage.fits(), shortage.to_ask_for()), (4 * GIB, Some(4 * GIB)));
+        let nothing = Shortage { free: GIB + 5000, ..shortage };
+        assert_eq!((nothing.fits(), nothing.to_ask_for()), (5000, None));
     }
 
     #[test]

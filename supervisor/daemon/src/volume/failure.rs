@@ -66,10 +66,12 @@ fn does_not_fit(name: &str, shortage: &Shortage) -> StepError {
         about_bytes(free),
         about_bytes(reserve)
     );
-    StepError::new(Reason::WorkloadFailed, message)
-        .coded("VolumeDoesNotFit")
-        .suggest(format!("ask for {} at most", about_bytes(shortage.fits())))
-        .suggest("make room: `berth volume list`, `berth image prune`")
+    let error = StepError::new(Reason::WorkloadFailed, message).coded("VolumeDoesNotFit");
+    let error = match shortage.to_ask_for() {
+        Some(fits) => error.suggest(format!("ask for {} at most", show_bytes(fits))),
+        None => error,
+    };
+    error.suggest("make room: `berth volume list`, `berth image prune`")
 }
 
 pub(super) fn too_small(name: &str, present: u64, asked: &str) -> StepError {

@@ -124,7 +124,7 @@ async fn a_volume_that_does_not_fit_is_refused_with_what_is_free_and_leaves_noth
         "volume web-data does not fit: 32.0Mi more are wanted and 80.0Mi are free on the data disk, of which 64.0Mi \
          are kept back"
     );
-    assert_eq!(error.suggestions[0], "ask for 16.0Mi at most");
+    assert_eq!(error.suggestions[0], "ask for 16Mi at most");
     assert!(world.disks.disks.lock().unwrap().is_empty() && world.disks.keys.lock().unwrap().is_empty());
     assert_eq!(daemon.volumes().await, []);
 }
