@@ -123,6 +123,10 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Refused(refusal) => refusal.into(),
+            StoreError::Broken(fault) if fault.is_full() => {
+                tracing::error!("a request failed: {}", crate::log::chain(&fault));
+                Self::new(Reason::ServiceUnavailable, FULL.to_owned())
+            }
             StoreError::Broken(fault) => internal(&fault),
         }
     }
@@ -145,6 +149,10 @@ impl From<Refusal> for Error {
         Self::new(reason, message)
     }
 }
+
+/// Said when nothing can be written down; it gets better by itself once, when the ballast goes.
+const FULL: &str = "the data disk is full, so nothing was changed; try again in some seconds, and make room: \
+    `berth image prune`, `berth volume list`";
 
 /// A fault of ours: the chain goes to the log, the client learns where to look.
 fn internal(error: &(dyn StdError + 'static)) -> Error {

@@ -74,7 +74,8 @@ fn look(path: PathBuf) -> Result<(), BallastError> {
             fs::remove_file(&path)?;
             error!(
                 "the data disk is full: the ballast file is given up so that work can go on; make room: \
-                 `berth image prune`, `berth volume list`"
+                 `berth image prune`, `berth volume list`, `journalctl --vacuum-size=100M`, and see what else lies in {}",
+                path.parent().unwrap_or(Path::new("/")).display()
             );
         }
         Step::Take => {

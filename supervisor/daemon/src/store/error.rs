@@ -170,6 +170,13 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The disk is full: what was asked for has not been done, and can be once there is room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let Self::Sql { source, .. } = self else { return false };
+        source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+    }
+
     /// Names what a statement was for.
     pub(super) fn sql(doing: &'static str) -> impl Fn(rusqlite::Error) -> Fault {
         move |source| Fault::Sql { doing, source: Arc::new(source) }
