@@ -124,6 +124,9 @@ pub struct Process {
 pub struct Security {
     /// `CAP_...` names, effective, permitted and bounding.
     pub capabilities: Vec<String>,
+    /// Character devices of the machine that the container has at the same places; absolute paths below `/dev`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<PathBuf>,
 }
 
 /// What `berth-run stopped` leaves in `/run/berth/last/<id>.<invocation>.json` for a unit that ended.

@@ -9,11 +9,12 @@
 //!
 //! From plan to process: [`files`] and [`spec`] (with [`seccomp`]) render, [`userns`] and
 //! [`rootfs`] mount, [`user`] (by [`confined`]) resolves, [`projections`] writes what comes from
-//! ConfigMaps and Secrets, [`launcher`] creates, [`network`] (over [`netlink`]) connects, [`program`]
+//! ConfigMaps and Secrets, [`devices`] makes nodes, [`launcher`] creates, [`network`] (over [`netlink`]) connects, [`program`]
 //! finds what is run and [`init`] runs it. [`report`] is how a process inside tells the one outside
 //! why it could not; [`sys`] holds the only unsafe code.
 
 pub mod confined;
+pub mod devices;
 pub mod exec;
 pub mod files;
 pub mod init;

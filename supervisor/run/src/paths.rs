@@ -125,6 +125,11 @@ impl ContainerDir {
         self.volumes().join(number.to_string())
     }
 
+    /// Nodes of the machine's devices.
+    pub fn devices(&self) -> PathBuf {
+        self.path.join("devices")
+    }
+
     /// Files from ConfigMaps and Secrets.
     pub fn projections(&self) -> PathBuf {
         self.path.join("projections")

@@ -117,7 +117,8 @@ pub fn provide(
         directories.iter().map(|directory| owner(directory, ids, dir, own)).collect::<Result<_, _>>()?;
     let target = dir.projections();
     rootfs::make_directory(&target, 0o755).map_err(ProjectionError::Room)?;
-    let mount = rootfs::memory(room(directories), "making room in memory").map_err(ProjectionError::Room)?;
+    let mount =
+        rootfs::memory(room(directories), sys::NOSUID_NODEV, "making room in memory").map_err(ProjectionError::Room)?;
     let attached = sys::mount_setattr(mount.as_fd(), sys::NOSUID_NODEV_NOEXEC, Some(map))
         .and_then(|()| sys::move_mount(mount.as_fd(), &target));
     attached.map_err(rootfs::at("attaching the files")).map_err(ProjectionError::Room)?;

@@ -139,7 +139,7 @@ fn mount_layers(root: &Root, map: BorrowedFd<'_>, dir: &ContainerDir) -> Result<
 }
 
 fn mount_scratch(root: &Root, map: BorrowedFd<'_>, dir: &ContainerDir) -> Result<(), RootError> {
-    let scratch = memory(root.writable_bytes, "making the writable layer")?;
+    let scratch = memory(root.writable_bytes, sys::NOSUID_NODEV, "making the writable layer")?;
     sys::mount_setattr(scratch.as_fd(), sys::NOSUID_NODEV, Some(map))
         .map_err(at("mapping the ids of the writable layer"))?;
     sys::move_mount(scratch.as_fd(), &dir.scratch()).map_err(at("attaching the writable layer"))
@@ -147,13 +147,13 @@ fn mount_scratch(root: &Root, map: BorrowedFd<'_>, dir: &ContainerDir) -> Result
 
 /// A file system in memory of at most so many bytes, not attached yet. Swap may be a disk in clear;
 /// nothing of this gets there.
-pub fn memory(bytes: u64, doing: &'static str) -> Result<OwnedFd, RootError> {
+pub fn memory(bytes: u64, attributes: u64, doing: &'static str) -> Result<OwnedFd, RootError> {
     let context = sys::fsopen(c"tmpfs").map_err(at("opening a tmpfs"))?;
     for (key, value) in [(c"size", bytes.to_string()), (c"mode", "0755".to_owned())] {
         set(&context, doing, key, &value)?;
     }
     sys::fsconfig_flag(context.as_fd(), c"noswap").map_err(at("keeping a tmpfs out of swap"))?;
-    create(&context, doing)
+    create(&context, attributes, doing)
 }
 
 fn fill_scratch(dir: &ContainerDir) -> Result<(), RootError> {
@@ -182,7 +182,7 @@ fn mount_overlay(root: &Root, dir: &ContainerDir) -> Result<(), RootError> {
     for (key, value) in parameters {
         set(&context, doing, key, &value)?;
     }
-    let overlay = create(&context, doing)?;
+    let overlay = create(&context, sys::NOSUID_NODEV, doing)?;
     sys::move_mount(overlay.as_fd(), Path::new(ROOTFS)).map_err(at("attaching the root"))?;
     nix::unistd::chdir("/").map_err(|errno| at(doing)(errno.into()))
 }
@@ -201,9 +201,9 @@ pub(crate) fn set(context: &OwnedFd, doing: &'static str, key: &std::ffi::CStr, 
 }
 
 /// Mounts it where nobody sees it yet.
-pub(crate) fn create(context: &OwnedFd, doing: &'static str) -> Result<OwnedFd, RootError> {
+pub(crate) fn create(context: &OwnedFd, attributes: u64, doing: &'static str) -> Result<OwnedFd, RootError> {
     sys::fsconfig_create(context.as_fd())
-        .and_then(|()| sys::fsmount(context.as_fd(), sys::NOSUID_NODEV))
+        .and_then(|()| sys::fsmount(context.as_fd(), attributes))
         .map_err(|source| RootError::Mount { doing, said: said(context), source })
 }
 

@@ -13,6 +13,7 @@ use berth_model::plan::Plan;
 use berth_model::provided::Directory;
 use serde_json::{Value, json};
 
+use crate::devices;
 use crate::paths::ContainerDir;
 use crate::projections;
 use crate::user::Identity;
@@ -144,6 +145,8 @@ fn mounts(plan: &Plan, provided: &[Directory], dir: &ContainerDir) -> Vec<Value>
     if plan.root.read_only {
         mounts.push(mount("/run", "tmpfs", &["nosuid", "nodev", "mode=755", "size=16m"]));
     }
+    let devices = plan.security.devices.iter().enumerate();
+    mounts.extend(devices.map(|(number, path)| device(path, &devices::node(dir, number))));
     let volumes = plan.volumes.iter().enumerate();
     mounts.extend(volumes.map(|(number, volume)| bind(&volume.mount_path, &volumes::data(dir, number), &[])));
     let places = provided.iter().enumerate().map(|(index, directory)| (directory, projections::place(dir, index)));
@@ -153,6 +156,10 @@ fn mounts(plan: &Plan, provided: &[Directory], dir: &ContainerDir) -> Vec<Value>
 
 fn mount(destination: &str, kind: &str, options: &[&str]) -> Value {
     json!({ "destination": destination, "type": kind, "source": kind, "options": options })
+}
+
+fn device(destination: &Path, node: &Path) -> Value {
+    json!({ "destination": destination, "type": "bind", "source": node, "options": ["bind", "nosuid", "noexec"] })
 }
 
 fn bind(destination: &Path, source: &Path, more: &[&str]) -> Value {
@@ -213,6 +220,20 @@ mod tests {
             "options": ["bind", "nosuid", "nodev"],
         });
         assert_eq!(mounts.as_array().unwrap().last(), Some(&expected));
+    }
+
+    #[test]
+    fn a_device_lies_where_the_machine_has_it_and_can_be_used_there() {
+        let mut plan = testing::plan();
+        plan.security.devices = vec!["/dev/ttyUSB0".into()];
+        let mounts = rendered(&plan, &root())["mounts"].take();
+        let expected = json!({
+            "destination": "/dev/ttyUSB0",
+            "type": "bind",
+            "source": "/run/berth/container/default.web.r7/devices/0",
+            "options": ["bind", "nosuid", "noexec"],
+        });
+        assert!(mounts.as_array().unwrap().contains(&expected), "{mounts}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use nix::unistd::Pid;
 use sd_notify::NotifyState;
 
 use crate::confined::{self, Found};
+use crate::devices::{self, DeviceError};
 use crate::launcher::{LaunchError, Launcher};
 use crate::network::{self, NetworkError};
 use crate::paths::{ContainerDir, ContainerId, Paths};
@@ -115,6 +116,9 @@ pub enum StartError {
     /// What comes from ConfigMaps and Secrets.
     #[error("providing what the service takes from ConfigMaps and Secrets")]
     Provide(#[source] ProjectionError),
+    /// Devices of the machine.
+    #[error("giving devices to the service")]
+    Device(#[source] DeviceError),
     /// The working directory cannot be looked at.
     #[error("looking for the working directory")]
     FindDirectory(#[source] io::Error),
@@ -170,6 +174,7 @@ fn launch(paths: &Paths, id: &ContainerId, launcher: &dyn Launcher) -> Result<Pi
     let identity = find_user(&plan, &dir)?;
     volumes::attach(&plan.volumes, plan.ids, &identity, map.as_fd(), &dir).map_err(StartError::Volume)?;
     projections::provide(&directories, plan.ids, map.as_fd(), &dir, &identity).map_err(StartError::Provide)?;
+    devices::make(&plan.security.devices, &dir).map_err(StartError::Device)?;
     check_directory(&plan, &directories, &dir)?;
     write_spec(&plan, &directories, &identity, &cgroup, &dir)?;
 

@@ -20,6 +20,8 @@ use nix::unistd::Pid;
 
 /// No setuid bits, no device nodes.
 pub const NOSUID_NODEV: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+/// Nothing can be run from this mount, but its devices can be used.
+pub const NOSUID_NOEXEC: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
 /// As [`NOSUID_NODEV`], and nothing can be run from this mount.
 pub const NOSUID_NODEV_NOEXEC: u64 = NOSUID_NODEV | libc::MOUNT_ATTR_NOEXEC;
 /// As [`NOSUID_NODEV`], and nothing can be written through this mount.

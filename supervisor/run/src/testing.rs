@@ -33,7 +33,7 @@ pub fn plan() -> Plan {
             cwd: "/srv".to_owned(),
             user: String::new(),
         },
-        security: Security { capabilities: ["CAP_CHOWN", "CAP_SETUID"].map(str::to_owned).to_vec() },
+        security: Security { capabilities: ["CAP_CHOWN", "CAP_SETUID"].map(str::to_owned).to_vec(), devices: vec![] },
         provided: false,
     }
 }

@@ -66,7 +66,7 @@ fn mount(volume: &Volume, map: BorrowedFd<'_>, place: &Path) -> Result<(), RootE
     let doing = "mounting the device as ext4";
     rootfs::set(&context, doing, c"source", &volume.device.display().to_string())?;
     rootfs::set(&context, doing, c"errors", "remount-ro")?;
-    let mounted = rootfs::create(&context, doing)?;
+    let mounted = rootfs::create(&context, sys::NOSUID_NODEV, doing)?;
     sys::mount_setattr(mounted.as_fd(), sys::NOSUID_NODEV, Some(map)).map_err(at("mapping the ids of the volume"))?;
     sys::move_mount(mounted.as_fd(), place).map_err(at("attaching the volume"))
 }

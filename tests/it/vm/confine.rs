@@ -3,7 +3,7 @@
 
 use berth_tests::machine::Machine;
 
-use super::{REGISTRY, bundle, eventually, install, page, property, ready, shared, uninstall, unit};
+use super::{REGISTRY, bundle, eventually, install, page, property, ready, refused, shared, uninstall, unit};
 
 /// What a container that begins as root has, and no bit more.
 const CAPABILITIES: &str = "00000000000005fb";
@@ -156,6 +156,34 @@ fn the_containers_processes_and_commands_in_it_are_held_alike() {
     let name = |device: &str| device.trim_start_matches("/dev/").to_owned();
     assert!(devices.lines().all(|device| known.contains(&name(device).as_str())), "{devices}");
     uninstall(machine, "held");
+}
+
+#[test]
+fn a_device_is_given_to_who_asked_for_it_and_to_nobody_else() {
+    let (_lock, machine) = shared();
+    let asking = |device: &str, user: &str| {
+        testbox(r#"["/usr/bin/sleep","1000000"]"#)
+            + &format!(" --set 'security.devices=[\"{device}\"]' --set user={user}")
+    };
+    install(machine, "given", &asking("/dev/cpu_dma_latency", "1000"));
+    let given = unit(machine, "given");
+    let read = "head -c 4 /dev/cpu_dma_latency | wc -c";
+    assert_eq!(inside(machine, &given, read), "4");
+    let denied = inside(machine, &given, "mkdir -p /tmp/x; mknod /tmp/x/rtc c 254 0; cat /dev/rtc0");
+    assert!(denied.contains("not permitted") && denied.contains("No such file"), "{denied}");
+    machine.ok(&format!("systemctl restart {given}")).unwrap();
+    assert_eq!(inside(machine, &given, read), "4", "after a restart by systemd");
+
+    let error = refused(machine, &format!("install {} --name without", asking("/dev/nosuch", "0")));
+    assert!(error.contains("looking for the device /dev/nosuch on this machine"), "{error}");
+    let error = refused(machine, &format!("install {} --name whole", asking("/dev/mem", "0")));
+    assert!(error.contains("spec.security.devices[0]") && error.contains("never given"), "{error}");
+    let disk = machine.ok("basename $(ls /dev/[sv]d[a-z] | head -n 1)").unwrap();
+    let error = refused(machine, &format!("install {} --name disk", asking(&format!("/dev/{disk}"), "0")));
+    assert!(error.contains("is no character device"), "{error}");
+    for name in ["given", "without", "disk"] {
+        uninstall(machine, name);
+    }
 }
 
 #[test]

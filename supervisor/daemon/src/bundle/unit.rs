@@ -53,7 +53,7 @@ pub struct UnitRequest {
     pub restart: RestartPolicy,
     /// Limits.
     pub limits: Limits,
-    /// Block devices that it may use.
+    /// Devices that it may use: those of its volumes, and those that were asked for.
     pub devices: Vec<PathBuf>,
 }
 
@@ -103,6 +103,7 @@ pub enum RenderError {
 pub fn request(revision: &Revision, devices: &[Device]) -> Result<UnitRequest, RenderError> {
     let id = container_id(revision);
     let spec = &revision.spec;
+    let (volumes, asked) = (devices.iter().map(|device| device.path.clone()), spec.bundle_spec.security.devices.iter());
     Ok(UnitRequest {
         name: unit_name(&id),
         description: format!("Berth bundle {} (revision {}, {})", spec.bundle, spec.number, spec.image.reference),
@@ -113,7 +114,7 @@ pub fn request(revision: &Revision, devices: &[Device]) -> Result<UnitRequest, R
         stop_signal: stop_signal(&spec.image.stop_signal)?,
         restart: spec.bundle_spec.restart,
         limits: limits(&spec.bundle_spec)?,
-        devices: devices.iter().map(|device| device.path.clone()).collect(),
+        devices: volumes.chain(asked.map(PathBuf::from)).collect(),
         id,
     })
 }
@@ -161,7 +162,10 @@ pub fn plan(revision: &Revision, layers: &Path, devices: &[Device]) -> Result<Pl
         },
         ids: IdRange { base: spec.allocation.id_base, size: IDS_PER_CONTAINER },
         network: Some(network(revision)?),
-        security: Security { capabilities: capabilities(&process.user, wish) },
+        security: Security {
+            capabilities: capabilities(&process.user, wish),
+            devices: wish.security.devices.iter().map(PathBuf::from).collect(),
+        },
         volumes: devices.iter().map(volume).collect(),
         process,
         provided: false,

@@ -219,6 +219,9 @@ pub struct SecurityContext {
     /// Mount the root read-only.
     #[serde(default, skip_serializing_if = "is_false")]
     pub read_only_root_filesystem: bool,
+    /// Character devices of the machine, as paths below `/dev`, that the service finds at the same places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
 }
 
 /// How the service fares.
@@ -307,6 +310,7 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
+mod devices;
 pub mod health;
 pub mod projection;
 mod rules;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Bundle, BundleSpec, EnvVar, Port, Resources, health, projection, volumes};
+use super::{Bundle, BundleSpec, EnvVar, Port, Resources, devices, health, projection, volumes};
 use crate::field::{FieldError, Rule};
 use crate::id::{self, ImageReference};
 use crate::quantity;
@@ -62,6 +62,7 @@ fn spec(spec: &BundleSpec) -> Vec<FieldError> {
     errors.extend(resources(&spec.resources));
     errors.extend(spec.health.iter().flat_map(health::validate));
     errors.extend(capabilities(&spec.security.extra_capabilities));
+    errors.extend(devices::validate(&spec.security.devices));
     errors
 }
 
@@ -236,7 +237,7 @@ mod tests {
                 {"name": "dns", "containerPort": 80, "protocol": "UDP", "expose": "lan", "hostPort": 8080},
             ],
             "resources": {"cpu": "500m", "memory": "512Mi", "pids": 100, "ioWeight": 100},
-            "security": {"extraCapabilities": ["CAP_NET_BIND_SERVICE"]},
+            "security": {"extraCapabilities": ["CAP_NET_BIND_SERVICE"], "devices": ["/dev/dri/renderD128", "/dev/ttyUSB0"]},
         });
         assert_eq!(findings(spec), []);
     }
