@@ -63,10 +63,12 @@ const SAMPLE: [[&str; 10]; 2] = [
     ],
 ];
 
-/// Every point of an operation, made of its steps' own names.
-fn points(kind: OperationKind) -> Vec<String> {
-    let moments = ["begun", "applied", "recorded"];
-    let of = |step| moments.map(|moment| format!("{kind:?}/{step:?}/{moment}"));
+/// Moments of a step at which the supervisor can be made to die.
+const MOMENTS: [&str; 3] = ["begun", "applied", "recorded"];
+
+/// Every point of an operation with one of these moments, made of its steps' own names.
+pub(super) fn points(kind: OperationKind, moments: &[&str]) -> Vec<String> {
+    let of = |step| moments.iter().map(move |moment| format!("{kind:?}/{step:?}/{moment}"));
     kind.steps().iter().flat_map(of).collect()
 }
 
@@ -77,7 +79,7 @@ fn lives() -> Vec<[Option<String>; 10]> {
         return SAMPLE.map(|life| life.map(|point| Some(point.to_owned()))).to_vec();
     };
     let first: usize = first.parse().unwrap();
-    let all = LIFE.map(|(kind, ..)| points(kind));
+    let all = LIFE.map(|(kind, ..)| points(kind, &MOMENTS));
     let most = all.iter().map(Vec::len).max().unwrap();
     (first - 1..most).map(|life| all.each_ref().map(|points| points.get(life).cloned())).collect()
 }
