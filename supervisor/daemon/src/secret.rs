@@ -96,6 +96,15 @@ pub enum SecretError {
          keys/volumes.keys and keys/master.cred of one time from a backup"
     )]
     VolumeKey,
+    /// A new master key would be the end of keys that do not open at present.
+    #[error(
+        "{what} cannot be opened, and under a new master key never could: restore it, with the keys/master.cred of \
+         the same time, from a backup; or, if what it opens is worth nothing, take it out"
+    )]
+    WouldLose {
+        /// Which.
+        what: String,
+    },
     /// A new master key could not be sealed.
     #[error("making a new master key")]
     Seal(#[from] SealError),
@@ -298,6 +307,15 @@ impl Sealer {
         self.erase(uid, vault, || Ok(())).await
     }
 
+    /// Whether [`Sealer::erase_volume_key`] would lose nothing else.
+    ///
+    /// # Errors
+    /// Locked; or keys do not open that a new master key would be the end of ([`SecretError::WouldLose`]).
+    pub fn check_erasure(&self, uid: &str) -> Result<(), SecretError> {
+        let keyring = self.keyring()?;
+        keyring.would_lose(uid, &keyring.opened().master)
+    }
+
     async fn erase(
         &self,
         uid: &str,
@@ -402,6 +420,7 @@ impl Keyring {
         gate: Gate<'_>,
     ) -> Result<(), SecretError> {
         let mut open = self.opened();
+        self.would_lose(without, &open.master)?;
         let mut pieces: Vec<Piece> = Vec::new();
         for namespace in key_files(&self.keys) {
             let wrapped = read_optional(&self.path(&namespace))?.unwrap_or_default();
@@ -417,7 +436,6 @@ impl Keyring {
         Ok(())
     }
 
-    /// A namespace's key that does not open now is taken along as it is, and will never open.
     fn rewrap(
         &self,
         namespace: &str,
@@ -425,12 +443,24 @@ impl Keyring {
         from: &MasterKey,
         to: &MasterKey,
     ) -> Result<Vec<u8>, SecretError> {
-        let Some(key) = unwrap(namespace, &wrapped, from) else {
-            tracing::warn!(namespace, "the key of a namespace does not open and is not sealed anew");
-            return Ok(wrapped);
-        };
+        let key = unwrap(namespace, &wrapped, from).ok_or_else(|| would_lose_file(namespace))?;
         let record = of_namespace(namespace);
         Ok(Envelope::seal(&to.0, &record, key.bytes(), self.random.as_ref())?.into_bytes())
+    }
+
+    /// Keys that do not open now may be put right for as long as the master key of their time lives.
+    fn would_lose(&self, without: &str, master: &MasterKey) -> Result<(), SecretError> {
+        for namespace in key_files(&self.keys) {
+            let wrapped = read_optional(&self.path(&namespace))?.unwrap_or_default();
+            unwrap(&namespace, &wrapped, master).ok_or_else(|| would_lose_file(&namespace))?;
+        }
+        match self.ring()?.unopened(without, &master.0).as_slice() {
+            [] => Ok(()),
+            lines => {
+                let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+                Err(SecretError::WouldLose { what: format!("line {} of keys/{VOLUMES}", lines.join(", ")) })
+            }
+        }
     }
 
     fn ring(&self) -> Result<Ring, SecretError> {
@@ -440,6 +470,10 @@ impl Keyring {
     fn path(&self, namespace: &str) -> PathBuf {
         self.keys.join("namespaces").join(format!("{namespace}.key"))
     }
+}
+
+fn would_lose_file(namespace: &str) -> SecretError {
+    SecretError::WouldLose { what: format!("keys/namespaces/{namespace}.key") }
 }
 
 fn of_namespace(namespace: &str) -> Record<'_> {

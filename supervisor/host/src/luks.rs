@@ -7,6 +7,8 @@
 //! All calls block for up to seconds and hold one lock of the library; they are for a blocking
 //! thread. The header takes 1 MiB: two copies of 16 KiB of metadata, then the key slots.
 
+mod header;
+
 use std::path::{Path, PathBuf};
 
 use libcryptsetup_rs::consts::flags::{CryptActivate, CryptDeactivate, CryptPbkdf, CryptVolumeKey};
@@ -16,6 +18,7 @@ use libcryptsetup_rs::{
 };
 
 use crate::loopdev::SECTOR;
+use header::HeaderError;
 
 /// Bytes before the data: what a device is smaller than its file.
 pub const HEADER: u64 = 1 << 20;
@@ -23,6 +26,8 @@ pub const HEADER: u64 = 1 << 20;
 const VOLUME_KEY: usize = 64;
 /// Bytes kept for key slots; with two copies of the metadata it makes [`HEADER`].
 const KEY_SLOTS: u64 = HEADER - 2 * (16 << 10);
+/// How data and key slots are encrypted.
+const CIPHER: (&str, &str) = ("aes", "xts-plain64");
 /// The least that the library lets PBKDF2 be set to.
 const ITERATIONS: u32 = 1000;
 
@@ -33,12 +38,21 @@ pub struct LuksError {
     doing: &'static str,
     device: PathBuf,
     #[source]
-    source: LibcryptErr,
+    source: Cause,
+}
+
+/// Why.
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error(transparent)]
+    Library(#[from] LibcryptErr),
+    #[error(transparent)]
+    Header(#[from] HeaderError),
 }
 
 impl LuksError {
-    fn at<'a>(doing: &'static str, device: &'a Path) -> impl Fn(LibcryptErr) -> LuksError + use<'a> {
-        move |source| LuksError { doing, device: device.to_owned(), source }
+    fn at<'a, E: Into<Cause>>(doing: &'static str, device: &'a Path) -> impl Fn(E) -> LuksError + use<'a, E> {
+        move |source| LuksError { doing, device: device.to_owned(), source: source.into() }
     }
 
     /// Whether no key slot opens with that key.
@@ -50,7 +64,13 @@ impl LuksError {
     /// Whether there is no header that can be read.
     #[must_use]
     pub fn is_no_header(&self) -> bool {
-        self.code() == Some(libc::EINVAL)
+        matches!(self.source, Cause::Header(HeaderError::None)) || self.code() == Some(libc::EINVAL)
+    }
+
+    /// Whether there is a header, but not one that [`format`] makes.
+    #[must_use]
+    pub fn is_foreign_header(&self) -> bool {
+        matches!(self.source, Cause::Header(HeaderError::Foreign { .. }))
     }
 
     /// Whether somebody has the device open.
@@ -61,7 +81,7 @@ impl LuksError {
 
     fn code(&self) -> Option<i32> {
         match &self.source {
-            LibcryptErr::IOError(error) => error.raw_os_error(),
+            Cause::Library(LibcryptErr::IOError(error)) => error.raw_os_error(),
             _ => None,
         }
     }
@@ -106,10 +126,9 @@ fn write_header(crypt: &mut CryptDevice) -> Result<(), LibcryptErr> {
         subsystem: None,
     };
     let mut parameters: CryptParamsLuks2Ref<'_> = (&parameters).try_into()?;
-    let cipher = ("aes", "xts-plain64");
     crypt.context_handle().format(
         EncryptionFormat::Luks2,
-        cipher,
+        CIPHER,
         None,
         Either::Right(VOLUME_KEY),
         Some(&mut parameters),
@@ -119,11 +138,11 @@ fn write_header(crypt: &mut CryptDevice) -> Result<(), LibcryptErr> {
 /// Makes `/dev/mapper/<name>` of the device; fine when it is there already.
 ///
 /// # Errors
-/// There is no LUKS2 header, the key opens none of its slots ([`LuksError::is_wrong_key`]), or the
-/// name belongs to another device.
+/// There is no LUKS2 header, or none that [`format`] makes ([`LuksError::is_foreign_header`]); the key
+/// opens none of its slots ([`LuksError::is_wrong_key`]), or the name belongs to another device.
 pub fn open(device: &Path, name: &str, key: &[u8]) -> Result<PathBuf, LuksError> {
+    let mut crypt = load("opening", device)?;
     let failed = LuksError::at("opening", device);
-    let mut crypt = load(device).map_err(&failed)?;
     if !is_open(name) {
         let activated =
             crypt.activate_handle().activate_by_passphrase(Some(name), None, key, CryptActivate::ALLOW_DISCARDS);
@@ -137,8 +156,8 @@ pub fn open(device: &Path, name: &str, key: &[u8]) -> Result<PathBuf, LuksError>
 /// # Errors
 /// As [`open`].
 pub fn check_key(device: &Path, key: &[u8]) -> Result<(), LuksError> {
+    let mut crypt = load("trying the key of", device)?;
     let failed = LuksError::at("trying the key of", device);
-    let mut crypt = load(device).map_err(&failed)?;
     let tried = crypt.activate_handle().activate_by_passphrase(None, None, key, CryptActivate::empty());
     tried.map(drop).map_err(&failed)
 }
@@ -162,8 +181,8 @@ pub fn close(name: &str) -> Result<(), LuksError> {
 /// # Errors
 /// As [`open`]; the name is not open.
 pub fn take_new_size(device: &Path, name: &str, key: &[u8]) -> Result<(), LuksError> {
+    let mut crypt = load("growing", device)?;
     let failed = LuksError::at("growing", device);
-    let mut crypt = load(device).map_err(&failed)?;
     // The volume key lies in the kernel's keyring under this context's name only once it was used here.
     let tried = crypt.activate_handle().activate_by_passphrase(None, None, key, CryptActivate::KEYRING_KEY);
     tried.map_err(&failed)?;
@@ -197,8 +216,11 @@ pub fn mapper(name: &str) -> PathBuf {
     Path::new("/dev/mapper").join(name)
 }
 
-fn load(device: &Path) -> Result<CryptDevice, LibcryptErr> {
-    let mut crypt = CryptInit::init(device)?;
-    crypt.context_handle().load::<CryptParamsLuks2Ref<'_>>(Some(EncryptionFormat::Luks2), None)?;
+/// Nothing is written before both copies of the header have been looked at: the library mends one after the other.
+fn load(doing: &'static str, device: &Path) -> Result<CryptDevice, LuksError> {
+    header::check(device).map_err(LuksError::at(doing, device))?;
+    let failed = LuksError::at(doing, device);
+    let mut crypt = CryptInit::init(device).map_err(&failed)?;
+    crypt.context_handle().load::<CryptParamsLuks2Ref<'_>>(Some(EncryptionFormat::Luks2), None).map_err(&failed)?;
     Ok(crypt)
 }

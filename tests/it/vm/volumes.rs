@@ -268,7 +268,7 @@ fn a_power_cut_at_a_step_of_creation_growth_or_erasure_is_repaired_by_the_next_b
     inside(&machine, "witness", "echo kept >/data/file; busybox sync");
     for [creation, growth, erasure] in cuts() {
         cut(&mut machine, creation, &format!("install {FIRST} --name web --volume data:/data:16Mi"));
-        eventually(&"True StartCompleted".to_owned(), || ready(&machine, "web"));
+        eventually(&"True StartCompleted".to_owned(), || up_or_why(&machine, "web"));
         eventually(&"kept".to_owned(), || {
             inside(&machine, "web", "echo kept >/data/file; busybox sync; busybox cat /data/file")
         });
@@ -296,6 +296,14 @@ fn a_power_cut_at_a_step_of_creation_growth_or_erasure_is_repaired_by_the_next_b
 
 /// What the command line ends with for something that is not there.
 const NOT_FOUND: i32 = 3;
+
+/// How it stands, and where it is not up what is at work for it.
+fn up_or_why(machine: &Machine, name: &str) -> String {
+    let stands = ready(machine, name);
+    let look =
+        format!("berth status {name}; berth get operations; journalctl -b -u berthd --no-pager --output=cat | tail");
+    if stands.starts_with("True") { stands } else { format!("{stands}\n{}", machine.sh(&look).unwrap().text()) }
+}
 
 /// Asks for it, and pulls the plug where the supervisor has died; without a point it is simply done.
 fn cut(machine: &mut Machine, point: Option<String>, line: &str) {

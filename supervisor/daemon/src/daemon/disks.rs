@@ -327,6 +327,8 @@ fn luks_failed(error: luks::LuksError) -> DiskError {
         DiskError::Busy(error.into())
     } else if error.is_wrong_key() {
         DiskError::WrongKey(error.into())
+    } else if error.is_foreign_header() {
+        DiskError::ForeignHeader(error.into())
     } else if error.is_no_header() {
         DiskError::NotEncrypted(error.into())
     } else {

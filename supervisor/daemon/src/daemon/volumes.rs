@@ -59,6 +59,9 @@ impl Keys for SealedKeys {
     fn drop_unused(&self, uid: &str) -> Result<(), KeyFailure> {
         self.0.drop_volume_key(uid).map_err(failure)
     }
+    fn may_erase(&self, uid: &str) -> Result<(), KeyFailure> {
+        self.0.check_erasure(uid).map_err(failure)
+    }
     fn erase<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), KeyFailure>> {
         Box::pin(async move { self.0.erase_volume_key(uid, &SystemdCreds).await.map_err(failure) })
     }

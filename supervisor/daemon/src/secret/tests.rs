@@ -184,6 +184,35 @@ async fn an_erased_key_is_gone_with_its_master_key_and_all_else_opens() {
 }
 
 #[tokio::test]
+async fn nothing_is_erased_while_that_would_be_the_end_of_a_damaged_key_that_may_be_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, kept) = machine(dir.path()).await;
+    let sealer = restarted(dir.path()).await;
+    let (ring, wrapped) = (dir.path().join("volumes.keys"), dir.path().join("namespaces/default.key"));
+    let changed = |path: &Path, at: usize| {
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    };
+    let at = std::fs::read_to_string(&ring).unwrap().find("kept 0 ").unwrap() + 40;
+    changed(&ring, at);
+    let before = std::fs::read(dir.path().join("master.cred")).unwrap();
+    let error = sealer.erase_volume_key("gone", &FakeVault(1)).await.unwrap_err();
+    assert!(error.to_string().starts_with("line 4 of keys/volumes.keys cannot be opened"), "{error}");
+    assert_eq!(sealer.check_erasure("gone").unwrap_err().to_string(), error.to_string());
+    assert_eq!(std::fs::read(dir.path().join("master.cred")).unwrap(), before);
+    sealer.check_erasure("kept").unwrap();
+
+    changed(&ring, at);
+    changed(&wrapped, 20);
+    let error = sealer.check_erasure("gone").unwrap_err();
+    assert!(error.to_string().starts_with("keys/namespaces/default.key cannot be opened"), "{error}");
+    changed(&wrapped, 20);
+    sealer.erase_volume_key("gone", &FakeVault(1)).await.unwrap();
+    assert_eq!(restarted(dir.path()).await.volume_key("kept").unwrap(), kept);
+}
+
+#[tokio::test]
 async fn an_erasure_cut_short_anywhere_loses_nothing_else_and_is_brought_to_its_end() {
     let mut effects = 0;
     loop {

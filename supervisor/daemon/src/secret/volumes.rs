@@ -8,7 +8,8 @@
 //!
 //! A sealed key is bound to the volume's uid and to the epoch, so that no line opens for another
 //! volume, and no line of an earlier time in this one. A line that cannot be read is that volume's
-//! loss and nobody else's: it is kept as it is, and all others work.
+//! loss and nobody else's: it is kept byte by byte, as it may be put right by hand for as long as its
+//! master key lives, and all others work. No new epoch begins over the head of such a line.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,6 +21,8 @@ use super::envelope::{Envelope, Key, Record};
 /// Bytes of a volume's key.
 const LENGTH: usize = 64;
 const TITLE: &str = "berth volume keys 1";
+/// Lines before those with keys.
+const HEAD: usize = 2;
 
 /// The file, taken apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,10 +40,12 @@ enum Line {
 impl Ring {
     pub(super) fn parse(file: &[u8]) -> Self {
         let mut ring = Self::default();
-        for line in file.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && *line != TITLE.as_bytes()) {
+        for (at, line) in file.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
             match (epoch_line(line), key_line(line)) {
                 (Some(epoch), _) => ring.epoch = epoch,
                 (None, Some(key)) => ring.lines.push(key),
+                // What the file begins with holds no key, changed or not.
+                (None, None) if line == TITLE.as_bytes() || (at < 2 && line.len() <= TITLE.len()) => {}
                 (None, None) => ring.lines.push(Line::Unreadable(line.to_vec())),
             }
         }
@@ -56,12 +61,7 @@ impl Ring {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut file = format!("{TITLE}\nepoch {}\n", self.epoch).into_bytes();
         for line in &self.lines {
-            match line {
-                Line::Key { uid, epoch, sealed } => {
-                    file.extend_from_slice(format!("{uid} {epoch} {}", STANDARD.encode(sealed)).as_bytes());
-                }
-                Line::Unreadable(bytes) => file.extend_from_slice(bytes),
-            }
+            file.extend_from_slice(&written(line));
             file.push(b'\n');
         }
         file
@@ -95,8 +95,18 @@ impl Ring {
         self.lines.retain(|line| !matches!(line, Line::Key { uid: other, .. } if other == uid));
     }
 
+    /// The lines of the file, counted from 1, that do not open, those of one volume aside.
+    pub(super) fn unopened(&self, but: &str, master: &Key) -> Vec<usize> {
+        let is_lost = |line: &Line| match line {
+            Line::Key { uid, epoch, sealed } => uid != but && unseal(uid, *epoch, sealed, master).is_none(),
+            Line::Unreadable(_) => true,
+        };
+        let lines = self.lines.iter().enumerate().filter(|(_, line)| is_lost(line));
+        lines.map(|(at, _)| at + 1 + HEAD).collect()
+    }
+
     /// The same keys but one, sealed for the next epoch by another master key. A line that does not
-    /// open now is taken along as it is, and will never open.
+    /// open now is taken along as it is, and will never open: see [`Ring::unopened`].
     pub(super) fn next(
         &self,
         without: &str,
@@ -104,7 +114,7 @@ impl Ring {
         to: &Key,
         random: &dyn SecureRandom,
     ) -> Result<Self, ring::error::Unspecified> {
-        let mut next = Self { epoch: self.epoch + 1, lines: Vec::new() };
+        let mut next = Self { epoch: self.epoch.saturating_add(1), lines: Vec::new() };
         for line in &self.lines {
             match line {
                 Line::Key { uid, .. } if uid == without => {}
@@ -130,7 +140,16 @@ fn epoch_line(line: &[u8]) -> Option<u64> {
 fn key_line(line: &[u8]) -> Option<Line> {
     let mut parts = std::str::from_utf8(line).ok()?.split(' ');
     let (uid, epoch, sealed) = (parts.next()?, parts.next()?.parse().ok()?, STANDARD.decode(parts.next()?).ok()?);
-    parts.next().is_none().then(|| Line::Key { uid: uid.to_owned(), epoch, sealed })
+    let key = Line::Key { uid: uid.to_owned(), epoch, sealed };
+    // Written in another way it would not be kept as it is.
+    (parts.next().is_none() && written(&key) == line).then_some(key)
+}
+
+fn written(line: &Line) -> Vec<u8> {
+    match line {
+        Line::Key { uid, epoch, sealed } => format!("{uid} {epoch} {}", STANDARD.encode(sealed)).into_bytes(),
+        Line::Unreadable(bytes) => bytes.clone(),
+    }
 }
 
 fn seal(
@@ -193,20 +212,52 @@ mod tests {
         assert_eq!(Ring::parse(later.as_bytes()).open("one", &key(7)), Some(Err(Unopened)));
     }
 
+    /// Every single bit of uid, epoch, salt, digest, ciphertext and tag.
     #[test]
-    fn a_changed_bit_anywhere_is_the_loss_of_one_volume_at_most() {
-        let (ring, [_, two]) = two();
+    fn a_changed_bit_of_a_record_is_that_volumes_loss_alone_and_stays_to_be_mended() {
+        let (ring, [one, two]) = two();
         let file = ring.to_bytes();
-        let second = file.windows(4).position(|window| window == b"two ").unwrap();
-        // The line's end belongs to both of its neighbours.
-        for at in 0..second - 1 {
-            for bit in 0..8 {
-                let mut changed = file.clone();
-                changed[at] ^= 1 << bit;
-                let opened = Ring::parse(&changed).open("two", &key(7));
-                assert_eq!(opened.map(|key| key.map(|key| key.to_vec())), Some(Ok(two.clone())), "bit {bit} of {at}");
-            }
+        let place = |word: &[u8]| file.windows(word.len()).position(|window| window == word).unwrap();
+        let (first, second) = (place(b"one "), place(b"two "));
+        for (at, bit) in (first..second - 1).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut changed = file.clone();
+            changed[at] ^= 1 << bit;
+            let mut ring = Ring::parse(&changed);
+            assert!(!matches!(ring.open("one", &key(7)), Some(Ok(_))), "bit {bit} of {at}");
+            assert_eq!(*ring.open("two", &key(7)).unwrap().unwrap(), two, "bit {bit} of {at}");
+            assert!(!ring.unopened("two", &key(7)).is_empty(), "bit {bit} of {at}");
+
+            // Another volume comes and goes: the file is written twice.
+            ring.draw("three", &key(7), &SystemRandom::new()).unwrap();
+            let mut ring = Ring::parse(&ring.to_bytes());
+            ring.forget("three");
+            let mut kept = ring.to_bytes();
+            assert!(kept[first..] == changed[first..], "bit {bit} of {at}");
+            kept[at] ^= 1 << bit;
+            assert_eq!(*Ring::parse(&kept).open("one", &key(7)).unwrap().unwrap(), one, "bit {bit} of {at}");
         }
+    }
+
+    #[test]
+    fn a_changed_bit_at_the_files_beginning_is_nobodys_loss() {
+        let (ring, [one, two]) = two();
+        let file = ring.to_bytes();
+        let first = file.windows(4).position(|window| window == b"one ").unwrap();
+        for (at, bit) in (0..first - 1).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut changed = file.clone();
+            changed[at] ^= 1 << bit;
+            let ring = Ring::parse(&changed);
+            let opened = ["one", "two"].map(|uid| ring.open(uid, &key(7)).unwrap().unwrap().to_vec());
+            assert_eq!(opened, [one.clone(), two.clone()], "bit {bit} of {at}");
+        }
+    }
+
+    #[test]
+    fn lines_that_do_not_open_are_counted_as_an_editor_counts_them() {
+        let (mut ring, _) = two();
+        ring.lines.insert(1, Line::Unreadable(b"something".to_vec()));
+        assert_eq!(ring.unopened("", &key(7)), [4]);
+        assert_eq!(ring.unopened("one", &key(8)), [4, 5]);
     }
 
     #[test]

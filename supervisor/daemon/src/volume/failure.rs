@@ -34,6 +34,12 @@ impl KeyFailure {
     }
 }
 
+/// Its erasure would be that of others, too, or cannot be carried out.
+pub(super) fn not_erased(name: &str, failure: KeyFailure) -> StepError {
+    let error = StepError::new(Reason::WorkloadFailed, format!("volume {name} is not erased, nothing was changed"));
+    error.coded("KeysDamaged").caused_by(failure.source).permanent()
+}
+
 pub(super) fn damaged_key(name: &str, failure: KeyFailure) -> Failed {
     let message = format!("volume {name} cannot be opened");
     let error = StepError::new(Reason::WorkloadFailed, message).coded("VolumeDamaged");

@@ -21,6 +21,8 @@ pub trait Keys: Send + Sync + 'static {
     fn make(&self, uid: &str) -> Result<Key, KeyFailure>;
     /// Drops the key of a volume that never had data.
     fn drop_unused(&self, uid: &str) -> Result<(), KeyFailure>;
+    /// Whether [`Keys::erase`] would destroy nothing else.
+    fn may_erase(&self, uid: &str) -> Result<(), KeyFailure>;
     /// Destroys a key for good, in old copies too.
     fn erase<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), KeyFailure>>;
 }
@@ -90,6 +92,9 @@ pub enum DiskError {
     /// No LUKS2 header.
     #[error("its file has no readable LUKS2 header")]
     NotEncrypted(#[source] Cause),
+    /// A LUKS2 header that Berth never writes.
+    #[error("its LUKS2 header is not one that Berth makes")]
+    ForeignHeader(#[source] Cause),
     /// The key does not open it.
     #[error("its key does not open its file: the file is another volume's, or its header was changed")]
     WrongKey(#[source] Cause),
@@ -109,7 +114,12 @@ impl DiskError {
     pub fn is_damage(&self) -> bool {
         matches!(
             self,
-            Self::Missing | Self::Truncated { .. } | Self::NotEncrypted(_) | Self::WrongKey(_) | Self::Filesystem(_)
+            Self::Missing
+                | Self::Truncated { .. }
+                | Self::NotEncrypted(_)
+                | Self::ForeignHeader(_)
+                | Self::WrongKey(_)
+                | Self::Filesystem(_)
         )
     }
 }

@@ -7,7 +7,7 @@ use berth_model::resource::{Bundle, Volume};
 use futures_util::future::BoxFuture;
 
 use super::Volumes;
-use super::failure::{disk_failed, not_usable, store_failed};
+use super::failure::{disk_failed, not_erased, not_usable, store_failed};
 use super::records::{name_of, uid_of};
 use crate::operation::{Executor, StepDone, StepError, Task};
 
@@ -77,6 +77,7 @@ impl Volumes {
             let error = StepError::new(Reason::WorkloadFailed, message).coded("VolumeInUse").permanent();
             return Err(error.suggest(format!("berth uninstall {bundle}, or take the volume out of its spec")));
         }
+        self.keys.may_erase(&uid_of(&volume)).map_err(|failure| not_erased(&name, failure))?;
         let closed = self.disks.close(&uid_of(&volume)).await;
         closed.map_err(|error| disk_failed(&name, "closing the volume", error).permanent())?;
         self.note(&volume, |status| {

@@ -158,6 +158,9 @@ impl Keys for FakeDisks {
         self.keys.lock().unwrap().remove(uid);
         Ok(())
     }
+    fn may_erase(&self, _: &str) -> Result<(), KeyFailure> {
+        Ok(())
+    }
     fn erase<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), KeyFailure>> {
         Box::pin(async move { self.drop_unused(uid) })
     }
