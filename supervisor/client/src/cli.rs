@@ -7,6 +7,7 @@
 
 mod apply;
 mod args;
+mod bounded;
 mod delete;
 mod describe;
 mod events;

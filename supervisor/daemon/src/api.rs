@@ -55,6 +55,9 @@ pub use watch::WatchPace;
 use action::ACTIONS;
 use route::{Access, Route, Table};
 
+/// What the network has to say of itself at present.
+pub type Overlaps = tokio::sync::watch::Receiver<Vec<String>>;
+
 /// Everything the handlers work with.
 pub struct Api {
     /// Where objects are.
@@ -73,6 +76,8 @@ pub struct Api {
     pub logs: Arc<dyn LogsPort>,
     /// Commands in bundles.
     pub commands: Arc<dyn CommandsPort>,
+    /// Where addresses of bundles overlap networks of the machine's other links, a sentence each.
+    pub overlaps: Overlaps,
     /// The time.
     pub clock: Clock,
     /// Ends watches and followed logs.

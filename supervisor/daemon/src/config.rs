@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use berth_model::allocation::{BadPool, Pool};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
@@ -62,6 +63,9 @@ pub struct Settings {
     /// Seconds between two looks at a resource that did not change.
     #[arg(long, env = "BERTH_RECONCILE_INTERVAL", global = true)]
     pub reconcile_interval: Option<u64>,
+    /// Private /16 that the networks of namespaces are taken from.
+    #[arg(long, env = "BERTH_NETWORK_POOL", global = true)]
+    pub network_pool: Option<Pool>,
 }
 
 /// Where the log goes and how it looks.
@@ -92,6 +96,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Between two looks at a resource that did not change.
     pub reconcile_interval: Duration,
+    /// What the networks of namespaces are taken from.
+    pub network_pool: Pool,
 }
 
 impl Config {
@@ -138,6 +144,14 @@ struct File {
     reconcile_interval: Option<u64>,
     #[serde(default)]
     log: Log,
+    #[serde(default)]
+    network: Network,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Network {
+    pool: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -173,6 +187,12 @@ fn merge(settings: &Settings, file: File) -> Result<Config, ConfigError> {
     if !(1..=3600).contains(&seconds) {
         return Err(ConfigError::Interval { seconds });
     }
+    // What a flag overrules need not be right.
+    let network_pool = match (settings.network_pool, file.network.pool) {
+        (Some(pool), _) => pool,
+        (None, Some(text)) => text.parse().map_err(ConfigError::Pool)?,
+        (None, None) => Pool::default(),
+    };
     let any = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 6443));
     Ok(Config {
         listen: settings.listen.or(file.listen).unwrap_or(any),
@@ -181,6 +201,7 @@ fn merge(settings: &Settings, file: File) -> Result<Config, ConfigError> {
         log_level: settings.log_level.clone().or(file.log.level).unwrap_or_else(|| "info".into()),
         log_format: settings.log_format.or(file.log.format).unwrap_or_default(),
         reconcile_interval: Duration::from_secs(seconds),
+        network_pool,
     })
 }
 
@@ -218,6 +239,9 @@ pub enum ConfigError {
         /// What was asked for.
         seconds: u64,
     },
+    /// The pool of addresses cannot be used.
+    #[error("`pool` below [network]")]
+    Pool(#[source] BadPool),
 }
 
 #[cfg(test)]
@@ -268,6 +292,24 @@ mod tests {
     fn an_interval_out_of_range_is_refused() {
         let error = merge(&Settings::default(), parsed("reconcile_interval = 0").unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "reconcile_interval is 0 s; use 1 to 3600");
+    }
+
+    #[test]
+    fn the_pool_of_addresses_is_set_by_flag_or_file_and_a_bad_one_is_refused() {
+        let of = |flag: Option<&str>, text: &str| {
+            let settings = Settings { network_pool: flag.map(|text| text.parse().unwrap()), ..Settings::default() };
+            merge(&settings, parsed(text).unwrap()).map(|config| config.network_pool.to_string())
+        };
+        let file = "[network]\npool = '172.20.0.0/16'";
+        assert_eq!(of(None, "").unwrap(), "10.213.0.0/16");
+        assert_eq!(of(None, file).unwrap(), "172.20.0.0/16");
+        assert_eq!(of(Some("10.7.0.0/16"), file).unwrap(), "10.7.0.0/16");
+        let error = of(None, "[network]\npool = '10.213.0.0/24'").unwrap_err();
+        let said = crate::log::chain(&error);
+        assert!(said.starts_with("`pool` below [network]: `10.213.0.0/24` is not as large"), "{said}");
+        let line = ["berthd", "--network-pool", "8.8.0.0/16"];
+        let said = CommandLine::try_parse_from(line).unwrap_err().to_string();
+        assert!(said.contains("--network-pool") && said.contains("is no private network"), "{said}");
     }
 
     #[test]

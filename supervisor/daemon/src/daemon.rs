@@ -115,6 +115,7 @@ struct Parts {
     metrics: Metrics,
     sealer: Sealer,
     volumes: Volumes,
+    net: Arc<LinuxNet>,
     clock: Clock,
     stop: CancellationToken,
 }
@@ -127,7 +128,7 @@ pub async fn run(config: Config, clock: Clock) -> Result<(), DaemonError> {
     let parts = open(&config, clock).await?;
     let tasks = TaskTracker::new();
     parts.volumes.tidy().await?;
-    spawn_operations(&parts, &config, &tasks)?;
+    spawn_operations(&parts, &config, &tasks);
     spawn_bundles(&parts, &config, &tasks).await?;
     let certificate = spawn_api(&parts, &config, &tasks).await?;
     housekeeping::spawn(&parts, certificate, &tasks);
@@ -152,8 +153,11 @@ async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
     let sealer = sealer(config).await?;
     let keys = Arc::new(volumes::SealedKeys(sealer.clone()));
     let disks = Arc::new(disks::LinuxDisks::new(&config.data)?);
+    let names = config.runtime.join("dns");
+    fs::ensure_dir(&names, 0o755)?;
     Ok(Parts {
         volumes: Volumes::new(store.clone(), disks, keys),
+        net: Arc::new(LinuxNet::new(store.clone(), names.join("zone.json"), config.network_pool)?),
         images: images::open(&config.data).await?,
         machine: Arc::new(LinuxMachine::new(systemd.clone(), &config.runtime)?),
         systemd,
@@ -165,28 +169,25 @@ async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
     })
 }
 
-fn spawn_operations(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Result<(), DaemonError> {
-    let names = config.runtime.join("dns");
-    fs::ensure_dir(&names, 0o755)?;
-    let net = Arc::new(LinuxNet::new(parts.store.clone(), names.join("zone.json"))?);
-    let follow = net::follow_store(Arc::clone(&net), parts.store.clone(), config.reconcile_interval);
+fn spawn_operations(parts: &Parts, config: &Config, tasks: &TaskTracker) {
+    let follow = net::follow_store(Arc::clone(&parts.net), parts.store.clone(), config.reconcile_interval);
     tasks.spawn(parts.stop.clone().run_until_cancelled_owned(follow));
     let steps = Steps {
         store: parts.store.clone(),
         machine: parts.machine.clone(),
         images: Arc::new(local_images(parts)),
         provider: Arc::new(objects(parts)),
-        net,
+        net: parts.net.clone(),
         volumes: Arc::new(volumes::BundleVolumes(parts.volumes.clone())),
         clock: Arc::clone(&parts.clock),
         layers: parts.images.layers().to_owned(),
+        pool: config.network_pool,
         drawn: drawn(),
     };
     let abort = AbortPoints::from_file(std::env::var_os(ABORT_FILE_VARIABLE).map(PathBuf::from));
     let executor = volumes::ByTarget { bundles: Arc::new(steps), volumes: Arc::new(parts.volumes.clone()) };
     let runner = Runner::new(parts.store.clone(), Arc::new(executor), abort);
     tasks.spawn(runner.run(parts.stop.clone()));
-    Ok(())
 }
 
 fn drawn() -> [u8; 5] {
@@ -232,6 +233,7 @@ fn router(parts: &Parts, config: &Config) -> Result<Router, DaemonError> {
         readiness: Readiness::default(),
         images: Arc::new(local_images(parts)),
         logs: Arc::new(logs::JournalLogs::new(parts.store.clone())),
+        overlaps: parts.net.overlapping(),
         commands: Arc::new(commands::Commands::new(parts.store.clone(), &config.runtime)),
         clock: Arc::clone(&parts.clock),
         stop: parts.stop.clone(),

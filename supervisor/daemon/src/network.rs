@@ -14,11 +14,13 @@ mod links;
 pub mod rules;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use berth_model::allocation::{SERVICES, bridge_name};
+use berth_host::link::{BadNetwork, Network, Route};
+use berth_model::allocation::{Pool, SERVICES, bridge_name};
 use berth_model::network::{Facts, Plan};
+use berth_model::resource::settings::{self, Settings};
 use berth_model::resource::{Bundle, Revision};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -48,6 +50,7 @@ pub async fn plan(store: &Store) -> Result<Plan, StoreError> {
             revisions: tx.list::<Revision>(None)?,
             namespaces: tx.list::<Namespace>(None)?,
             policies: tx.list::<NetworkPolicy>(None)?,
+            settings: tx.get::<Settings>("", settings::NAME)?.map(|found| found.spec.network).unwrap_or_default(),
         })
     });
     Ok(Plan::of(&facts.await?))
@@ -69,6 +72,33 @@ pub fn segments(plan: &Plan) -> Vec<Segment> {
         }
     });
     segments.collect()
+}
+
+/// Where pools overlap what is reached by links that are not ours, a sentence each.
+///
+/// # Errors
+/// None that can come about: a pool is a network.
+pub fn overlaps(pools: &[Pool], reached: impl Iterator<Item = Route>) -> Result<Vec<String>, BadNetwork> {
+    // A link's address and the route to its network are one and the same to people.
+    let mut found = BTreeSet::new();
+    for Route { link, network } in reached.filter(|route| !is_ours(&route.link)) {
+        let other = Network::new(network.first(), network.prefix())?;
+        let by = if link.is_empty() { "several links".to_owned() } else { format!("link {link}") };
+        for pool in pools {
+            if pool.to_string().parse::<Network>()?.overlaps(&other) {
+                found.insert(format!(
+                    "the addresses of bundles, {pool}, overlap {other}, which is reached by {by}: one hides the other"
+                ));
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// Bridges of namespaces, and the containers' links on them.
+fn is_ours(link: &str) -> bool {
+    let numbered = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    link.strip_prefix("berth").or_else(|| link.strip_prefix("bv")).is_some_and(numbered)
 }
 
 /// The same address in the network of the namespace's service addresses.

@@ -6,13 +6,14 @@
 mod network;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
 use network::bits;
@@ -75,6 +76,15 @@ pub struct Address {
     pub network: Network,
     /// Whether others can reach it: not loopback, not link-local.
     pub global: bool,
+}
+
+/// A network that is reached by a link.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// Name of the link; empty where there are several.
+    pub link: String,
+    /// The network.
+    pub network: Network,
 }
 
 /// What it took to have something as it should be.
@@ -304,6 +314,19 @@ impl Links {
         self.addresses_of(&self.list("").await?).await
     }
 
+    /// All IPv4 networks that are reached by a link of the machine, by whatever table of routes; the
+    /// default route is none.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn routes(&self) -> Result<Vec<Route>, LinkError> {
+        let links = self.list("").await?;
+        let every = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+        let found: Vec<RouteMessage> =
+            every.try_collect().await.map_err(|error| request("listing", "routes", error))?;
+        Ok(found.iter().filter_map(|message| route_of(message, &links)).collect())
+    }
+
     async fn addresses_of(&self, links: &[Link]) -> Result<Vec<Address>, LinkError> {
         let messages = self.address_messages().await?;
         Ok(messages
@@ -393,6 +416,23 @@ fn network_of(message: &AddressMessage) -> Option<Network> {
         }
     }
     Network::new(own?, message.header.prefix_len).ok()
+}
+
+fn route_of(message: &RouteMessage, links: &[Link]) -> Option<Route> {
+    let header = &message.header;
+    if header.kind != RouteType::Unicast || header.destination_prefix_length == 0 {
+        return None;
+    }
+    let to = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        _ => None,
+    });
+    let by = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => links.iter().find(|link| link.index == *index),
+        _ => None,
+    });
+    let network = Network::new(to?, header.destination_prefix_length).ok()?;
+    Some(Route { link: by.map(|link| link.name.clone()).unwrap_or_default(), network })
 }
 
 fn is(error: &rtnetlink::Error, tolerated: &[i32]) -> bool {

@@ -10,11 +10,14 @@
 //!  10.213.<n>.1           fdxx:xxxx:xxxx:<n>::1            the machine, on the namespace's bridge
 //! ```
 //!
-//! Own addresses come and go with revisions; the service address is the bundle's for as long as it
+//! The first two bytes are those of the [`Pool`] at the time when the namespace got its network. Own
+//! addresses come and go with revisions; the service address is the bundle's for as long as it
 //! has any revision. The 40 bits after `fd` are drawn once and then copied from any revision.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use crate::resource::revision::Allocation;
 
@@ -25,10 +28,92 @@ pub const FIRST_ID: u32 = 524_288;
 pub const IDS_PER_CONTAINER: u32 = 65_536;
 /// Containers that fit into systemd's range.
 const ID_SLOTS: u32 = (1_879_048_192 - FIRST_ID) / IDS_PER_CONTAINER;
-/// The first two bytes of every address of ours.
-pub const NETWORK_PREFIX: [u8; 2] = [10, 213];
+/// The private networks of IPv4 that a pool may be taken from: first byte, and range of the second.
+const PRIVATE: [(u8, std::ops::RangeInclusive<u8>); 4] =
+    [(10, 0..=255), (172, 16..=31), (192, 168..=168), (100, 64..=127)];
 /// Networks of namespaces have lower numbers; the same with this added are their service addresses.
 pub const SERVICES: u8 = 128;
+
+/// What the IPv4 addresses of new networks are taken from: their first two bytes. A namespace keeps
+/// the network it has, whatever is set later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pool([u8; 2]);
+
+/// Text that is no pool.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPool {
+    /// No network of IPv4.
+    #[error("`{0}` is no IPv4 network; write e.g. 10.213.0.0/16")]
+    NoNetwork(String),
+    /// Too large or too small.
+    #[error(
+        "`{0}` is not as large as it has to be: write one with /16, e.g. 10.213.0.0/16 (128 namespaces of 253 bundles)"
+    )]
+    Size(String),
+    /// Bits beyond the prefix.
+    #[error("`{0}` is an address in a network; write the network itself, {1}")]
+    Host(String, Pool),
+    /// Somebody else's addresses.
+    #[error(
+        "`{0}` is no private network, so that bundles would hide others' addresses: write a /16 out of 10.0.0.0/8, \
+         172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10"
+    )]
+    Public(String),
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self([10, 213])
+    }
+}
+
+impl fmt::Display for Pool {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b] = self.0;
+        write!(out, "{a}.{b}.0.0/16")
+    }
+}
+
+impl FromStr for Pool {
+    type Err = BadPool;
+
+    fn from_str(text: &str) -> Result<Self, BadPool> {
+        let no_network = || BadPool::NoNetwork(text.to_owned());
+        let (address, prefix) = text.split_once('/').ok_or_else(no_network)?;
+        let [a, b, rest @ ..] = address.parse::<Ipv4Addr>().map_err(|_| no_network())?.octets();
+        let is_number = prefix.bytes().all(|byte| byte.is_ascii_digit());
+        match prefix.parse::<u8>().ok().filter(|prefix| is_number && *prefix <= 32).ok_or_else(no_network)? {
+            16 => {}
+            _ => return Err(BadPool::Size(text.to_owned())),
+        }
+        if !PRIVATE.iter().any(|(first, second)| *first == a && second.contains(&b)) {
+            return Err(BadPool::Public(text.to_owned()));
+        }
+        let pool = Self([a, b]);
+        if rest == [0, 0] { Ok(pool) } else { Err(BadPool::Host(text.to_owned(), pool)) }
+    }
+}
+
+impl Pool {
+    /// That of a namespace's network, or else of the next one to be made.
+    pub fn of(held: &[Held], namespace: &str, next: Pool) -> Pool {
+        let own = held.iter().find(|held| held.namespace == namespace);
+        own.and_then(|own| Pool::around(&own.allocation)).unwrap_or(next)
+    }
+
+    /// That of an address of ours, IPv4.
+    pub fn holding(address: IpAddr) -> Option<Pool> {
+        match address {
+            IpAddr::V4(address) => Some(Pool([address.octets()[0], address.octets()[1]])),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// That of an allocation.
+    pub fn around(allocation: &Allocation) -> Option<Pool> {
+        octets(&allocation.address).map(|[a, b, ..]| Pool([a, b]))
+    }
+}
 
 /// There is no room for one more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,18 +146,26 @@ pub struct Held {
     pub allocation: Allocation,
 }
 
-/// Sets addresses, an id range and a link name aside for one more revision of a bundle. `drawn` are
-/// the random bits of the IPv6 network, for the case that there is none yet.
-pub fn allocate(held: &[Held], namespace: &str, bundle: &str, drawn: [u8; 5]) -> Result<Allocation, Exhausted> {
+/// Sets addresses, an id range and a link name aside for one more revision of a bundle. `pool` is for
+/// a namespace that has no network yet, `drawn` are the random bits of the IPv6 network, for the case
+/// that there is none at all.
+pub fn allocate(
+    held: &[Held],
+    pool: Pool,
+    namespace: &str,
+    bundle: &str,
+    drawn: [u8; 5],
+) -> Result<Allocation, Exhausted> {
+    let pool = Pool::of(held, namespace, pool);
     let network = network_number(held, namespace)?;
     let host = free_host(held, network)?;
     let service = service_number(held, namespace, bundle)?;
     let global = held.iter().find_map(|h| global_id(&h.allocation)).unwrap_or(drawn);
     let services = SERVICES + network;
     Ok(Allocation {
-        address: v4(network, host).to_string(),
+        address: v4(pool, network, host).to_string(),
         address6: v6(global, network, host).to_string(),
-        service: v4(services, service).to_string(),
+        service: v4(pool, services, service).to_string(),
         service6: v6(global, services, service).to_string(),
         id_base: free_ids(held)?,
         host_link: format!("bv{network}-{host}"),
@@ -89,9 +182,9 @@ pub fn bridge_name(network: u8) -> String {
     format!("berth{network}")
 }
 
-/// The machine's own address on a network's bridge.
-pub fn gateway(network: u8) -> Ipv4Addr {
-    v4(network, 1)
+/// The machine's own address on the bridge of an allocation's network.
+pub fn gateway(allocation: &Allocation) -> Option<Ipv4Addr> {
+    Some(v4(Pool::around(allocation)?, network_of(allocation)?, 1))
 }
 
 /// The machine's own IPv6 address on the bridge of an allocation's network; none for a revision
@@ -107,8 +200,8 @@ pub fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
     [0x02, 0xbe, a, b, c, d]
 }
 
-fn v4(network: u8, host: u8) -> Ipv4Addr {
-    Ipv4Addr::new(NETWORK_PREFIX[0], NETWORK_PREFIX[1], network, host)
+fn v4(Pool([a, b]): Pool, network: u8, host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(a, b, network, host)
 }
 
 fn v6(global: [u8; 5], network: u8, host: u8) -> Ipv6Addr {
@@ -162,7 +255,7 @@ mod tests {
     const DRAWN: [u8; 5] = [1, 2, 3, 4, 5];
 
     fn hold(held: &mut Vec<Held>, namespace: &str, bundle: &str) -> Allocation {
-        let allocation = allocate(held, namespace, bundle, DRAWN).unwrap();
+        let allocation = allocate(held, Pool::default(), namespace, bundle, DRAWN).unwrap();
         let (namespace, bundle) = (namespace.into(), bundle.into());
         held.push(Held { namespace, bundle, in_use: true, allocation: allocation.clone() });
         allocation
@@ -184,7 +277,7 @@ mod tests {
     fn another_namespace_gets_another_network_with_the_same_random_bits() {
         let mut held = Vec::new();
         hold(&mut held, "default", "a");
-        let other = allocate(&held, "team", "a", [9; 5]).unwrap();
+        let other = allocate(&held, Pool::default(), "team", "a", [9; 5]).unwrap();
         assert_eq!((other.address.as_str(), other.address6.as_str()), ("10.213.1.2", "fd01:203:405:1::2"));
         assert_eq!(gateway6(&other).unwrap().to_string(), "fd01:203:405:1::1");
     }
@@ -211,13 +304,46 @@ mod tests {
     }
 
     #[test]
+    fn another_pool_is_for_namespaces_that_have_no_network_yet() {
+        let mut held = Vec::new();
+        hold(&mut held, "default", "a");
+        let pool: Pool = "172.20.0.0/16".parse().unwrap();
+        let stays = allocate(&held, pool, "default", "b", DRAWN).unwrap();
+        assert_eq!((stays.address.as_str(), stays.service.as_str()), ("10.213.0.3", "10.213.128.3"));
+        let new = allocate(&held, pool, "team", "a", DRAWN).unwrap();
+        assert_eq!((new.address.as_str(), new.service.as_str()), ("172.20.1.2", "172.20.129.2"));
+        assert_eq!(gateway(&new).unwrap().to_string(), "172.20.1.1");
+        assert_eq!((Pool::of(&held, "default", pool), Pool::of(&held, "team", pool)), (Pool::default(), pool));
+    }
+
+    #[test]
+    fn a_pool_is_a_private_network_of_one_size() {
+        for text in ["10.213.0.0/16", "172.31.0.0/16", "192.168.0.0/16", "100.100.0.0/16"] {
+            assert_eq!(text.parse::<Pool>().unwrap().to_string(), text);
+        }
+        for (text, said) in [
+            ("10.213.0.0", "is no IPv4 network"),
+            ("fd00::/16", "is no IPv4 network"),
+            ("10.213.0.0/+16", "is no IPv4 network"),
+            ("10.213.0.0/24", "is not as large as it has to be"),
+            ("10.0.0.0/8", "is not as large as it has to be"),
+            ("10.213.7.1/16", "write the network itself, 10.213.0.0/16"),
+            ("8.8.0.0/16", "is no private network"),
+            ("172.32.0.0/16", "is no private network"),
+        ] {
+            let error = text.parse::<Pool>().unwrap_err().to_string();
+            assert!(error.contains(said) && error.contains(text), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn a_full_namespace_says_so() {
         let mut held = Vec::new();
         for _ in 0..253 {
             hold(&mut held, "default", "a");
         }
-        assert_eq!(allocate(&held, "default", "a", DRAWN), Err(Exhausted::Addresses));
-        assert!(allocate(&held, "team", "a", DRAWN).is_ok());
+        assert_eq!(allocate(&held, Pool::default(), "default", "a", DRAWN), Err(Exhausted::Addresses));
+        assert!(allocate(&held, Pool::default(), "team", "a", DRAWN).is_ok());
     }
 
     #[test]
@@ -227,8 +353,8 @@ mod tests {
             hold(&mut held, "default", &number.to_string());
         }
         held[0].in_use = false;
-        assert_eq!(allocate(&held, "default", "one-more", DRAWN), Err(Exhausted::Services));
-        assert!(allocate(&held, "default", "7", DRAWN).is_ok());
+        assert_eq!(allocate(&held, Pool::default(), "default", "one-more", DRAWN), Err(Exhausted::Services));
+        assert!(allocate(&held, Pool::default(), "default", "7", DRAWN).is_ok());
     }
 
     #[test]

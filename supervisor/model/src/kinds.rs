@@ -16,7 +16,7 @@ mod networking;
 mod table;
 
 pub use admit::{Admitted, Decoded, Request};
-pub use berth::{BUNDLE, DATA_FINALIZER, OPERATION, OPERATION_LIFE, REVISION, TEARDOWN_FINALIZER, VOLUME};
+pub use berth::{BUNDLE, DATA_FINALIZER, OPERATION, OPERATION_LIFE, REVISION, SETTINGS, TEARDOWN_FINALIZER, VOLUME};
 pub use core::{CONFIG_MAP, EVENT, EVENT_LIFE, LAST_APPLIED, NAMESPACE, SECRET};
 pub use networking::NETWORK_POLICY;
 pub use table::{Column, age};
@@ -100,7 +100,7 @@ pub struct Registration {
 
 /// Every kind, in the order of discovery.
 pub static KINDS: &[&Registration] =
-    &[&NAMESPACE, &CONFIG_MAP, &SECRET, &EVENT, &NETWORK_POLICY, &BUNDLE, &REVISION, &VOLUME, &OPERATION];
+    &[&NAMESPACE, &CONFIG_MAP, &SECRET, &EVENT, &NETWORK_POLICY, &BUNDLE, &REVISION, &VOLUME, &OPERATION, &SETTINGS];
 
 impl Registration {
     /// `v1` or `berth.dev/v1`.

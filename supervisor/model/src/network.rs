@@ -9,7 +9,8 @@
 //! A packet passes two gates: that of the bundle it comes from and that of the bundle it goes to.
 //! A gate that no NetworkPolicy selects has the default. Outbound: any bundle (its own gate
 //! decides), and outside what the bundle's `egress` names. Inbound: declared ports, for bundles
-//! of the same namespace that declare a dependency, and published ones for the outside. A gate
+//! of the same namespace that declare a dependency, and published ones for the outside; in a
+//! namespace that the settings open, every port for every bundle of it. A gate
 //! that policies select lets through what one of them allows, and nothing else; `egress` stays
 //! the outer bound in any case. Answers to what was let through are always let through.
 
@@ -35,7 +36,7 @@ pub use ranges::{BadBlock, Ranges};
 pub use report::{Lookup, MemberReport, NetworkReport, NetworkStatus, UnknownParty, Verdicts};
 pub use zone::{Answer, DOMAIN, Host, Query, Service, Zone};
 
-use crate::allocation::{NETWORK_PREFIX, hardware_address};
+use crate::allocation::hardware_address;
 use crate::resource::bundle::{Egress, Protocol};
 
 /// Port of the name server on every bridge.
@@ -84,6 +85,8 @@ pub struct Network {
     pub namespace: String,
     /// The machine's addresses on its bridge.
     pub gateways: Vec<IpAddr>,
+    /// Its bundles reach one another without a declared dependency.
+    pub open: bool,
 }
 
 /// A bundle on the network.
@@ -196,12 +199,11 @@ impl Member {
 }
 
 impl Plan {
-    /// All addresses that are, or could be, those of bundles: IPv6 ones need a network in use.
+    /// All addresses that are, or could be, those of bundles, of the pools that have a network in use.
     pub fn ours(&self) -> Ranges {
-        let [a, b] = NETWORK_PREFIX;
-        let mut blocks = vec![format!("{a}.{b}.0.0/16")];
         let gateways = self.networks.iter().flat_map(|network| &network.gateways);
-        blocks.extend(gateways.filter(|gateway| gateway.is_ipv6()).map(|gateway| format!("{gateway}/48")));
+        let blocks: Vec<String> =
+            gateways.map(|gateway| format!("{gateway}/{}", if gateway.is_ipv4() { 16 } else { 48 })).collect();
         Ranges::blocks(&blocks.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
@@ -222,6 +224,11 @@ impl Plan {
     pub fn owner(&self, address: IpAddr) -> Option<(&Member, &End)> {
         let mut ends = self.members.iter().flat_map(|member| member.ends.iter().map(move |end| (member, end)));
         ends.find(|(_, end)| end.addresses.contains(&address))
+    }
+
+    /// Whether the bundles of a namespace reach one another without a declared dependency.
+    pub fn is_open(&self, namespace: &str) -> bool {
+        self.networks.iter().any(|network| network.open && network.namespace == namespace)
     }
 
     /// A bundle by its name.

@@ -3,11 +3,13 @@
 pub mod bundle;
 pub mod operation;
 pub mod revision;
+pub mod settings;
 pub mod volume;
 
 pub use bundle::Bundle;
 pub use operation::Operation;
 pub use revision::Revision;
+pub use settings::Settings;
 pub use volume::Volume;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

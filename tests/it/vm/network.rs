@@ -255,6 +255,65 @@ fn a_policy_replaces_what_was_declared_and_its_verdict_is_told_with_the_rule() {
 }
 
 #[test]
+fn an_open_namespace_needs_no_declarations_from_the_moment_the_settings_say_so() {
+    let (_mine, _lock, machine) = world();
+    let set = |names: &str| {
+        let settings = format!(
+            "{{apiVersion: berth.dev/v1, kind: Settings, metadata: {{name: berth}}, \
+             spec: {{network: {{openNamespaces: [{names}]}}}}}}"
+        );
+        apply(machine, &settings);
+    };
+    let mains = || BUNDLES.map(|(name, _)| main_pid(machine, &format!("net-b/{name}")));
+    let before = mains();
+    set("net-b");
+    let mut expected = declared();
+    for (from, to) in BUNDLES.iter().flat_map(|(from, _)| BUNDLES.map(|(to, _)| (from, to))) {
+        expected.extend(ways(&format!("net-b/{from}"), &format!("net-b/{to}"), &[80, 9000, UNDECLARED]));
+    }
+    eventually(&expected, || answered(machine));
+    let told = machine.ok("berth -n net-b policy debug web db 9001").unwrap();
+    assert!(told.starts_with("allowed") && told.contains("namespace net-b is open"), "{told}");
+    let told = machine.ok("berth -n net-b dns lookup web --from db").unwrap();
+    assert!(told.contains("web.net-b.berth.internal"), "{told}");
+
+    set("");
+    eventually(&declared(), || answered(machine));
+    assert_eq!(mains(), before, "a service was started again");
+    let said = super::refused(machine, "delete settings berth");
+    assert!(said.contains("it is always there"), "{said}");
+}
+
+#[test]
+fn a_pool_that_overlaps_the_lan_takes_nobody_new_and_those_who_run_go_on() {
+    let (_alone, machine) = super::disturbed();
+    super::install(machine, "first", "127.0.0.1:5000/nginx:1 --publish 8081:80");
+    let page = super::page(machine, 8081);
+    machine.ok("ip link add lan0 type dummy && ip addr add 10.213.77.1/24 dev lan0 && ip link set lan0 up").unwrap();
+    let overlap = "10.213.0.0/16, overlap 10.213.77.0/24, which is reached by link lan0";
+    let said = super::refused(machine, "install 127.0.0.1:5000/nginx:1 --name second --timeout 5m");
+    assert!(said.contains("AddressPoolOverlap") && said.contains(overlap) && said.contains("berthd.toml"), "{said}");
+    eventually(&true, || machine.sh("berth network status").unwrap().errors().contains(overlap));
+    assert_eq!(super::page(machine, 8081), page);
+    machine.ok("berth restart first --timeout 10m").unwrap();
+    assert_eq!(super::page(machine, 8081), page);
+    super::uninstall(machine, "second first");
+
+    let said = machine.sh("/usr/lib/berth/berthd --network-pool 10.213.0.0/24 setup").unwrap().errors();
+    assert!(said.contains("is not as large as it has to be"), "{said}");
+    let set = "printf '[network]\\npool = \"172.20.0.0/16\"\\n' >/etc/berth/berthd.toml";
+    machine.ok(&format!("mkdir -p /etc/berth && {set} && systemctl restart berthd")).unwrap();
+    eventually(&true, || machine.sh("berth get bundles").unwrap().success());
+    super::install(machine, "first", "127.0.0.1:5000/nginx:1 --publish 8081:80");
+    assert_eq!(super::page(machine, 8081), page);
+    let address = super::bundle(machine, "first")["status"]["address"].as_str().unwrap().to_owned();
+    assert!(address.starts_with("172.20."), "{address}");
+    super::uninstall(machine, "first");
+    machine.ok("ip link del lan0; rm /etc/berth/berthd.toml; systemctl restart berthd").unwrap();
+    eventually(&true, || machine.sh("berth get bundles").unwrap().success());
+}
+
+#[test]
 fn a_policy_of_ten_thousand_rules_is_refused_with_the_bound_and_changes_nothing() {
     let (_mine, _lock, machine) = world();
     let before = machine.ok("nft -j list tables").unwrap();

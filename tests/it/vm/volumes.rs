@@ -206,15 +206,91 @@ fn what_is_not_the_volume_it_should_be_is_an_error_and_stays_as_it_is() {
     assert!(error.contains("no ext4 filesystem"), "{error}");
     assert_eq!(machine.ok(&sum).unwrap(), before, "it was written to");
 
-    // A changed key is that volume's loss alone.
-    let uid = uid(machine, "harmed-data");
-    machine
-        .ok(&format!("berth stop harmed --timeout 10m; sed -i 's/^{uid} /x&/' /var/lib/berth/keys/volumes.keys"))
-        .unwrap();
-    let error = refused(machine, "start harmed --timeout 5m");
-    assert!(error.contains("there is no key for this volume"), "{error}");
-    machine.ok("berth start other --timeout 10m").unwrap();
     machine.ok("berth uninstall harmed other --erase-volumes --timeout 10m; rm /root/own.img").unwrap();
+}
+
+#[test]
+fn a_header_that_says_something_else_under_a_right_checksum_is_believed_by_nobody() {
+    let (_lock, machine) = shared();
+    machine.put("/run/header.py", include_str!("volumes/header.py").as_bytes(), 0o600).unwrap();
+    install(machine, "crafted", &format!("{FIRST} --volume data:/data:16Mi"));
+    install(machine, "beside", &format!("{FIRST} --volume data:/data:16Mi"));
+    inside(machine, "crafted", "echo kept >/data/file");
+    let own = image(machine, "crafted-data");
+    let mains =
+        || [property(machine, "berthd.service", "MainPID"), property(machine, &unit(machine, "beside"), "MainPID")];
+    let before = mains();
+    let (supervisor, argon) = (before[0].clone(), r#"{"type": "argon2id", "time": 9, "memory": 4194304, "cpus": 4}"#);
+    machine.ok(&format!("berth stop crafted --timeout 10m; cp {own} /root/crafted.img")).unwrap();
+    machine.ok(&format!("echo 5 >/proc/{supervisor}/clear_refs")).unwrap();
+    let edit = |copies: &str, change: &str| format!("python3 /run/header.py {own} {copies} '{change}'");
+    let theirs = format!(
+        "echo -n theirs | cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 \
+         --cipher aes-xts-plain64 --key-size 512 --hash sha256 --sector-size 4096 --luks2-metadata-size 16k \
+         --luks2-keyslots-size 1015808 {own} -"
+    );
+    let crafted = [
+        (edit("12", r#"{"segments": {"0": {"offset": "2097152"}}}"#), "the place where the data begins"),
+        (edit("12", r#"{"segments": {"0": {"encryption": "cipher_null-ecb"}}}"#), "the cipher is"),
+        (edit("12", r#"{"keyslots": {"0": {"kdf": {"iterations": 2147483647}}}}"#), "the rounds of the derivation"),
+        (edit("12", &format!(r#"{{"keyslots": {{"0": {{"kdf": {argon}}}}}}}"#)), "its text is none of ours"),
+        (edit("2", r#"{"segments": {"0": {"size": "4096"}}}"#), "copy 2 of the header"),
+        (edit("12", "["), "its text is none of ours"),
+        (theirs, "its key does not open its file"),
+    ];
+    for (craft, said) in &crafted {
+        machine.ok(craft).unwrap();
+        let sum = format!("sha256sum {own}");
+        let made = machine.ok(&sum).unwrap();
+        let error = refused(machine, "start crafted --timeout 5m");
+        assert!(error.contains(said), "{craft}: {error}");
+        let (state, message) = stands(machine, "crafted-data");
+        assert!(state == "Damaged" && message.contains(said), "{craft}: {state}: {message}");
+        assert_eq!(machine.ok(&sum).unwrap(), made, "{craft}: it was written to");
+        machine.ok(&format!("berth stop crafted --timeout 10m; cp /root/crafted.img {own}")).unwrap();
+    }
+    let most: u64 =
+        machine.ok(&format!("awk '/VmHWM/ {{print $2}}' /proc/{supervisor}/status")).unwrap().parse().unwrap();
+    assert!(most < 256 << 10, "the supervisor took {most} KiB");
+    machine.ok("berth start crafted --timeout 10m").unwrap();
+    assert_eq!(inside(machine, "crafted", "busybox cat /data/file"), "kept");
+    assert_eq!(mains(), before);
+    machine.ok("berth uninstall crafted beside --erase-volumes --timeout 10m; rm /root/crafted.img").unwrap();
+}
+
+#[test]
+fn a_changed_key_record_is_one_volumes_loss_that_no_erasure_of_another_makes_final() {
+    let (_alone, machine) = disturbed();
+    let keys = "/var/lib/berth/keys/volumes.keys";
+    install(machine, "flipped", &format!("{FIRST} --volume data:/data:16Mi"));
+    install(machine, "intact", &format!("{FIRST} --volume data:/data:16Mi"));
+    inside(machine, "flipped", "echo kept >/data/file");
+    let uid = uid(machine, "flipped-data");
+    machine.ok("berth stop flipped --timeout 10m").unwrap();
+    let flip = format!(
+        "python3 -c 'import sys; file = open(\"{keys}\", \"r+b\"); bytes = bytearray(file.read()); \
+         bytes[bytes.index(b\"{uid} \") + 70] ^= 1; file.seek(0); file.write(bytes)'"
+    );
+    machine.ok(&flip).unwrap();
+    let error = refused(machine, "start flipped --timeout 5m");
+    assert!(error.contains("was changed on disk and does not open"), "{error}");
+    assert_eq!(stands(machine, "flipped-data").0, "Damaged");
+    let changed = machine.ok(&format!("sha256sum {keys}")).unwrap();
+
+    machine.ok("systemctl restart berthd").unwrap();
+    eventually(&true, || machine.sh("berth restart intact --timeout 10m").unwrap().success());
+    machine.ok("berth stop flipped --timeout 10m").unwrap();
+    uninstall(machine, "intact");
+    let error = refused(machine, "volume erase intact-data --yes --timeout 10m");
+    assert!(error.contains("of keys/volumes.keys cannot be opened, and under a new master key never could"), "{error}");
+    assert_eq!(machine.ok(&format!("sha256sum {keys}")).unwrap(), changed);
+    assert_eq!(stands(machine, "intact-data").0, "Ready");
+
+    machine.ok(&flip).unwrap();
+    machine.ok("berth start flipped --timeout 10m").unwrap();
+    assert_eq!(inside(machine, "flipped", "busybox cat /data/file"), "kept");
+    erase(machine, "intact-data");
+    machine.ok("berth uninstall flipped --erase-volumes --timeout 10m").unwrap();
 }
 
 #[test]

@@ -35,6 +35,14 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
+    /// A local file is longer than anything that would be taken.
+    #[error("{} is longer than {limit} bytes", path.display())]
+    TooLong {
+        /// Which.
+        path: PathBuf,
+        /// Bytes.
+        limit: u64,
+    },
     /// Something else is there under this name.
     #[error("{what} exists already, and differs in {fields}")]
     Differs {
@@ -172,6 +180,9 @@ impl Failure {
             Self::Several(message, _) => Told::new("Failed", message.clone()),
             Self::Ended(_) | Self::NotRun { .. } => Told::new("Failed", self.to_string()),
             Self::Connection(_) => Told::new("Interrupted", with_root(self)),
+            Self::TooLong { .. } => {
+                Told::new("TooLong", self.to_string()).advise("send less at once, or put large files into a volume")
+            }
             Self::Input(_) | Self::Read { .. } | Self::Random(_) | Self::Output(_) | Self::Runtime(_) => {
                 Told::new("Local", with_root(self))
             }

@@ -1,12 +1,11 @@
 //! Reading manifests from files, directories and standard input.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::Context;
 use super::failure::Failure;
+use super::{Context, bounded};
 use crate::resource::ResourceType;
 use crate::yaml;
 
@@ -33,11 +32,11 @@ pub(super) async fn read_all(context: &Context, files: &[PathBuf]) -> Result<Vec
 /// All objects of a file, a directory's manifests, or standard input (`-`).
 pub(super) fn read(path: &Path) -> Result<Vec<Value>, Failure> {
     if path == Path::new("-") {
-        return Ok(yaml::objects("standard input", &stdin()?)?);
+        return Ok(yaml::objects("standard input", &bounded::text(path)?)?);
     }
     let failed = |source| Failure::Read { path: path.to_owned(), source };
     if !std::fs::metadata(path).map_err(failed)?.is_dir() {
-        let text = std::fs::read_to_string(path).map_err(failed)?;
+        let text = bounded::text(path)?;
         return Ok(yaml::objects(&path.display().to_string(), &text)?);
     }
     let entries: Result<Vec<_>, _> = std::fs::read_dir(path).map_err(failed)?.collect();
@@ -51,13 +50,6 @@ pub(super) fn read(path: &Path) -> Result<Vec<Value>, Failure> {
 fn is_manifest(file: &Path) -> bool {
     let ending = file.extension().and_then(|ending| ending.to_str());
     file.is_file() && matches!(ending, Some("yaml" | "yml" | "json"))
-}
-
-fn stdin() -> Result<String, Failure> {
-    let mut text = String::new();
-    let read = std::io::stdin().read_to_string(&mut text);
-    read.map_err(|source| Failure::Read { path: "standard input".into(), source })?;
-    Ok(text)
 }
 
 /// Finds out of which kind an object is and where it belongs.

@@ -84,10 +84,10 @@ fn sheet(status: &NetworkStatus) -> Sheet {
     let mut sheet = Sheet::new(&["Namespace", "Bridge", "Bundle", "Address", "Serving", "Egress", "Reached by"]);
     for network in &status.networks {
         for bundle in &network.bundles {
-            let by = if bundle.inbound.is_empty() {
-                bundle.dependents.join(", ")
-            } else {
-                format!("policy {}", bundle.inbound.join(", "))
+            let by = match bundle.inbound.as_slice() {
+                [] if network.open => "all of the namespace".to_owned(),
+                [] => bundle.dependents.join(", "),
+                policies => format!("policy {}", policies.join(", ")),
             };
             let egress = match bundle.outbound.as_slice() {
                 [] => bundle.egress.clone(),

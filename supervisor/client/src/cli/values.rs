@@ -5,7 +5,6 @@
 //! command shows it.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -14,9 +13,9 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use serde_json::{Map, Value, json};
 
-use super::Context;
 use super::args::name;
 use super::failure::Failure;
+use super::{Context, bounded};
 use crate::resource::ResourceType;
 
 /// Characters of a generated value if no number is given: more than 190 bits.
@@ -229,19 +228,10 @@ fn read(given: Given) -> Result<Values, Failure> {
         return Err(Failure::Usage("standard input can be one value only".to_owned()));
     }
     for flag in given.from_file {
-        let value = contents(&flag.path).map_err(|source| Failure::Read { path: flag.path, source })?;
+        let value = bounded::read(&flag.path)?;
         add(&mut values, flag.key, value)?;
     }
     Ok(values)
-}
-
-fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
-    if path != Path::new("-") {
-        return std::fs::read(path);
-    }
-    let mut value = Vec::new();
-    std::io::stdin().read_to_end(&mut value)?;
-    Ok(value)
 }
 
 fn add(values: &mut Values, key: String, value: Vec<u8>) -> Result<(), Failure> {

@@ -11,7 +11,9 @@ use crate::network;
 
 /// `GET .../network`: every namespace's network and who is on it.
 pub(super) async fn status(ask: Ask) -> Reply {
-    shown(&plan(&ask).await?.status())
+    let mut status = plan(&ask).await?.status();
+    status.problems.extend(ask.api.overlaps.borrow().iter().cloned());
+    shown(&status)
 }
 
 /// `GET .../network/verdicts?from=web&to=db[&namespace=default][&port=5432[/udp]]`.

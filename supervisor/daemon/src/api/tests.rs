@@ -35,6 +35,7 @@ use crate::secret::MasterKey;
 use commands::FakeCommands;
 
 const TOKEN: &str = "berth_owner_0123456789012345678901234567890123456789abc";
+const OVERLAP: &str = "the addresses of bundles overlap others";
 const NOW: &str = "2026-03-01T12:00:00Z";
 const BUNDLES: &str = "/apis/berth.dev/v1/namespaces/default/bundles";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -146,6 +147,7 @@ impl World {
             readiness: readiness.clone(),
             images: images.clone(),
             logs: logs.clone(),
+            overlaps: tokio::sync::watch::Sender::new(vec![OVERLAP.to_owned()]).subscribe(),
             commands: commands.clone(),
             clock,
             stop: stop.clone(),

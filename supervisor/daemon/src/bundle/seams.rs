@@ -3,6 +3,7 @@
 
 use std::error::Error;
 
+use berth_model::allocation::Pool;
 use berth_model::plan::{Ending, Plan};
 use berth_model::projection::Missing;
 use berth_model::provided::Provided;
@@ -141,6 +142,8 @@ pub trait Net: Send + Sync + 'static {
     fn configure(&self) -> BoxFuture<'_, Result<(), Cause>>;
     /// A program outside the containers listens on the machine's port.
     fn occupied(&self, port: u16, udp: bool) -> BoxFuture<'_, Result<bool, Cause>>;
+    /// Where these pools overlap networks of the machine's other links, a sentence each.
+    fn overlaps(&self, pools: Vec<Pool>) -> BoxFuture<'_, Result<Vec<String>, Cause>>;
 }
 
 /// What bundles take from ConfigMaps and Secrets.

@@ -19,6 +19,8 @@ use berth_model::resource::revision::{Revision, RevisionState, RevisionStatus};
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
 
+use berth_model::allocation::Pool;
+
 use super::berthd;
 use super::fetch::revisions_of;
 use super::seams::{Cause, Images, Machine, Net, Provider, Volumes};
@@ -46,6 +48,8 @@ pub struct Steps {
     pub layers: PathBuf,
     /// Random bits for the IPv6 networks of this machine, should there be none yet.
     pub drawn: [u8; 5],
+    /// What IPv4 networks of namespaces are taken from.
+    pub pool: Pool,
 }
 
 pub use provision::sentence;

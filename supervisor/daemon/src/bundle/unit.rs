@@ -187,7 +187,7 @@ fn network(revision: &Revision) -> Result<Network, RenderError> {
         Ok(address) => Ok(InterfaceAddress { address, prefix }),
         Err(_) => Err(RenderError::Address(text.clone())),
     });
-    let own = [Some(IpAddr::V4(allocation::gateway(number))), allocation::gateway6(held).map(IpAddr::V6)];
+    let own = [allocation::gateway(held).map(IpAddr::V4), allocation::gateway6(held).map(IpAddr::V6)];
     let gateways: Vec<IpAddr> = own.into_iter().flatten().collect();
     Ok(Network {
         bridge: allocation::bridge_name(number),

@@ -7,16 +7,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_host::link::{Links, Network};
+use berth_host::link::{Links, Network, Route};
 use berth_host::{flows, fs, nft};
+use berth_model::allocation::Pool;
 use berth_model::kinds::{Kind, Registration};
 use berth_model::network::{Plan, Zone};
-use berth_model::resource::{Bundle, Revision};
+use berth_model::resource::{Bundle, Revision, Settings};
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use tokio::sync::Mutex;
-use tracing::{error, info};
+use tokio::sync::{Mutex, watch};
+use tracing::{error, info, warn};
 
 use crate::bundle::seams::{Cause, Net};
 use crate::network::{self, Segment, rules};
@@ -34,6 +35,9 @@ const BATCH: usize = 200;
 pub struct LinuxNet {
     store: Store,
     zone: PathBuf,
+    /// What new networks are taken from.
+    pool: Pool,
+    overlaps: watch::Sender<Vec<String>>,
     kernel: Mutex<Kernel>,
 }
 
@@ -44,13 +48,35 @@ struct Kernel {
 }
 
 impl LinuxNet {
-    /// Opens a netlink socket. Names are written to that file.
+    /// Opens a netlink socket. Names are written to that file; new networks are taken from that pool.
     ///
     /// # Errors
     /// The socket cannot be had.
-    pub fn new(store: Store, zone: PathBuf) -> Result<Self, berth_host::link::LinkError> {
+    pub fn new(store: Store, zone: PathBuf, pool: Pool) -> Result<Self, berth_host::link::LinkError> {
         let kernel = Kernel { links: Links::open()?, told: None };
-        Ok(Self { store, zone, kernel: Mutex::new(kernel) })
+        Ok(Self { store, zone, pool, overlaps: watch::Sender::default(), kernel: Mutex::new(kernel) })
+    }
+
+    /// Where addresses of bundles overlap networks of other links at present, a sentence each.
+    pub fn overlapping(&self) -> watch::Receiver<Vec<String>> {
+        self.overlaps.subscribe()
+    }
+
+    /// The machine may come to another LAN while services run. They are left alone, and it is told.
+    async fn notice_overlaps(&self) -> Result<(), Cause> {
+        let plan = network::plan(&self.store).await?;
+        let used = plan.networks.iter().flat_map(|network| &network.gateways).filter_map(|one| Pool::holding(*one));
+        let pools: BTreeSet<Pool> = used.chain([self.pool]).collect();
+        let found = self.overlaps(pools.into_iter().collect()).await?;
+        let is_news = self.overlaps.send_if_modified(|known| {
+            let differs = *known != found;
+            known.clone_from(&found);
+            differs
+        });
+        if is_news {
+            found.iter().for_each(|overlap| warn!("{overlap}"));
+        }
+        Ok(())
     }
 
     /// Brings the machine to what the store says, if that is news or is to be told again. Rules come last: what they let through has to be there, and new links come after them.
@@ -93,6 +119,9 @@ pub async fn follow_store(net: Arc<LinuxNet>, store: Store, resync: Duration) {
             tokio::time::sleep(RETRY).await;
             continue;
         }
+        if again && let Err(error) = net.notice_overlaps().await {
+            error!(error = error.as_ref() as &dyn std::error::Error, "the networks of other links cannot be looked at");
+        }
         seen = until;
         again = match tokio::time::timeout(resync, newest.changed()).await {
             Ok(Ok(())) => false,
@@ -117,8 +146,8 @@ async fn concerns(store: &Store, seen: u64) -> bool {
 }
 
 fn is_concerned(kind: &'static Registration) -> bool {
-    [Bundle::registration(), Revision::registration(), NetworkPolicy::registration(), Namespace::registration()]
-        .contains(&kind)
+    let concerned = [Bundle::registration(), Revision::registration(), NetworkPolicy::registration()];
+    concerned.contains(&kind) || [Namespace::registration(), Settings::registration()].contains(&kind)
 }
 
 impl LinuxNet {
@@ -171,6 +200,17 @@ impl Net for LinuxNet {
 
     fn occupied(&self, port: u16, udp: bool) -> BoxFuture<'_, Result<bool, Cause>> {
         Box::pin(async move { taken(port, udp).map_err(Cause::from) })
+    }
+
+    fn overlaps(&self, pools: Vec<Pool>) -> BoxFuture<'_, Result<Vec<String>, Cause>> {
+        Box::pin(async move {
+            let (addresses, routes) = {
+                let kernel = self.kernel.lock().await;
+                (kernel.links.addresses().await?, kernel.links.routes().await?)
+            };
+            let addresses = addresses.into_iter().map(|own| Route { link: own.link, network: own.network });
+            network::overlaps(&pools, addresses.chain(routes)).map_err(Cause::from)
+        })
     }
 }
 

@@ -45,6 +45,7 @@ const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 pub fn tables(plan: &Plan) -> [Ruleset; 2] {
     let rules = Ruleset::new(NfFamily::INet, TABLE);
     let rules = Family::BOTH.into_iter().fold(rules, |rules, family| sets(maps(rules, plan, family), plan, family));
+    let rules = open(rules, plan);
     let rules = forward(input(redirects(translation(rules)))).chain("outbound", None).chain("inbound", None);
     let rules = outbound(classes(endings(rules), plan), plan);
     let rules = inbound(policies(rules, plan), plan);
@@ -117,6 +118,17 @@ fn sets(rules: Ruleset, plan: &Plan, family: Family) -> Ruleset {
         .set(&family.named("published"), &[kind, SetType::InetProto, SetType::InetService], false, published.collect())
         .set(&family.named("self"), &[kind, kind], false, own.collect());
     senders(rules, plan, family)
+}
+
+/// Bridges on which everybody may talk to everybody. A packet that comes from a bridge and goes back to
+/// it is between two bundles of one namespace.
+fn open(rules: Ruleset, plan: &Plan) -> Ruleset {
+    let bridges = plan.networks.iter().filter(|network| network.open);
+    let bridges = bridges.map(|network| {
+        let bridge = berth_model::allocation::bridge_name(network.number);
+        joined([text(bridge.clone()), text(bridge)])
+    });
+    rules.set("open", &[SetType::Ifname, SetType::Ifname], false, bridges.collect())
 }
 
 /// Who sends by which egress class, and where the name server listens for whom.
@@ -278,6 +290,8 @@ fn inbound(rules: Ruleset, plan: &Plan) -> Ruleset {
         gate_of_policies(rules.chain(&chain, None), plan, &chain, "in", &member.inbound)
     });
     let rules = by_chain(rules, plan, "inbound", "in", chosen);
+    let one_bridge = equal(joined([meta(MetaKey::Iifname), meta(MetaKey::Oifname)]), text("@open"));
+    let rules = rules.rule("inbound", "open namespaces", vec![one_bridge, accept()]);
     let rules =
         Family::BOTH.into_iter().fold(rules, |rules, family| {
             let declared = joined([family.source(), family.destination()].into_iter().chain(transport()));

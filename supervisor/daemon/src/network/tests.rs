@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use berth_host::nft;
-use berth_model::allocation::{Held, allocate};
+use berth_model::allocation::{Held, Pool, allocate};
 use berth_model::network::{Facts, MAX_RULES, Plan};
 use berth_model::resource::bundle::{BundleSpec, Egress, Expose, Port, Protocol};
 use berth_model::resource::revision::{RevisionSpec, RevisionState, RevisionStatus};
@@ -26,7 +26,7 @@ impl World {
             name: Some(name.into()),
             ..ObjectMeta::default()
         };
-        let allocation = allocate(&self.held, namespace, name, [1, 2, 3, 4, 5]).unwrap();
+        let allocation = allocate(&self.held, Pool::default(), namespace, name, [1, 2, 3, 4, 5]).unwrap();
         let (owner, bundle) = (namespace.to_owned(), name.to_owned());
         self.held.push(Held { namespace: owner, bundle, in_use: true, allocation: allocation.clone() });
         self.facts.revisions.push(Revision {
@@ -84,6 +84,7 @@ fn world() -> World {
             "egress": [{"to": [{"ipBlock": {"cidr": "2001:db8::/32"}}]}, {}],
         }),
     );
+    world.facts.settings.open_namespaces = vec!["team".into()];
     world
 }
 
@@ -98,6 +99,36 @@ fn golden(name: &str, rendered: &str) {
         rendered == expected.trim_end(),
         "{name} differs first at {differing:?}; if that is meant, set BERTH_BLESS"
     );
+}
+
+#[test]
+fn pools_overlap_what_other_links_reach_and_not_what_is_ours() {
+    let route = |link: &str, network: &str| Route { link: link.into(), network: network.parse().unwrap() };
+    let pool = Pool::default();
+    let found = |routes: &[Route]| overlaps(&[pool], routes.iter().cloned()).unwrap();
+    let fine = [
+        route("berth0", "10.213.0.1/24"),
+        route("bv0-2", "10.213.0.2/32"),
+        route("eth0", "10.0.2.15/24"),
+        route("eth0", "10.214.0.0/16"),
+        route("eth0", "fd00::1/64"),
+    ];
+    assert_eq!(found(&fine), Vec::<String>::new());
+    let said = |other: &str| format!("the addresses of bundles, 10.213.0.0/16, overlap {other}: one hides the other");
+    // An address with its route is told once; a wide route hides as much as a narrow one.
+    let wrong = [
+        route("lan0", "10.213.77.1/24"),
+        route("lan0", "10.213.77.0/24"),
+        route("tun0", "10.0.0.0/8"),
+        route("", "10.213.0.0/20"),
+    ];
+    let reached = [
+        "10.0.0.0/8, which is reached by link tun0",
+        "10.213.0.0/20, which is reached by several links",
+        "10.213.77.0/24, which is reached by link lan0",
+    ];
+    assert_eq!(found(&wrong), reached.map(said));
+    assert_eq!(found(&[route("berths", "10.213.0.1/24")]).len(), 1);
 }
 
 #[test]

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_model::kinds::NAMESPACE;
+use berth_model::kinds::{NAMESPACE, SETTINGS};
+use berth_model::resource::settings::{self, Settings, SettingsSpec};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use serde_json::json;
 
@@ -170,6 +172,10 @@ fn first_objects(connection: &mut Connection, now: Timestamp) -> Result<(), Stor
             "status": { "phase": "Active" },
         });
         tx.create_value(&NAMESPACE, namespace)?;
+    }
+    if tx.get_value(&SETTINGS, "", settings::NAME)?.is_none() {
+        let metadata = ObjectMeta { name: Some(settings::NAME.to_owned()), ..ObjectMeta::default() };
+        tx.create(&Settings { metadata, spec: SettingsSpec::default(), status: None })?;
     }
     transaction.commit().map_err(Fault::of("commit"))
 }

@@ -11,7 +11,7 @@ use super::{Kind, Registration};
 use crate::policy::Verb;
 use crate::quantity;
 use crate::resource::operation::OperationState;
-use crate::resource::{self, Bundle, Operation, Revision, Volume};
+use crate::resource::{self, Bundle, Operation, Revision, Settings, Volume};
 
 /// On every Bundle from its creation: taken off when all that belongs to it is gone.
 pub const TEARDOWN_FINALIZER: &str = "berth.dev/teardown";
@@ -149,6 +149,36 @@ pub static VOLUME: Registration = Registration {
     ..PLAIN
 };
 
+/// All that may be changed while Berth runs: one object.
+pub static SETTINGS: Registration = Registration {
+    kind: "Settings",
+    plural: "settings",
+    singular: "settings",
+    namespaced: false,
+    label_name: true,
+    verbs: RECORD_VERBS,
+    instead: "there is one Settings, named berth, and it is always there: change it, or leave its fields out \
+              (`spec: {}`) to have the defaults back",
+    columns: &[
+        Column::NAME,
+        Column::text("Open-Namespaces", "Namespaces whose bundles reach one another without a declared dependency."),
+        Column::AGE,
+    ],
+    cells: |object, now| {
+        let open = object.pointer("/spec/network/openNamespaces").and_then(Value::as_array);
+        let open: Vec<&str> = open.into_iter().flatten().filter_map(Value::as_str).collect();
+        vec![
+            text(object, "/metadata/name"),
+            Value::from(if open.is_empty() { "<none>".to_owned() } else { open.join(",") }),
+            since(object, "/metadata/creationTimestamp", now),
+        ]
+    },
+    status: false,
+    decode: decode::<Settings>,
+    validate: resource::settings::validate,
+    ..PLAIN
+};
+
 /// Records of long work.
 pub static OPERATION: Registration = Registration {
     kind: "Operation",
@@ -192,6 +222,12 @@ impl Kind for Revision {
 impl Kind for Volume {
     fn registration() -> &'static Registration {
         &VOLUME
+    }
+}
+
+impl Kind for Settings {
+    fn registration() -> &'static Registration {
+        &SETTINGS
     }
 }
 

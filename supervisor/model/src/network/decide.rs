@@ -30,6 +30,8 @@ pub enum Reason {
     Itself,
     /// A declared dependency.
     Dependency,
+    /// Both are in a namespace that the settings open.
+    OpenNamespace,
     /// A published port.
     Published,
     /// A rule of a NetworkPolicy, or that none of them allows it.
@@ -53,6 +55,7 @@ enum Opened<'a> {
     Next,
     Itself,
     Dependency,
+    Open(&'a str),
     Published(u16),
     Class(Egress),
     Rule(&'a Name, &'static str, usize),
@@ -115,13 +118,19 @@ impl Plan {
         }
     }
 
-    /// Whether a bundle reaches any declared port of another.
+    /// Whether a bundle reaches another: any declared port, or in an open namespace any port at all.
     pub(super) fn reaches(&self, from: usize, to: usize) -> bool {
         let (Some(sender), Some(receiver)) = (self.members.get(from), self.members.get(to)) else { return false };
         if from == to {
             return true;
         }
-        let default = receiver.inbound.is_empty() && !receiver.dependents.contains(&from);
+        let (here, there) = (&sender.name.namespace, &receiver.name.namespace);
+        let open = receiver.inbound.is_empty() && here == there && self.is_open(there);
+        if open && sender.outbound.is_empty() {
+            // Whatever port it listens on.
+            return true;
+        }
+        let default = receiver.inbound.is_empty() && !open && !receiver.dependents.contains(&from);
         let ends = sender.ends.iter().flat_map(|end| receiver.ends.iter().map(move |other| (end, other)));
         let mut tried = ends.flat_map(|(end, other)| other.ports.iter().map(move |port| (end, other, port)));
         !default
@@ -149,7 +158,13 @@ impl Plan {
         self.by_policies(&sender.outbound, "egress", packet.to, packet)
     }
 
-    fn inbound(&self, receiver: &Member, end: &End, packet: Packet, sender: Option<(&Member, &End)>) -> Gate<'_> {
+    fn inbound<'a>(
+        &'a self,
+        receiver: &'a Member,
+        end: &End,
+        packet: Packet,
+        sender: Option<(&Member, &End)>,
+    ) -> Gate<'a> {
         if sender.is_some_and(|(sender, _)| sender.name == receiver.name) {
             return Ok(Opened::Itself);
         }
@@ -161,8 +176,10 @@ impl Plan {
             return declared.and_then(|port| port.published).map(Opened::Published).ok_or(Shut::Unpublished);
         };
         let mut dependents = receiver.dependents.iter().filter_map(|at| self.members.get(*at));
+        let namespace = &receiver.name.namespace;
         match (dependents.any(|one| one.name == sender.name), declared) {
             (true, Some(_)) => Ok(Opened::Dependency),
+            _ if sender.name.namespace == *namespace && self.is_open(namespace) => Ok(Opened::Open(namespace)),
             (true, None) => Err(Shut::UndeclaredPort),
             (false, _) => Err(Shut::Undeclared),
         }
@@ -191,6 +208,7 @@ impl Opened<'_> {
             Self::Next | Self::Class(_) => Reason::Egress,
             Self::Itself => Reason::Itself,
             Self::Dependency => Reason::Dependency,
+            Self::Open(_) => Reason::OpenNamespace,
             Self::Published(_) => Reason::Published,
             Self::Rule(..) => Reason::NetworkPolicy,
         }
@@ -202,6 +220,9 @@ impl Opened<'_> {
             Self::Class(class) => Some(format!("`egress: {}` allows it", class.word())),
             Self::Itself => Some("a bundle reaches itself".into()),
             Self::Dependency => Some("the dependency is declared (spec.dependsOn), and so is the port".into()),
+            Self::Open(namespace) => {
+                Some(format!("namespace {namespace} is open (spec.network.openNamespaces of Settings berth)"))
+            }
             Self::Published(port) => Some(format!("it is published as port {port} of the machine")),
             Self::Rule(name, direction, number) => {
                 Some(format!("NetworkPolicy {name} allows it (spec.{direction}[{number}])"))
@@ -301,6 +322,34 @@ mod tests {
             }
             assert_eq!(asked(&plan, "10.213.0.2", "10.213.77.7", 80), (false, Reason::Egress));
         }
+    }
+
+    #[test]
+    fn in_an_open_namespace_bundles_reach_one_another_on_every_port_and_nobody_else_does() {
+        let mut world = world();
+        world.bundle("team", "other", &[]);
+        let plan = world.open(&["team", "later"]).plan();
+        for (from, to, port, expected) in [
+            ("10.213.1.2", "10.213.1.3", 9000, (true, Reason::OpenNamespace)),
+            ("10.213.1.3", "10.213.129.2", 22, (true, Reason::OpenNamespace)),
+            ("fd01:203:405:1::3", "fd01:203:405:1::2", 22, (true, Reason::OpenNamespace)),
+            ("10.213.1.2", "10.213.0.3", 80, (false, Reason::Default)),
+            ("10.213.0.2", "10.213.1.2", 80, (false, Reason::Default)),
+            ("10.213.0.4", "10.213.0.3", 80, (false, Reason::Default)),
+            ("10.213.1.2", "10.213.1.1", 6443, (false, Reason::Default)),
+            ("192.0.2.1", "10.213.1.2", 9000, (false, Reason::Default)),
+        ] {
+            assert_eq!(asked(&plan, from, to, port), expected, "{from} {to} {port}");
+        }
+        let (from, to) = ("10.213.1.2".parse().unwrap(), "10.213.1.3".parse().unwrap());
+        let said = plan.decide(from, to, Protocol::Tcp, 22).message;
+        let why = "namespace team is open (spec.network.openNamespaces of Settings berth)";
+        assert_eq!(said, format!("team/spy -> team/other: {why}"));
+
+        // A policy decides instead, as it does for dependencies.
+        world.policy("team", "shut", json!({"podSelector": {"matchLabels": {"app.kubernetes.io/name": "other"}}}));
+        assert_eq!(asked(&world.plan(), "10.213.1.2", "10.213.1.3", 80), (false, Reason::NetworkPolicy));
+        assert_eq!(asked(&world.open(&[]).plan(), "10.213.1.3", "10.213.1.2", 80), (false, Reason::Default));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::policy::{Labels, Selectable, compile};
 use super::{End, Member, Name, Network, Plan, Port};
 use crate::allocation::{gateway, gateway6, network_of};
 use crate::resource::revision::{Allocation, Revision, RevisionState};
+use crate::resource::settings::NetworkSettings;
 use crate::resource::{Bundle, bundle};
 
 /// Label by which every bundle can be selected; one set by a person has precedence.
@@ -28,6 +29,8 @@ pub struct Facts {
     pub namespaces: Vec<Namespace>,
     /// NetworkPolicies.
     pub policies: Vec<NetworkPolicy>,
+    /// Which namespaces are open.
+    pub settings: NetworkSettings,
 }
 
 impl Plan {
@@ -41,7 +44,7 @@ impl Plan {
         let mut members: Vec<Member> =
             held.iter().map(|(name, revisions)| member(name, revisions, bundles.get(name))).collect();
         depend(&mut members, &bundles);
-        let mut plan = Plan { networks: networks(&held), members, ..Plan::default() };
+        let mut plan = Plan { networks: networks(&held, &facts.settings), members, ..Plan::default() };
         let namespaces = namespace_labels(facts);
         let labels: Vec<Labels> = plan.members.iter().map(|one| labels(&one.name, bundles.get(&one.name))).collect();
         compile(&mut plan, &facts.policies, &Selectable { namespaces, labels });
@@ -98,7 +101,7 @@ fn end(revision: &Revision) -> End {
     }
 }
 
-fn networks(held: &BTreeMap<Name, Vec<&Revision>>) -> Vec<Network> {
+fn networks(held: &BTreeMap<Name, Vec<&Revision>>, settings: &NetworkSettings) -> Vec<Network> {
     let mut networks: BTreeMap<u8, Network> = BTreeMap::new();
     for (name, revision) in held.iter().flat_map(|(name, all)| all.iter().map(move |one| (name, one))) {
         let held = &revision.spec.allocation;
@@ -106,10 +109,15 @@ fn networks(held: &BTreeMap<Name, Vec<&Revision>>) -> Vec<Network> {
         let network = networks.entry(number).or_insert_with(|| Network {
             number,
             namespace: name.namespace.clone(),
-            gateways: vec![IpAddr::V4(gateway(number))],
+            gateways: Vec::new(),
+            open: settings.open_namespaces.contains(&name.namespace),
         });
-        let more = gateway6(held).map(IpAddr::V6).filter(|address| !network.gateways.contains(address));
-        network.gateways.extend(more);
+        let own = [gateway(held).map(IpAddr::V4), gateway6(held).map(IpAddr::V6)];
+        for more in own.into_iter().flatten() {
+            if !network.gateways.contains(&more) {
+                network.gateways.push(more);
+            }
+        }
     }
     networks.into_values().collect()
 }

@@ -66,6 +66,9 @@ pub struct NetworkReport {
     pub bridge: String,
     /// The machine's addresses on it, where names are answered.
     pub gateways: Vec<IpAddr>,
+    /// Its bundles reach one another without a declared dependency.
+    #[serde(default)]
+    pub open: bool,
     /// Who is on it.
     pub bundles: Vec<MemberReport>,
 }
@@ -189,6 +192,7 @@ impl Plan {
             namespace: network.namespace.clone(),
             bridge: bridge_name(network.number),
             gateways: network.gateways.clone(),
+            open: network.open,
             bundles: self
                 .members
                 .iter()

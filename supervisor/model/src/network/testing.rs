@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::{Facts, Plan};
-use crate::allocation::{Held, allocate};
+use crate::allocation::{Held, Pool, allocate};
 use crate::resource::Bundle;
 use crate::resource::bundle::{BundleSpec, Egress, Expose, Port};
 use crate::resource::revision::{Revision, RevisionSpec, RevisionState, RevisionStatus};
@@ -33,7 +33,7 @@ impl World {
     }
 
     pub(super) fn revision(&mut self, namespace: &str, name: &str, state: RevisionState) -> &mut Self {
-        let allocation = allocate(&self.held, namespace, name, [1, 2, 3, 4, 5]).unwrap();
+        let allocation = allocate(&self.held, Pool::default(), namespace, name, [1, 2, 3, 4, 5]).unwrap();
         let in_use = state.holds_allocation();
         let (owner, bundle) = (namespace.to_owned(), name.to_owned());
         self.held.push(Held { namespace: owner, bundle, in_use, allocation: allocation.clone() });
@@ -58,6 +58,18 @@ impl World {
 
     pub(super) fn egress(&mut self, namespace: &str, name: &str, egress: Egress) -> &mut Self {
         self.found(namespace, name).spec.egress = egress;
+        self
+    }
+
+    pub(super) fn open(&mut self, namespaces: &[&str]) -> &mut Self {
+        self.facts.settings.open_namespaces = namespaces.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// The bundle that was made last of that name declares none.
+    pub(super) fn without_ports(&mut self, namespace: &str, name: &str) -> &mut Self {
+        let own = |one: &&mut Revision| one.metadata.namespace.as_deref() == Some(namespace) && one.spec.bundle == name;
+        self.facts.revisions.iter_mut().filter(own).for_each(|one| one.spec.bundle_spec.ports.clear());
         self
     }
 

@@ -96,7 +96,9 @@ impl Zone {
         for to in 0..hosts.len() {
             // With the default gate only dependents can be let in; the rest need not be tried.
             let member = plan.members.get(to);
-            let candidates: Vec<usize> = match member.filter(|member| member.inbound.is_empty()) {
+            let by_default =
+                |member: &&super::Member| member.inbound.is_empty() && !plan.is_open(&member.name.namespace);
+            let candidates: Vec<usize> = match member.filter(by_default) {
                 Some(member) => member.dependents.iter().copied().chain([to]).collect(),
                 None => (0..hosts.len()).collect(),
             };
@@ -246,6 +248,17 @@ mod tests {
         let six = "3.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.0.0.5.0.4.0.3.0.2.0.1.0.d.f.ip6.arpa";
         assert_eq!(told(&zone, "fd01:203:405::2", six), "db.default.berth.internal");
         assert_eq!(told(&zone, "10.213.0.2", "web"), "host 10.213.128.2");
+    }
+
+    #[test]
+    fn in_an_open_namespace_all_find_one_another_with_or_without_ports() {
+        let mut world = World::default();
+        world.bundle("default", "c", &[]).bundle("team", "a", &[]).bundle("team", "b", &[]);
+        let zone = Zone::of(&world.without_ports("team", "b").open(&["team"]).plan());
+        assert_eq!(told(&zone, "10.213.1.2", "b"), "host 10.213.129.3");
+        assert_eq!(told(&zone, "10.213.1.3", "a"), "host 10.213.129.2");
+        assert_eq!(told(&zone, "10.213.0.2", "a.team"), "Unknown");
+        assert_eq!(told(&zone, "10.213.1.2", "c.default"), "Unknown");
     }
 
     #[test]

@@ -6,11 +6,39 @@ const POLICIES: &str = "/apis/networking.k8s.io/v1/namespaces/default/networkpol
 async fn an_empty_network_is_shown_and_nobody_is_on_it() {
     let world = World::new();
     let status = world.get("/apis/berth.dev/v1/network").await.ok();
-    assert_eq!(status, json!({"networks": [], "problems": []}));
+    assert_eq!(status, json!({"networks": [], "problems": [OVERLAP]}));
     let answer = world.get("/apis/berth.dev/v1/network/verdicts?from=web&to=192.0.2.1").await;
     let (code, reason, message) = answer.failed();
     assert_eq!((code, reason), (404, "NotFound"));
     assert!(message.contains("`web` is no bundle on the network"), "{message}");
+}
+
+#[tokio::test]
+async fn there_is_one_settings_from_the_start_that_can_be_changed_and_neither_made_nor_deleted() {
+    let world = World::new();
+    let (all, only) = ("/apis/berth.dev/v1/settings", "/apis/berth.dev/v1/settings/berth");
+    let default = json!({"network": {"openNamespaces": []}});
+    assert_eq!(world.get(only).await.ok()["spec"], default);
+    for answer in [world.delete(only).await, world.post(all, json!({"metadata": {"name": "more"}, "spec": {}})).await] {
+        let (code, reason, message) = answer.failed();
+        assert_eq!((code, reason), (405, "MethodNotAllowed"));
+        assert!(message.contains("leave its fields out"), "{message}");
+    }
+    let merge = [("content-type", "application/merge-patch+json")];
+    let patch = |body: Value| world.ask(Method::PATCH, only, &merge, body.to_string());
+    let open = json!({"spec": {"network": {"openNamespaces": ["team"]}}});
+    assert_eq!(patch(open.clone()).await.ok()["spec"], open["spec"]);
+    for (wrong, field) in [
+        (json!({"spec": {"network": {"openNamespaces": ["Bad_Name"]}}}), "spec.network.openNamespaces[0]"),
+        (json!({"spec": {"network": {"nosuch": true}}}), "spec.network.nosuch"),
+        (json!({"spec": {"nosuch": true}}), "spec.nosuch"),
+    ] {
+        let answer = patch(wrong).await;
+        assert!((400..500).contains(&answer.code), "{}", answer.code);
+        assert_eq!(answer.body["details"]["causes"][0]["field"], field);
+    }
+    assert_eq!(world.get(only).await.ok()["spec"], open["spec"], "what was refused has changed it");
+    assert_eq!(patch(json!({"spec": {"network": null}})).await.ok()["spec"], default);
 }
 
 #[tokio::test]

@@ -209,6 +209,7 @@ async fn a_wrong_master_key_refuses_reads_of_values_and_shows_the_rest() {
         readiness: world.readiness.clone(),
         images: world.images.clone(),
         logs: world.logs.clone(),
+        overlaps: tokio::sync::watch::Sender::default().subscribe(),
         commands: world.commands.clone(),
         clock: Arc::new(|| NOW.parse().unwrap()),
         stop: world.stop.clone(),

@@ -1,6 +1,6 @@
 //! From a tag to a revision: nothing runs yet.
 
-use berth_model::allocation::{Held, allocate};
+use berth_model::allocation::{Held, Pool, allocate};
 use berth_model::condition::Reason;
 use berth_model::resource::bundle::{Bundle, BundleSpec, Port, Protocol};
 use berth_model::resource::revision::{
@@ -67,9 +67,10 @@ impl Steps {
             return Ok(done.keeping("revision", number.into()));
         }
         self.check_free_ports(&self.bundle(task).await?.spec, task).await?;
+        self.check_pool(task).await?;
         let (target, name) = (task.spec.target.clone(), task.name.clone());
-        let (drawn, made_from) = (self.drawn, MadeFrom { operation: name, image, provided: found(task) });
-        let made = self.record(move |tx| record(tx, &target.namespace, &target.name, made_from, drawn));
+        let made_from = MadeFrom { operation: name, image, provided: found(task), pool: self.pool, drawn: self.drawn };
+        let made = self.record(move |tx| record(tx, &target.namespace, &target.name, made_from));
         let number = made.await.map_err(prepare_failed)?;
         Ok(StepDone::said(format!("revision {number} is recorded")).keeping("revision", number.into()))
     }
@@ -112,6 +113,22 @@ impl Steps {
         Ok(())
     }
 
+    /// Nobody new comes to addresses that mean somebody else on the machine's other links. A bundle that
+    /// has its addresses keeps them: whoever reaches it goes on to.
+    async fn check_pool(&self, task: &Task) -> Result<(), StepError> {
+        if !self.revisions(task).await?.is_empty() {
+            return Ok(());
+        }
+        let everyone = self.store.read(|tx| tx.list::<Revision>(None)).await;
+        let everyone = everyone.map_err(|error| store_failed(error, "reading the revisions"))?;
+        let held: Vec<Held> = everyone.iter().map(held).collect();
+        let pool = Pool::of(&held, &task.spec.target.namespace, self.pool);
+        let overlaps = self.net.overlaps(vec![pool]).await;
+        let overlaps =
+            overlaps.map_err(super::machine_failed(Reason::ProfileFailed, "looking at the machine's links failed"))?;
+        overlaps.into_iter().next().map_or(Ok(()), |overlap| Err(pool_overlaps(pool, self.pool, overlap)))
+    }
+
     /// The candidate of a failed operation is kept, as a record; older failed ones make room.
     pub(super) async fn fail_candidate(&self, task: &Task) -> Result<(), StepError> {
         let Some(candidate) = self.candidate(task).await? else { return Ok(()) };
@@ -141,20 +158,16 @@ struct MadeFrom {
     operation: String,
     image: ResolvedImage,
     provided: String,
+    pool: Pool,
+    drawn: [u8; 5],
 }
 
-fn record(
-    tx: &mut Tx<'_>,
-    namespace: &str,
-    name: &str,
-    made_from: MadeFrom,
-    drawn: [u8; 5],
-) -> Result<u64, PrepareError> {
+fn record(tx: &mut Tx<'_>, namespace: &str, name: &str, made_from: MadeFrom) -> Result<u64, PrepareError> {
     let bundle = tx.get::<Bundle>(namespace, name)?.ok_or(PrepareError::Gone)?;
     let everyone: Vec<Revision> = tx.list::<Revision>(None)?;
     refuse_taken_ports(&everyone, &bundle)?;
     let held: Vec<Held> = everyone.iter().map(held).collect();
-    let allocation = allocate(&held, namespace, name, drawn)?;
+    let allocation = allocate(&held, made_from.pool, namespace, name, made_from.drawn)?;
     let number = own_revisions(everyone, namespace, name).last().map_or(0, |last| last.spec.number) + 1;
     tx.create(&revision(&bundle, number, made_from, allocation))?;
     Ok(number)
@@ -265,6 +278,20 @@ fn port_taken(port: u16, protocol: Protocol, owner: &str) -> StepError {
     StepError::new(Reason::ProfileFailed, format!("port {port}/{protocol} of the machine is already in use by {owner}"))
         .coded("PortConflict")
         .suggest("publish another port (spec.ports[].hostPort), or free this one and run the command again")
+}
+
+fn pool_overlaps(pool: Pool, next: Pool, overlap: String) -> StepError {
+    let another = "set `pool` below `[network]` in /etc/berth/berthd.toml to a private /16 that nobody else uses, \
+                   restart berthd and run the command again";
+    let error = StepError::new(Reason::ProfileFailed, overlap).coded("AddressPoolOverlap");
+    match pool == next {
+        true => error.suggest(another),
+        false => error.suggest(format!(
+            "a namespace keeps its network: use another namespace, whose addresses come out of {next}, or uninstall \
+             all bundles of this one first (their volumes stay)"
+        )),
+    }
+    .suggest("or give the other link another network")
 }
 
 fn prepare_failed(error: PrepareError) -> StepError {

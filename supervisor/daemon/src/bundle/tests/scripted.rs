@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use berth_model::allocation::Pool;
 use berth_model::plan::{Ending, Plan};
 use berth_model::projection::{Held, resolve};
 use berth_model::provided::Provided;
@@ -40,6 +41,7 @@ pub struct World {
     pub image_fails: Mutex<Option<String>>,
     pub start_fails: Mutex<Option<String>>,
     pub occupied: Mutex<Vec<u16>>,
+    pub overlapping: Mutex<Vec<Pool>>,
     pub starts: Mutex<u32>,
     pub unhealthy: Mutex<Option<String>>,
     pub disks: Arc<FakeDisks>,
@@ -143,6 +145,12 @@ impl Net for World {
     fn occupied(&self, port: u16, _: bool) -> BoxFuture<'_, Result<bool, Cause>> {
         Box::pin(async move { Ok(self.occupied.lock().unwrap().contains(&port)) })
     }
+    fn overlaps(&self, pools: Vec<Pool>) -> BoxFuture<'_, Result<Vec<String>, Cause>> {
+        let overlapping = self.overlapping.lock().unwrap().clone();
+        let pools = pools.into_iter().filter(move |pool| overlapping.contains(pool));
+        let said: Vec<String> = pools.map(|pool| format!("{pool} overlaps link lan0")).collect();
+        Box::pin(async move { Ok(said) })
+    }
 }
 
 /// One life of the daemon's bundle domain.
@@ -169,6 +177,7 @@ impl Daemon {
             volumes: Arc::new(BundleVolumes(volumes.clone())),
             clock: Arc::new(clock),
             layers: "/layers".into(),
+            pool: Pool::default(),
             drawn: [1, 2, 3, 4, 5],
         };
         let executor = ByTarget { bundles: Arc::new(steps), volumes: Arc::new(volumes) };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use berth_model::allocation::Pool;
 use berth_model::plan::Ending;
 use berth_model::resource::bundle::{Phase, RestartPolicy};
 use berth_model::resource::operation::{OperationKind, OperationState, OperationStatus};
@@ -42,6 +43,29 @@ async fn an_installed_bundle_is_ready_and_a_second_look_writes_nothing() {
     daemon.settle().await;
     assert_eq!(*daemon.store.revision().borrow(), before);
     assert_eq!(*world.starts.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn nobody_new_comes_to_addresses_that_overlap_others_and_whoever_has_them_goes_on() {
+    let world = Arc::new(World::default());
+    *world.overlapping.lock().unwrap() = vec![Pool::default()];
+    let (_dir, daemon) = installed(&world).await;
+    let operation = daemon.operations().await.pop().unwrap();
+    let error = operation.status.unwrap().error.unwrap();
+    assert_eq!(
+        (error.code.as_str(), error.message.as_str()),
+        ("AddressPoolOverlap", "10.213.0.0/16 overlaps link lan0")
+    );
+    assert!(error.suggestions[0].contains("set `pool` below `[network]` in /etc/berth/berthd.toml"), "{error:?}");
+    assert_eq!(*world.starts.lock().unwrap(), 0);
+
+    let world = Arc::new(World::default());
+    let (_dir, daemon) = installed(&world).await;
+    *world.overlapping.lock().unwrap() = vec![Pool::default()];
+    daemon.put(|spec| spec.image = "registry/web:2".into()).await;
+    daemon.settle().await;
+    assert_eq!(ready(&daemon).await.0, "True StartCompleted");
+    assert_eq!(*world.starts.lock().unwrap(), 2);
 }
 
 #[tokio::test]
