@@ -37,6 +37,16 @@ enum Line {
     Unreadable(Vec<u8>),
 }
 
+impl Line {
+    /// Whether it is a volume's, as far as that can be read.
+    fn is_of(&self, volume: &str) -> bool {
+        match self {
+            Self::Key { uid, .. } => uid == volume,
+            Self::Unreadable(bytes) => bytes.strip_prefix(volume.as_bytes()).is_some_and(|rest| rest.starts_with(b" ")),
+        }
+    }
+}
+
 impl Ring {
     pub(super) fn parse(file: &[u8]) -> Self {
         let mut ring = Self::default();
@@ -69,11 +79,10 @@ impl Ring {
 
     /// The key of a volume: `None` if there is no line for it, [`Err`] if it does not open.
     pub(super) fn open(&self, uid: &str, master: &Key) -> Option<Result<Zeroizing<Vec<u8>>, Unopened>> {
-        let line = self.lines.iter().find_map(|line| match line {
-            Line::Key { uid: other, epoch, sealed } if other == uid => Some((epoch, sealed)),
-            _ => None,
-        });
-        line.map(|(epoch, sealed)| unseal(uid, *epoch, sealed, master).ok_or(Unopened))
+        self.lines.iter().find(|line| line.is_of(uid)).map(|line| match line {
+            Line::Key { epoch, sealed, .. } => unseal(uid, *epoch, sealed, master).ok_or(Unopened),
+            Line::Unreadable(_) => Err(Unopened),
+        })
     }
 
     /// Draws a key for a volume; whatever was there for it is replaced.
@@ -92,13 +101,14 @@ impl Ring {
     }
 
     pub(super) fn forget(&mut self, uid: &str) {
-        self.lines.retain(|line| !matches!(line, Line::Key { uid: other, .. } if other == uid));
+        self.lines.retain(|line| !line.is_of(uid));
     }
 
     /// The lines of the file, counted from 1, that do not open, those of one volume aside.
     pub(super) fn unopened(&self, but: &str, master: &Key) -> Vec<usize> {
         let is_lost = |line: &Line| match line {
-            Line::Key { uid, epoch, sealed } => uid != but && unseal(uid, *epoch, sealed, master).is_none(),
+            _ if line.is_of(but) => false,
+            Line::Key { uid, epoch, sealed } => unseal(uid, *epoch, sealed, master).is_none(),
             Line::Unreadable(_) => true,
         };
         let lines = self.lines.iter().enumerate().filter(|(_, line)| is_lost(line));
@@ -117,7 +127,7 @@ impl Ring {
         let mut next = Self { epoch: self.epoch.saturating_add(1), lines: Vec::new() };
         for line in &self.lines {
             match line {
-                Line::Key { uid, .. } if uid == without => {}
+                _ if line.is_of(without) => {}
                 Line::Key { uid, epoch, sealed } => match unseal(uid, *epoch, sealed, from) {
                     Some(key) => next.lines.push(seal(uid, next.epoch, &key, to, random)?),
                     None => next.lines.push(line.clone()),

@@ -21,6 +21,7 @@ struct Thing {
 pub(super) enum Told {
     Object(Slot),
     Namespace(usize),
+    Settings,
 }
 
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ impl Oracle {
             born: 0,
             now: 0,
             compacted: 0,
-            told: vec![Told::Namespace(0)],
+            told: vec![Told::Namespace(0), Told::Settings],
         }
     }
 

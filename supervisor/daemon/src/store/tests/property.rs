@@ -145,5 +145,6 @@ fn told_text(told: &Told) -> String {
     match told {
         Told::Object(slot) => format!("{} {}/{}", slot.registration().plural, slot.namespace(), slot.name()),
         Told::Namespace(index) => format!("namespaces /{}", NAMESPACES[*index]),
+        Told::Settings => "settings /berth".to_owned(),
     }
 }
