@@ -10,6 +10,7 @@ mod confine;
 mod databases;
 mod endings;
 mod exec;
+mod full;
 mod harness;
 mod machine;
 mod neighbours;
