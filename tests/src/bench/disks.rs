@@ -48,7 +48,7 @@ pub fn rows(machine: &Machine) -> Result<Vec<Value>, BenchError> {
 /// Two partitions; the first is where volumes lie from here on.
 fn divide(machine: &Machine) -> Result<(), MachineError> {
     machine.ok(
-        "printf 'size=4G\n\n' | sfdisk --quiet --label gpt /dev/disk/by-id/virtio-spare && udevadm settle && \
+        "printf 'size=4G\n,\n' | sfdisk --quiet --label gpt /dev/disk/by-id/virtio-spare && udevadm settle && \
          mkfs.xfs -q /dev/disk/by-id/virtio-spare-part1 && systemctl stop berthd && \
          cp -a --parents /var/lib/berth/volumes /run && \
          mount /dev/disk/by-id/virtio-spare-part1 /var/lib/berth/volumes && \
