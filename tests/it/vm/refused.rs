@@ -10,7 +10,9 @@ use berth_tests::saved::REGISTRY;
 use berth_tests::{images, spawn};
 use serde_json::{Value, json};
 
-use super::{bundle, disturbed, eventually, holdings, install, nothing_is_left, property, shared, uninstall, unit};
+use super::{
+    bundle, disturbed, eventually, holdings, install, nothing_is_left, property, refused, shared, uninstall, unit,
+};
 
 const TESTBOX: &str = "127.0.0.1:5000/testbox:latest";
 const REFUSED: &str = "build it again without that entry";
@@ -278,6 +280,44 @@ fn tells(row: &Row, place: &str, text: &str) {
 fn obstacle(bundle: &Value) -> Value {
     let conditions = bundle["status"]["conditions"].as_array().cloned().unwrap_or_default();
     conditions.into_iter().find(|condition| condition["status"] == "False").unwrap_or_default()
+}
+
+#[test]
+fn three_hundred_megabytes_of_configuration_are_refused_with_the_bound_and_take_no_memory() {
+    let (_alone, machine) = disturbed();
+    machine.put("/run/endless.py", include_str!("refused/endless.py").as_bytes(), 0o644).unwrap();
+    machine.ok("systemd-run --quiet --unit=endless python3 /run/endless.py").unwrap();
+    install(machine, "first", "127.0.0.1:5000/nginx:1 --publish 8081:80");
+    let supervisor = property(machine, "berthd.service", "MainPID");
+    let untouched = property(machine, &unit(machine, "first"), "MainPID");
+    let before = holdings(machine);
+    machine.ok(&format!("echo 5 >/proc/{supervisor}/clear_refs")).unwrap();
+
+    for image in ["manifest", "config"] {
+        let line = format!("install 127.0.0.1:5002/{image}:1 --name {image} --timeout 10m");
+        let said = refused(machine, &line);
+        assert!(said.contains("of more than 4194304 bytes"), "{image}: {said}");
+        uninstall(machine, image);
+    }
+    machine.ok("{ printf 'a: '; head -c 300000000 /dev/zero | tr '\\0' x; } >/var/tmp/vast.yaml").unwrap();
+    for line in ["apply -f /var/tmp/vast.yaml", "configmap create vast --from-file /var/tmp/vast.yaml"] {
+        let said = refused(machine, line);
+        assert!(said.contains("/var/tmp/vast.yaml is longer than 16777216 bytes"), "{line}: {said}");
+    }
+    let post = "curl --silent --unix-socket /run/berth/api.sock -H 'Content-Type: application/json' -H 'Expect:' \
+                -X POST --upload-file /var/tmp/vast.yaml http://localhost/api/v1/namespaces/default/configmaps";
+    let said = machine.sh(post).unwrap().text();
+    assert!(said.contains("RequestEntityTooLarge") && said.contains("larger than 3145728 bytes"), "{said}");
+
+    let most: u64 =
+        machine.ok(&format!("awk '/VmHWM/ {{print $2}}' /proc/{supervisor}/status")).unwrap().parse().unwrap();
+    assert!(most < 256 << 10, "the supervisor took {most} KiB");
+    assert_eq!(property(machine, "berthd.service", "MainPID"), supervisor);
+    assert_eq!(property(machine, &unit(machine, "first"), "MainPID"), untouched);
+    assert_eq!(machine.sh("berth get configmap vast").unwrap().code(), 3);
+    nothing_is_left(machine, &before);
+    machine.ok("rm /var/tmp/vast.yaml; systemctl stop endless").unwrap();
+    uninstall(machine, "first");
 }
 
 #[test]
