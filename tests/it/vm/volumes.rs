@@ -319,8 +319,7 @@ const ARM: &str = "mkdir -p /run/systemd/system/berthd.service.d && \
      >/run/systemd/system/berthd.service.d/abort.conf && systemctl daemon-reload && systemctl restart berthd";
 
 /// Where the power goes when not everywhere: the middle of each, which has most half done.
-const SAMPLE: [Option<&str>; 3] =
-    [Some("Install/FormatVolumes/begun"), Some("Grow/GrowFilesystems/begun"), Some("Erase/DestroyKey/applied")];
+const SAMPLE: [&str; 3] = ["Install/FormatVolumes/begun", "Grow/GrowFilesystems/begun", "Erase/DestroyKey/applied"];
 
 /// For each volume's life, the points of its creation, growth and erasure at which the power goes; `None` once it has
 /// gone at all of them. Between the record of a step and the beginning of the next nothing is done. `BERTH_LONG` is the
@@ -329,8 +328,8 @@ fn cuts() -> Vec<[Option<String>; 3]> {
     let all = [Install, Grow, Erase].map(|kind| points(kind, &["begun", "applied"]));
     let Ok(first) = std::env::var("BERTH_LONG") else {
         let known = all.iter().flatten().map(String::as_str).collect::<Vec<_>>();
-        assert!(SAMPLE.iter().flatten().all(|point| known.contains(point)), "{known:?}");
-        return vec![SAMPLE.map(|point| point.map(str::to_owned))];
+        assert!(SAMPLE.iter().all(|point| known.contains(point)), "{known:?}");
+        return vec![SAMPLE.map(|point| Some(point.to_owned()))];
     };
     let first: usize = first.parse().unwrap();
     let most = all.iter().map(Vec::len).max().unwrap();
