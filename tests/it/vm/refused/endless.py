@@ -17,7 +17,8 @@ class Registry(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if "/manifests/" in self.path and "/manifest/" not in self.path:
             config = {"mediaType": KIND + "config.v1+json", "digest": DIGEST, "size": LENGTH}
-            manifest = {"schemaVersion": 2, "mediaType": KIND + "manifest.v1+json", "config": config, "layers": []}
+            layer = {"mediaType": KIND + "layer.v1.tar", "digest": DIGEST, "size": 10}
+            manifest = {"schemaVersion": 2, "mediaType": KIND + "manifest.v1+json", "config": config, "layers": [layer]}
             self.answer(json.dumps(manifest).encode(), KIND + "manifest.v1+json")
         elif "/manifests/" in self.path or "/blobs/" in self.path:
             self.send_response(200)
