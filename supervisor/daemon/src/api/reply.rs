@@ -279,3 +279,20 @@ fn metadata_of(mut object: Value) -> Value {
         "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"].take(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Fault;
+
+    #[test]
+    fn a_write_to_a_full_disk_is_refused_for_now_with_what_to_do() {
+        let database = rusqlite::Connection::open_in_memory().unwrap();
+        database.execute_batch("CREATE TABLE t (x); PRAGMA max_page_count = 2").unwrap();
+        let full = database.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap_err();
+        let source = std::sync::Arc::new(full);
+        let told = Error::from(StoreError::Broken(Fault::Sql { doing: "writing an object", source }));
+        assert_eq!(told.0.reason, Reason::ServiceUnavailable);
+        assert!(told.0.message.contains("nothing was changed") && told.0.message.contains("image prune"));
+    }
+}
