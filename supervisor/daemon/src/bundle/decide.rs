@@ -167,9 +167,11 @@ fn interrupted_service(view: &View) -> bool {
     failed.spec.kind == OperationKind::Update && steps.iter().any(|step| begun(&step))
 }
 
-/// A service that comes up and dies again and again is given longer and longer pauses too.
+/// A service that comes up and dies again and again is given longer and longer pauses too. Not one that has not been up
+/// since the machine was: a machine that loses its power every minute is no fault of its services.
 fn recent_starts(view: &View, kind: OperationKind) -> u32 {
-    if kind != OperationKind::Start {
+    let seen = view.active().and_then(|active| view.observed.get(&active.spec.number));
+    if kind != OperationKind::Start || seen.and_then(is_down) == Some(Down::NeverUp) {
         return 0;
     }
     let recent = |op: &&Operation| {

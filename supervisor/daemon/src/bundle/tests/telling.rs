@@ -239,6 +239,19 @@ async fn after_a_start_of_the_machine_nobody_is_told_that_a_service_is_ready_bef
 }
 
 #[tokio::test]
+async fn however_often_the_machine_starts_its_services_start_at_once() {
+    let world = Arc::new(World::default());
+    let (dir, mut daemon) = installed(&world).await;
+    for boot in 1..=6 {
+        daemon.die().await;
+        world.units.lock().unwrap().clear();
+        daemon = Daemon::start(dir.path(), &world, AbortPoints::default(), CancellationToken::new());
+        daemon.settle().await;
+        assert_eq!(ready(&daemon).await.0, "True StartCompleted", "boot {boot}");
+    }
+}
+
+#[tokio::test]
 async fn a_revision_that_does_not_become_healthy_never_serves() {
     let world = Arc::new(World::default());
     *world.unhealthy.lock().unwrap() = Some("answered 503".into());
