@@ -287,28 +287,28 @@ fn an_open_namespace_needs_no_declarations_from_the_moment_the_settings_say_so()
 #[test]
 fn a_pool_that_overlaps_the_lan_takes_nobody_new_and_those_who_run_go_on() {
     let (_alone, machine) = super::disturbed();
-    super::install(machine, "first", "127.0.0.1:5000/nginx:1 --publish 8081:80");
+    super::install(machine, "resident", "127.0.0.1:5000/nginx:1 --publish 8081:80");
     let page = super::page(machine, 8081);
     machine.ok("ip link add lan0 type dummy && ip addr add 10.213.77.1/24 dev lan0 && ip link set lan0 up").unwrap();
     let overlap = "10.213.0.0/16, overlap 10.213.77.0/24, which is reached by link lan0";
-    let said = super::refused(machine, "install 127.0.0.1:5000/nginx:1 --name second --timeout 5m");
+    let said = super::refused(machine, "install 127.0.0.1:5000/nginx:1 --name newcomer --timeout 5m");
     assert!(said.contains("AddressPoolOverlap") && said.contains(overlap) && said.contains("berthd.toml"), "{said}");
     eventually(&true, || machine.sh("berth network status").unwrap().errors().contains(overlap));
     assert_eq!(super::page(machine, 8081), page);
-    machine.ok("berth restart first --timeout 10m").unwrap();
+    machine.ok("berth restart resident --timeout 10m").unwrap();
     assert_eq!(super::page(machine, 8081), page);
-    super::uninstall(machine, "second first");
+    super::uninstall(machine, "newcomer resident");
 
     let said = machine.sh("/usr/lib/berth/berthd --network-pool 10.213.0.0/24 setup").unwrap().errors();
     assert!(said.contains("is not as large as it has to be"), "{said}");
     let set = "printf '[network]\\npool = \"172.20.0.0/16\"\\n' >/etc/berth/berthd.toml";
     machine.ok(&format!("mkdir -p /etc/berth && {set} && systemctl restart berthd")).unwrap();
     eventually(&true, || machine.sh("berth get bundles").unwrap().success());
-    super::install(machine, "first", "127.0.0.1:5000/nginx:1 --publish 8081:80");
+    super::install(machine, "resident", "127.0.0.1:5000/nginx:1 --publish 8081:80");
     assert_eq!(super::page(machine, 8081), page);
-    let address = super::bundle(machine, "first")["status"]["address"].as_str().unwrap().to_owned();
+    let address = super::bundle(machine, "resident")["status"]["address"].as_str().unwrap().to_owned();
     assert!(address.starts_with("172.20."), "{address}");
-    super::uninstall(machine, "first");
+    super::uninstall(machine, "resident");
     machine.ok("ip link del lan0; rm /etc/berth/berthd.toml; systemctl restart berthd").unwrap();
     eventually(&true, || machine.sh("berth get bundles").unwrap().success());
 }
