@@ -3,6 +3,7 @@
 # rootfs.sh <folder of the service> <output.tar>
 set -eu
 here=$(cd "$1" && pwd)
+base=$(cd "$(dirname "$0")" && pwd)/base.sh
 out=$2
 . "$(dirname "$0")/../debian/mirror.sh"
 include=$(sed 's/#.*//' "$here/packages" | tr -s '\n' ' ')
@@ -13,6 +14,6 @@ $as_root env SOURCE_DATE_EPOCH=1767225600 mmdebstrap --mode=root --variant=extra
     --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "5"' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/lintian/*' \
-    --include="$include" --extract-hook="sh $here/finish.sh \"\$1\"" \
+    --include="$include" --extract-hook="here=$here sh $base \"\$1\"" \
     "$suite" "$out" ${mirror:+"$mirror"}
 [ -z "$as_root" ] || $as_root chown "$(id -u):$(id -g)" "$out"

@@ -1,17 +1,12 @@
 #!/bin/sh
-# A user and a shell; without the texts of the help tables, which take longer to load than all the rest.
+# A user; without the texts of the help tables, which take longer to load than all the rest.
 set -eu
 root=$1
-cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
-cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
 echo 'mysql:x:999:999:MariaDB:/var/lib/mysql:/bin/sh' >>"$root/etc/passwd"
 echo 'mysql:x:999:' >>"$root/etc/group"
-for name in $("$root/usr/bin/busybox" --list); do
-    [ -e "$root/usr/bin/$name" ] || [ -e "$root/usr/sbin/$name" ] || ln -s busybox "$root/usr/bin/$name"
-done
 cd "$root/usr"
 : >share/mariadb/fill_help_tables.sql
 rm -rf lib/x86_64-linux-gnu/gconv bin/innochecksum bin/mariadb-check share/info games src
-rm -rf "$root/var/lib/dpkg" "$root/var/cache" "$root/var/lib/mysql" "$root/run/mysqld" "$root/etc/mysql"
+rm -rf "$root/var/lib/mysql" "$root/run/mysqld" "$root/etc/mysql"
 mkdir -p "$root/var/lib/mysql" "$root/run/mysqld"
 chown 999:999 "$root/var/lib/mysql" "$root/run/mysqld"

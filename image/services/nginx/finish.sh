@@ -1,12 +1,9 @@
 #!/bin/sh
-# A shell, and the folders that nginx's package would have made.
+# The folders that nginx's package would have made, and a configuration that serves them.
 set -eu
 root=$1
-cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
-cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
-for name in sh ls cat id ps kill wget; do [ -e "$root/usr/bin/$name" ] || ln -s busybox "$root/usr/bin/$name"; done
 mkdir -p "$root/var/lib/nginx" "$root/var/log/nginx" "$root/var/www/html" "$root/run"
-rm -rf "$root/etc/nginx/sites-enabled" "$root/etc/nginx/modules-enabled" "$root/var/lib/dpkg" "$root/usr/share/perl5" "$root/var/cache"
+rm -rf "$root/etc/nginx/sites-enabled" "$root/etc/nginx/modules-enabled" "$root/usr/share/perl5"
 cat >"$root/etc/nginx/nginx.conf" <<'CONF'
 # The master starts as root, opens port 80 and drops its workers to www-data.
 user www-data;

@@ -22,6 +22,7 @@ pub mod net;
 mod notify;
 mod properties;
 mod provided;
+mod references;
 mod signals;
 pub(crate) mod volumes;
 

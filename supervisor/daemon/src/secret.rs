@@ -313,7 +313,7 @@ impl Sealer {
     /// Locked; or keys do not open that a new master key would be the end of ([`SecretError::WouldLose`]).
     pub fn check_erasure(&self, uid: &str) -> Result<(), SecretError> {
         let keyring = self.keyring()?;
-        keyring.would_lose(uid, &keyring.opened().master)
+        keyring.would_lose_none(uid, &keyring.opened().master).map(drop)
     }
 
     async fn erase(
@@ -420,12 +420,11 @@ impl Keyring {
         gate: Gate<'_>,
     ) -> Result<(), SecretError> {
         let mut open = self.opened();
-        self.would_lose(without, &open.master)?;
         let mut pieces: Vec<Piece> = Vec::new();
-        for namespace in key_files(&self.keys) {
-            let wrapped = read_optional(&self.path(&namespace))?.unwrap_or_default();
+        for (namespace, key) in self.would_lose_none(without, &open.master)? {
             let name = Path::new("namespaces").join(format!("{namespace}.key"));
-            pieces.push((name, self.rewrap(&namespace, wrapped, &open.master, &master)?));
+            let record = of_namespace(&namespace);
+            pieces.push((name, Envelope::seal(&master.0, &record, key.bytes(), self.random.as_ref())?.into_bytes()));
         }
         let ring = self.ring()?.next(without, &open.master.0, &master.0, self.random.as_ref())?;
         pieces.push((VOLUMES.into(), ring.to_bytes()));
@@ -436,26 +435,18 @@ impl Keyring {
         Ok(())
     }
 
-    fn rewrap(
-        &self,
-        namespace: &str,
-        wrapped: Vec<u8>,
-        from: &MasterKey,
-        to: &MasterKey,
-    ) -> Result<Vec<u8>, SecretError> {
-        let key = unwrap(namespace, &wrapped, from).ok_or_else(|| would_lose_file(namespace))?;
-        let record = of_namespace(namespace);
-        Ok(Envelope::seal(&to.0, &record, key.bytes(), self.random.as_ref())?.into_bytes())
-    }
-
-    /// Keys that do not open now may be put right for as long as the master key of their time lives.
-    fn would_lose(&self, without: &str, master: &MasterKey) -> Result<(), SecretError> {
+    /// The keys of all namespaces, if the master key opens all there is but one volume's key: what does not open now
+    /// may be put right for as long as the master key of its time lives.
+    fn would_lose_none(&self, without: &str, master: &MasterKey) -> Result<Vec<(String, Key)>, SecretError> {
+        let mut keys = Vec::new();
         for namespace in key_files(&self.keys) {
             let wrapped = read_optional(&self.path(&namespace))?.unwrap_or_default();
-            unwrap(&namespace, &wrapped, master).ok_or_else(|| would_lose_file(&namespace))?;
+            let lost = || SecretError::WouldLose { what: format!("keys/namespaces/{namespace}.key") };
+            let key = unwrap(&namespace, &wrapped, master).ok_or_else(lost)?;
+            keys.push((namespace, key));
         }
         match self.ring()?.unopened(without, &master.0).as_slice() {
-            [] => Ok(()),
+            [] => Ok(keys),
             lines => {
                 let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
                 Err(SecretError::WouldLose { what: format!("line {} of keys/{VOLUMES}", lines.join(", ")) })
@@ -470,10 +461,6 @@ impl Keyring {
     fn path(&self, namespace: &str) -> PathBuf {
         self.keys.join("namespaces").join(format!("{namespace}.key"))
     }
-}
-
-fn would_lose_file(namespace: &str) -> SecretError {
-    SecretError::WouldLose { what: format!("keys/namespaces/{namespace}.key") }
 }
 
 fn of_namespace(namespace: &str) -> Record<'_> {

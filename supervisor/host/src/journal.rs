@@ -32,6 +32,15 @@ pub enum JournalError {
     Field(&'static str),
 }
 
+/// Waits until all that was written before the call can be read: a service's last words are still on their way to the
+/// journal when its unit is already known to have ended.
+///
+/// # Errors
+/// [`JournalError::Journalctl`], also where it takes longer than [`Command::timeout`] allows by default.
+pub async fn caught_up() -> Result<(), JournalError> {
+    Command::new(JOURNALCTL).arg("--sync").run().await.map(drop).map_err(JournalError::Journalctl)
+}
+
 /// Which entries to read, oldest first. Conditions of different kinds must all hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {

@@ -228,14 +228,14 @@ impl Systemd {
         self.known("RefUnit", unit, &unit).await
     }
 
-    /// Gives one reference back; fine when none is held.
+    /// Gives one reference back: whether there was one.
     ///
     /// # Errors
     /// [`SystemdError`].
-    pub async fn unref_unit(&self, unit: &str) -> Result<Known, SystemdError> {
+    pub async fn unref_unit(&self, unit: &str) -> Result<bool, SystemdError> {
         match self.known("UnrefUnit", unit, &unit).await {
-            Err(error) if error.has_name("NotReferenced") => Ok(Known::Loaded),
-            other => other,
+            Err(error) if error.has_name("NotReferenced") => Ok(false),
+            other => other.map(|known| known == Known::Loaded),
         }
     }
 

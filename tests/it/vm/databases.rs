@@ -20,7 +20,7 @@ struct Server {
     variable: &'static str,
     owner: &'static str,
     volume: &'static str,
-    /// Keeps it small and quick to start on an emulated processor, where a key for TLS takes minutes to be made.
+    /// Keeps it small and quick to start on an emulated processor, where a start with TLS takes minutes.
     args: &'static str,
     /// Its client, with the password in `$secret`; it reads statements from its standard input.
     client: &'static str,

@@ -109,13 +109,17 @@ fn a_volume_grows_under_a_service_that_writes_and_one_that_does_not_fit_is_refus
     install(machine, "grows", &format!("{FIRST} --volume data:/data:32Mi"));
     let main = || property(machine, &unit(machine, "grows"), "MainPID");
     let before = main();
+    // Over the same files again and again until there is room for more than had fitted.
     let writing = "berth exec grows -- busybox sh -c \
-        'n=0; while [ $n -lt 40 ]; do n=$((n+1)); busybox dd if=/dev/zero of=/data/$n bs=1M count=1 2>/dev/null || exit 1; \
-         echo $n; busybox usleep 100000; done'";
+        'n=0; put() { busybox dd if=/dev/zero of=/data/$1 bs=1M count=1 2>/dev/null && echo $1 || exit 1; }; \
+         until [ $(busybox df -P -k /data | busybox awk \"END {print \\$2}\") -gt 81920 ]; do put $((n = (n + 1) % 16)); done; \
+         for n in $(busybox seq 40); do put $n; done; echo grown'";
     let writer = machine.start(writing).unwrap();
+    let mut written = writer.until(berth_tests::pace::boots(4.0), |seen| seen.lines().count() > 2).unwrap();
     machine.ok("berth volume grow grows-data 96Mi --timeout 10m").unwrap();
-    let written = writer.finish(berth_tests::pace::boots(4.0)).unwrap();
-    assert!(written.success() && written.text().lines().count() == 40, "{}", written.text());
+    let rest = writer.finish(berth_tests::pace::boots(4.0)).unwrap();
+    written += &rest.text();
+    assert!(rest.success() && written.ends_with("39\n40\ngrown\n"), "{written}");
     assert_eq!(main(), before, "the service was started again");
     let room: u64 =
         inside(machine, "grows", "busybox df -P -k /data | busybox awk \"END {print \\$2}\"").parse().unwrap();

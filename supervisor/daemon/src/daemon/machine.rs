@@ -6,13 +6,11 @@
 //! that a unit stopped by hand can still be inspected and started with `systemctl`. References belong
 //! to the D-Bus connection: after a reconnect all are taken anew.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use berth_host::fs;
-use berth_host::journal::{Query, Record};
+use berth_host::journal::{self, Query, Record};
 use berth_host::systemd::{ActiveState, JobResult, Known, Outcome, Systemd};
 use berth_model::plan::{Ending, Plan};
 use berth_model::provided::Provided;
@@ -21,6 +19,7 @@ use futures_util::future::BoxFuture;
 
 use super::health::Health;
 use super::properties;
+use super::references::References;
 use crate::bundle::seams::{Cause, Machine, Observed, Started, UnitState};
 use crate::bundle::unit::UnitRequest;
 use crate::bundle::view::unit_name;
@@ -35,9 +34,7 @@ pub struct LinuxMachine {
     plans: PathBuf,
     provided: PathBuf,
     endings: PathBuf,
-    held: Mutex<HashSet<String>>,
-    /// Units that were stopped for good: a late look must not refer to them again.
-    released: Mutex<HashSet<String>>,
+    references: References,
 }
 
 /// A record in `/run` is not one.
@@ -61,36 +58,26 @@ impl LinuxMachine {
             fs::ensure_dir(directory, 0o700)?;
         }
         let health = Health::new(runtime);
-        Ok(Self { systemd, health, plans, provided, endings, held: Mutex::default(), released: Mutex::default() })
+        Ok(Self { systemd, health, plans, provided, endings, references: References::default() })
     }
 
     /// The connection to systemd is a new one: no reference is held any more.
     pub fn references_are_gone(&self) {
-        self.held().clear();
-    }
-
-    fn held(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn released(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.released.lock().unwrap_or_else(PoisonError::into_inner)
+        self.references.clear();
     }
 
     async fn hold(&self, name: &str) -> Result<(), Cause> {
-        if self.released().contains(name) || !self.held().insert(name.to_owned()) {
-            return Ok(());
+        let Some(asked) = self.references.ask(name) else { return Ok(()) };
+        let answer = self.systemd.ref_unit(name).await;
+        if asked.answered(matches!(answer, Ok(Known::Loaded))) {
+            self.systemd.unref_unit(name).await?;
         }
-        let referred = self.systemd.ref_unit(name).await;
-        if !matches!(referred, Ok(Known::Loaded)) {
-            self.held().remove(name);
-        }
-        referred?;
+        answer?;
         Ok(())
     }
 
     async fn begin(&self, unit: UnitRequest, plan: Plan, provided: Provided) -> Result<Started, Cause> {
-        self.released().remove(&unit.name);
+        self.references.wanted(&unit.name);
         let state = self.systemd.state(&unit.name).await?;
         if state.as_ref().is_some_and(|state| is_up(&state.active)) {
             self.hold(&unit.name).await?;
@@ -124,10 +111,10 @@ impl LinuxMachine {
 
     /// A transient unit is born with a reference of ours; a look at it while it starts takes no second.
     async fn transient(&self, unit: &UnitRequest) -> Result<Outcome, Cause> {
-        self.held().insert(unit.name.clone());
+        self.references.born(&unit.name);
         let outcome = self.systemd.start_transient(&unit.name, &properties::of(unit)).await;
         if !matches!(outcome, Ok(Outcome::Ended(_))) {
-            self.held().remove(&unit.name);
+            self.references.forget(&unit.name);
         }
         Ok(outcome?)
     }
@@ -144,15 +131,15 @@ impl LinuxMachine {
     }
 
     async fn end(&self, name: &str) -> Result<(), Cause> {
-        self.released().insert(name.to_owned());
+        self.references.unwanted(name);
         let Outcome::Ended(_) = self.systemd.stop(name).await? else {
-            self.held().remove(name);
+            self.references.forget(name);
             return Ok(());
         };
         self.systemd.reset_failed(name).await?;
-        if self.held().remove(name) {
-            self.systemd.unref_unit(name).await?;
-        }
+        self.references.forget(name);
+        // Also those whose asker was gone before systemd gave them.
+        while self.systemd.unref_unit(name).await? {}
         Ok(())
     }
 
@@ -248,6 +235,7 @@ impl Machine for LinuxMachine {
 
     fn last_lines<'a>(&'a self, id: &'a str, count: u32) -> BoxFuture<'a, Result<Vec<String>, Cause>> {
         Box::pin(async move {
+            journal::caught_up().await?;
             let mut entries = Query::new().field("_SYSTEMD_UNIT", unit_name(id)).last(count).read()?;
             let mut lines = Vec::new();
             while let Some(record) = entries.next().await? {

@@ -55,7 +55,7 @@ impl Ring {
                 (Some(epoch), _) => ring.epoch = epoch,
                 (None, Some(key)) => ring.lines.push(key),
                 // What the file begins with holds no key, changed or not.
-                (None, None) if line == TITLE.as_bytes() || (at < 2 && line.len() <= TITLE.len()) => {}
+                (None, None) if line == TITLE.as_bytes() || (at < HEAD && line.len() <= TITLE.len()) => {}
                 (None, None) => ring.lines.push(Line::Unreadable(line.to_vec())),
             }
         }
