@@ -204,7 +204,7 @@ impl ImageStore {
         self.import_layout(name, layout, watcher).await
     }
 
-    /// The images on this machine. `in_use` holds digests of manifests.
+    /// The images on this machine, by name, those that have none last. `in_use` holds digests of manifests.
     ///
     /// # Errors
     /// The records cannot be read.
@@ -218,7 +218,12 @@ impl ImageStore {
             in_use: in_use.contains(&record.digest),
             digest: record.digest,
         };
-        Ok(self.0.records.images()?.into_iter().map(local).collect())
+        let mut images: Vec<LocalImage> = self.0.records.images()?.into_iter().map(local).collect();
+        images.sort_by_cached_key(|image| {
+            let called = image.names.iter().chain(&image.references).min().cloned();
+            (image.names.is_empty(), called, image.digest.clone())
+        });
+        Ok(images)
     }
 
     /// Keeps images from arriving, so that what is not needed can be told and removed.

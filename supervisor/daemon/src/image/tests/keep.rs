@@ -81,6 +81,19 @@ async fn unused_images_are_removed_with_the_layers_that_nothing_else_needs() {
 }
 
 #[tokio::test]
+async fn images_are_listed_by_name_whatever_their_digests_are() {
+    let (server, at) = (Server::start(), Fixture::new());
+    let names = ["a", "b", "c", "d", "e", "f"].map(|name| format!("{}/{name}:1", server.address()));
+    for (n, name) in names.iter().enumerate() {
+        let image = Image::web().layer(Tar::default().file("which", &n.to_string()));
+        server.push(&Built::of(&image), name.rsplit('/').next().unwrap(), &[]);
+        at.ensure(name).await.unwrap();
+    }
+    let listed = at.store.list(&HashSet::new()).unwrap();
+    assert_eq!(listed.iter().flat_map(|image| image.names.clone()).collect::<Vec<_>>(), names);
+}
+
+#[tokio::test]
 async fn what_a_crash_left_is_gone_after_the_next_start() {
     let (server, at) = (Server::start(), Fixture::new());
     server.push(&Built::of(&Image::web()), "web:1", &[]);
