@@ -23,7 +23,7 @@ mod steps;
 mod supervisor;
 mod volumes;
 
-use std::sync::{LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use berth_tests::channel::Output;
@@ -36,7 +36,11 @@ use serde_json::Value;
 /// Ports of the machine that tests publish services on; one each.
 const PUBLISHED: [u16; 5] = [8081, 8082, 8083, 8084, 8086];
 
-static ONE_KIND_AT_A_TIME: RwLock<()> = RwLock::new(());
+/// What is at work at once: [`Share`]s of the host's processors, of which two are a machine that works alone.
+const SHARES: u32 = 4;
+static FREE: Mutex<u32> = Mutex::new(SHARES);
+static GIVEN_BACK: Condvar = Condvar::new();
+static ONE_DISTURBS: Mutex<()> = Mutex::new(());
 static PARTS: LazyLock<Parts> = LazyLock::new(|| Parts::build(Flavor::Test).unwrap());
 static SHARED: LazyLock<Machine> = LazyLock::new(|| {
     let machine = PARTS.ready(&plan("shared")).unwrap();
@@ -55,13 +59,34 @@ fn plan(name: &str) -> Plan {
     Plan { forwards: PUBLISHED.to_vec(), ..Plan::new(name) }
 }
 
-fn shared() -> (RwLockReadGuard<'static, ()>, &'static Machine) {
-    (ONE_KIND_AT_A_TIME.read().unwrap_or_else(PoisonError::into_inner), &SHARED)
+/// A part of the host's processors, given back when it is dropped.
+struct Share(u32);
+
+impl Share {
+    /// Waits until there is so much.
+    fn of(wanted: u32) -> Share {
+        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let enough = GIVEN_BACK.wait_while(free, |free| *free < wanted);
+        *enough.unwrap_or_else(PoisonError::into_inner) -= wanted;
+        Share(wanted)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        *FREE.lock().unwrap_or_else(PoisonError::into_inner) += self.0;
+        GIVEN_BACK.notify_all();
+    }
+}
+
+fn shared() -> (Share, &'static Machine) {
+    (Share::of(1), &SHARED)
 }
 
 /// Alone with a machine on which all images lie and no service is installed; it is to be left so.
-fn disturbed() -> (RwLockWriteGuard<'static, ()>, &'static Machine) {
-    let alone = alone();
+fn disturbed() -> ((Share, MutexGuard<'static, ()>), &'static Machine) {
+    let one = ONE_DISTURBS.lock().unwrap_or_else(PoisonError::into_inner);
+    let alone = (Share::of(2), one);
     // What a test that failed has left is not the next one's to suffer from.
     let left = DISTURBED.ok("berth get bundles -o json | jq -r '.items[].metadata.name'").unwrap();
     if !left.is_empty() {
@@ -80,13 +105,9 @@ fn warm_up(machine: &Machine) {
     }
 }
 
-fn own(name: &str) -> (Machine, RwLockWriteGuard<'static, ()>) {
-    let alone = alone();
-    (PARTS.ready(&Plan { durable: true, ..plan(name) }).unwrap(), alone)
-}
-
-fn alone() -> RwLockWriteGuard<'static, ()> {
-    ONE_KIND_AT_A_TIME.write().unwrap_or_else(PoisonError::into_inner)
+fn own(name: &str) -> (Machine, Share) {
+    let share = Share::of(2);
+    (PARTS.ready(&Plan { durable: true, ..plan(name) }).unwrap(), share)
 }
 
 /// Installs a service and waits until it is ready.

@@ -176,7 +176,7 @@ fn a_device_is_given_to_who_asked_for_it_and_to_nobody_else() {
 
     let error = refused(machine, &format!("install {} --name without", asking("/dev/nosuch", "0")));
     assert!(error.contains("looking for the device /dev/nosuch on this machine"), "{error}");
-    let error = refused(machine, &format!("install {} --name whole", asking("/dev/mem", "0")));
+    let error = refused(machine, &format!("install {} --name everything", asking("/dev/mem", "0")));
     assert!(error.contains("spec.security.devices[0]") && error.contains("never given"), "{error}");
     let disk = machine.ok("basename $(ls /dev/[sv]d[a-z] | head -n 1)").unwrap();
     let error = refused(machine, &format!("install {} --name disk", asking(&format!("/dev/{disk}"), "0")));

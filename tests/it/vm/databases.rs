@@ -209,7 +209,7 @@ fn rows_survive_whatever_is_done_to_the_service_the_supervisor_and_the_power() {
     killed_and_rebooted(&mut machine);
     let seed = std::env::var("BERTH_SEED").unwrap_or_else(|_| std::process::id().to_string());
     eprintln!("replay with BERTH_SEED={seed}");
-    power_cuts(&mut machine, if std::env::var_os("BERTH_LONG").is_some() { 200 } else { 3 }, &seed);
+    power_cuts(&mut machine, if std::env::var_os("BERTH_LONG").is_some() { 200 } else { 10 }, &seed);
 }
 
 /// Restart, update, growth, removal and installation.

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use berth_tests::machine::Machine;
 use berth_tests::pace;
 use serde_json::Value;
 
-use super::{eventually, own, shared};
+use super::{Share, eventually, own, shared};
 
 const NAMESPACES: [&str; 2] = ["net-a", "net-b"];
 /// Bundles and what they depend on in their own namespace.
@@ -39,7 +39,7 @@ static WORLD: LazyLock<Mutex<()>> = LazyLock::new(|| {
 });
 
 /// The shared machine with all bundles in it, for one test at a time: policies are everybody's.
-fn world() -> (MutexGuard<'static, ()>, RwLockReadGuard<'static, ()>, &'static Machine) {
+fn world() -> (MutexGuard<'static, ()>, Share, &'static Machine) {
     let mine = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
     let (lock, machine) = shared();
     (mine, lock, machine)

@@ -102,7 +102,7 @@ fn what_is_run_is_in_no_argument_list_of_the_machine_and_not_in_the_journal() {
     let ask = format!(
         "printf 'url = \"http://x/apis/berth.dev/v1/namespaces/default/bundles/secretive/exec?command=sh&command=-c&command=read%%20x;%%20true&command={word}&stdin=true&stdout=true\"\\n' >/run/ask; \
          (curl -s --max-time 60 --unix-socket /run/berth/api.sock -K /run/ask -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \
-         -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' -H 'Sec-WebSocket-Protocol: v5.channel.k8s.io' --http1.1 -o /dev/null >/dev/null 2>&1 & echo $! >/run/client.pid)"
+         -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' -H 'Sec-WebSocket-Protocol: v5.channel.k8s.io' --http1.1 -o /dev/null >/dev/null 2>&1 & echo $! >/run/asker.pid)"
     );
     machine.ok(&ask).unwrap();
     eventually(&1, || strangers(machine, &unit));
@@ -114,7 +114,7 @@ fn what_is_run_is_in_no_argument_list_of_the_machine_and_not_in_the_journal() {
         "0"
     );
     assert!(machine.ok("journalctl --no-pager -b -u berthd").unwrap().contains("exec"), "who ran a command is told");
-    machine.ok("kill $(cat /run/client.pid); rm -f /run/ask").unwrap();
+    machine.ok("kill $(cat /run/asker.pid); rm -f /run/ask").unwrap();
     eventually(&0, || strangers(machine, &unit));
     assert_eq!(bundle(machine, "secretive")["status"]["restarts"], 0);
     uninstall(machine, "secretive");
