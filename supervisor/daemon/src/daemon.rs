@@ -24,6 +24,7 @@ mod properties;
 mod provided;
 mod references;
 mod signals;
+mod usage;
 pub(crate) mod volumes;
 
 use std::io;
@@ -148,8 +149,8 @@ pub async fn run(config: Config, clock: Clock) -> Result<(), DaemonError> {
 
 async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
     let store = Store::open(&config.database(), Arc::clone(&clock))?;
-    let depth = store.clone();
-    let metrics = Metrics::new(move || depth.queue_depth());
+    let metrics = Metrics::new();
+    metrics.ask(Arc::new(usage::Usage { store: store.clone() }));
     let systemd = Systemd::connect().await?;
     let sealer = sealer(config).await?;
     let keys = Arc::new(volumes::SealedKeys(sealer.clone()));
@@ -158,9 +159,9 @@ async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
     fs::ensure_dir(&names, 0o755)?;
     Ok(Parts {
         volumes: Volumes::new(store.clone(), disks, keys),
-        net: Arc::new(LinuxNet::new(store.clone(), names.join("zone.json"), config.network_pool)?),
+        net: Arc::new(LinuxNet::new(store.clone(), names.join("zone.json"), config.network_pool, metrics.clone())?),
         images: images::open(&config.data).await?,
-        machine: Arc::new(LinuxMachine::new(systemd.clone(), &config.runtime)?),
+        machine: Arc::new(LinuxMachine::new(systemd.clone(), &config.runtime, metrics.clone())?),
         systemd,
         metrics,
         sealer,
@@ -187,7 +188,7 @@ fn spawn_operations(parts: &Parts, config: &Config, tasks: &TaskTracker) {
     };
     let abort = AbortPoints::from_file(std::env::var_os(ABORT_FILE_VARIABLE).map(PathBuf::from));
     let executor = volumes::ByTarget { bundles: Arc::new(steps), volumes: Arc::new(parts.volumes.clone()) };
-    let runner = Runner::new(parts.store.clone(), Arc::new(executor), abort);
+    let runner = Runner::new(parts.store.clone(), Arc::new(executor), abort, parts.metrics.clone());
     tasks.spawn(runner.run(parts.stop.clone()));
 }
 
@@ -261,7 +262,7 @@ fn objects(parts: &Parts) -> provided::Objects {
 }
 
 fn local_images(parts: &Parts) -> images::LocalImages {
-    images::LocalImages { images: parts.images.clone(), store: parts.store.clone() }
+    images::LocalImages { images: parts.images.clone(), store: parts.store.clone(), metrics: parts.metrics.clone() }
 }
 
 /// Waits for the request to end.

@@ -1,23 +1,32 @@
 //! What the daemon counts, as OpenMetrics. Domains get the [`Metrics`] handle and say what
-//! happened; `/metrics` encodes it. Numbers that somebody else keeps are asked for at each scrape.
+//! happened; `/metrics` encodes it. Numbers that somebody else keeps are asked for at each scrape
+//! ([`Probe`]).
 
-use std::sync::Arc;
+mod probe;
+
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use berth_model::resource::operation::{OperationKind, OperationState};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+
+pub use probe::{Family as Series, Kind, Probe, Sample};
+use probe::{Latest, Probed};
 
 /// `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds of the latency buckets, in seconds.
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+
+/// The same for what may take minutes.
+const LONG_BUCKETS: [f64; 9] = [0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
 
 type Durations<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -30,6 +39,50 @@ pub struct Metrics {
     reconciles: Family<Reconcile, Counter>,
     reconcile_latency: Durations<Domain>,
     watches: Gauge,
+    sessions: Gauge,
+    operations: Family<Operation, Counter>,
+    operation_time: Durations<OperationType>,
+    effects: [Family<Outcome, Counter>; Effect::ALL.len()],
+    latest: Latest,
+    probe: Arc<OnceLock<Arc<dyn Probe>>>,
+}
+
+/// Something that changes the machine. A reconcile that finds all as it should be counts none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Layers were fetched from a registry.
+    ImagePull,
+    /// Links and rules were written.
+    NetworkApply,
+    /// A unit was started.
+    UnitStart,
+    /// A unit was stopped.
+    UnitStop,
+}
+
+impl Effect {
+    const ALL: [(Effect, &'static str, &'static str); 4] = [
+        (Effect::ImagePull, "image_pulls", "Pulls that fetched something"),
+        (Effect::NetworkApply, "network_applies", "Times that links and rules were written"),
+        (Effect::UnitStart, "unit_starts", "Units started"),
+        (Effect::UnitStop, "unit_stops", "Units stopped"),
+    ];
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    kind: String,
+    state: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationType {
+    kind: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -77,24 +130,52 @@ impl ReconcileResult {
 }
 
 impl Metrics {
-    /// Begins at zero. `queue_depth` is asked at each scrape for the writes that wait for the store.
-    pub fn new(queue_depth: impl Fn() -> usize + Send + Sync + 'static) -> Self {
+    /// Begins at zero.
+    pub fn new() -> Self {
         let mut registry = Registry::with_prefix("berth");
-        let (requests, reconciles) = (Family::default(), Family::default());
+        let (requests, reconciles, operations) = (Family::default(), Family::default(), Family::default());
         let latency: Durations<Route> = Family::new_with_constructor(histogram);
         let reconcile_latency: Durations<Domain> = Family::new_with_constructor(histogram);
-        let watches = Gauge::default();
+        let operation_time: Durations<OperationType> = Family::new_with_constructor(long_histogram);
+        let (watches, sessions) = (Gauge::default(), Gauge::default());
         registry.register("build", "What runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register("api_requests", "Answered requests", requests.clone());
         let (name, help) = ("api_request_duration", "Time until the head of an answer");
         registry.register_with_unit(name, help, Unit::Seconds, latency.clone());
         registry.register("api_watches", "Watches open now", watches.clone());
+        registry.register("exec_sessions", "Commands that run in services now", sessions.clone());
         registry.register("reconciles", "Finished reconciles", reconciles.clone());
         let (name, help) = ("reconcile_duration", "Time of one reconcile");
         registry.register_with_unit(name, help, Unit::Seconds, reconcile_latency.clone());
-        registry.register_collector(Box::new(QueueDepth(Box::new(queue_depth))));
-        let registry = Arc::new(registry);
-        Self { registry, requests, latency, reconciles, reconcile_latency, watches }
+        registry.register("operations", "Finished operations", operations.clone());
+        let (name, help) = ("operation_duration", "Time from an operation's first step to its end");
+        registry.register_with_unit(name, help, Unit::Seconds, operation_time.clone());
+        let effects = Effect::ALL.map(|(_, name, help)| {
+            let family: Family<Outcome, Counter> = Family::default();
+            registry.register(name, help, family.clone());
+            family
+        });
+        let latest = Latest::default();
+        registry.register_collector(Box::new(Probed(latest.clone())));
+        Self {
+            registry: Arc::new(registry),
+            requests,
+            latency,
+            reconciles,
+            reconcile_latency,
+            watches,
+            sessions,
+            operations,
+            operation_time,
+            effects,
+            latest,
+            probe: Arc::default(),
+        }
+    }
+
+    /// What is asked at each scrape from now on; the first one stays.
+    pub fn ask(&self, probe: Arc<dyn Probe>) {
+        self.probe.get_or_init(|| probe);
     }
 
     /// One request was answered. `route` is the template, not the path, so that names of objects
@@ -118,7 +199,40 @@ impl Metrics {
         OpenWatch(self.watches.clone())
     }
 
-    /// All of it as OpenMetrics text.
+    /// Counts a command in a service for as long as the value lives.
+    pub fn session_opened(&self) -> OpenWatch {
+        self.sessions.inc();
+        OpenWatch(self.sessions.clone())
+    }
+
+    /// An operation has ended.
+    pub fn operation(&self, kind: OperationKind, state: OperationState, took: Duration) {
+        let (kind, state) = (format!("{kind:?}"), format!("{state:?}"));
+        self.operation_time.get_or_create(&OperationType { kind: kind.clone() }).observe(took.as_secs_f64());
+        self.operations.get_or_create(&Operation { kind, state }).inc();
+    }
+
+    /// The machine was changed, or could not be.
+    pub fn effect(&self, effect: Effect, done: bool) {
+        let result = if done { "done" } else { "failed" };
+        let families = Effect::ALL.iter().zip(&self.effects);
+        for (_, family) in families.filter(|((one, ..), _)| *one == effect) {
+            family.get_or_create(&Outcome { result }).inc();
+        }
+    }
+
+    /// All of it as OpenMetrics text, with what the probe says now.
+    ///
+    /// # Errors
+    /// A collector could not write its numbers.
+    pub async fn scrape(&self) -> Result<String, std::fmt::Error> {
+        if let Some(probe) = self.probe.get() {
+            self.latest.set(probe.read().await);
+        }
+        self.encode()
+    }
+
+    /// All of it as OpenMetrics text, with what the probe said last.
     ///
     /// # Errors
     /// A collector could not write its numbers.
@@ -129,13 +243,19 @@ impl Metrics {
     }
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Metrics")
     }
 }
 
-/// A watch that is counted as open until this is dropped.
+/// A watch or a session that is counted as open until this is dropped.
 #[derive(Debug)]
 pub struct OpenWatch(Gauge);
 
@@ -149,40 +269,52 @@ fn histogram() -> Histogram {
     Histogram::new(BUCKETS)
 }
 
-struct QueueDepth(Box<dyn Fn() -> usize + Send + Sync>);
-
-impl std::fmt::Debug for QueueDepth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("QueueDepth")
-    }
-}
-
-impl Collector for QueueDepth {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let depth = ConstGauge::new(i64::try_from((self.0)()).unwrap_or(i64::MAX));
-        let (name, help) = ("berth_store_queue_depth", "Writes that wait for the store");
-        let kind = prometheus_client::metrics::MetricType::Gauge;
-        depth.encode(encoder.encode_descriptor(name, help, None, kind)?)
-    }
+fn long_histogram() -> Histogram {
+    Histogram::new(LONG_BUCKETS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_happened_is_in_the_text_under_its_name() {
-        let metrics = Metrics::new(|| 3);
+    struct Fixed;
+
+    impl Probe for Fixed {
+        fn read(&self) -> futures_util::future::BoxFuture<'_, Vec<Sample>> {
+            const TIME: Series = Series { name: "bundle_cpu_seconds", help: "Time", kind: Kind::Counter };
+            const DEPTH: Series = Series { name: "store_queue_depth", help: "Depth", kind: Kind::Gauge };
+            let labels = |name: &str| vec![("namespace", "default".to_owned()), ("bundle", name.to_owned())];
+            Box::pin(std::future::ready(vec![
+                Sample { family: &TIME, labels: labels("a"), value: 1.5 },
+                Sample { family: &DEPTH, labels: Vec::new(), value: 3.0 },
+                Sample { family: &TIME, labels: labels("b"), value: 0.0 },
+            ]))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_happened_is_in_the_text_under_its_name() {
+        let metrics = Metrics::new();
         metrics.request("GET", "/api/v1/configmaps", 200, Duration::from_millis(20));
         metrics.reconcile("bundle", ReconcileResult::Failed, Duration::from_secs(2));
-        let open = metrics.watch_opened();
-        let text = metrics.encode().unwrap();
+        metrics.operation(OperationKind::Install, OperationState::Failed, Duration::from_secs(2));
+        metrics.effect(Effect::UnitStart, true);
+        metrics.ask(Arc::new(Fixed));
+        let open = (metrics.watch_opened(), metrics.session_opened());
+        let text = metrics.scrape().await.unwrap();
         for line in [
             "berth_api_requests_total{method=\"GET\",route=\"/api/v1/configmaps\",code=\"200\"} 1",
             "berth_api_request_duration_seconds_bucket{le=\"0.05\",route=\"/api/v1/configmaps\"} 1",
             "berth_reconciles_total{domain=\"bundle\",result=\"failed\"} 1",
+            "berth_operations_total{kind=\"Install\",state=\"Failed\"} 1",
+            "berth_operation_duration_seconds_bucket{le=\"5.0\",kind=\"Install\"} 1",
+            "berth_unit_starts_total{result=\"done\"} 1",
             "berth_api_watches 1",
-            "berth_store_queue_depth 3",
+            "berth_exec_sessions 1",
+            "# TYPE berth_bundle_cpu_seconds counter\n\
+             berth_bundle_cpu_seconds_total{namespace=\"default\",bundle=\"a\"} 1.5\n\
+             berth_bundle_cpu_seconds_total{namespace=\"default\",bundle=\"b\"} 0.0\n",
+            "\nberth_store_queue_depth 3.0\n",
             concat!("berth_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(text.contains(line), "no line {line} in\n{text}");

@@ -38,8 +38,9 @@ use tracing::{error, info, warn};
 pub use abort::{ABORT_FILE_VARIABLE, AbortPoints};
 pub use step::{Progress, StepDone, StepError, Task};
 
+use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
-use record::Recorder;
+use record::{Ended, Recorder};
 
 /// Does what steps say. `apply` may be called again for a step that was already applied: the
 /// process may have died between the effect and its record.
@@ -58,6 +59,7 @@ pub struct Runner {
     store: Store,
     executor: Arc<dyn Executor>,
     abort: AbortPoints,
+    metrics: Metrics,
     running: HashMap<Target, Running>,
     tasks: JoinSet<()>,
 }
@@ -71,8 +73,8 @@ struct Running {
 
 impl Runner {
     /// A runner that is not yet running.
-    pub fn new(store: Store, executor: Arc<dyn Executor>, abort: AbortPoints) -> Self {
-        Self { store, executor, abort, running: HashMap::new(), tasks: JoinSet::new() }
+    pub fn new(store: Store, executor: Arc<dyn Executor>, abort: AbortPoints, metrics: Metrics) -> Self {
+        Self { store, executor, abort, metrics, running: HashMap::new(), tasks: JoinSet::new() }
     }
 
     /// Runs until `stop` is cancelled. Work in progress is then dropped where it stands: its record
@@ -121,8 +123,12 @@ impl Runner {
         let kind = operation.spec.kind;
         let recorder = Recorder::new(self.store.clone(), &operation);
         let work = carry_out(recorder, Arc::clone(&self.executor), self.abort.clone(), operation, overtaken.clone());
-        let task = self.tasks.spawn(work.map(|outcome| match outcome {
-            Ok(ended) => info!("operation {ended}"),
+        let metrics = self.metrics.clone();
+        let task = self.tasks.spawn(work.map(move |outcome| match outcome {
+            Ok(ended) => {
+                metrics.operation(kind, ended.state, ended.took);
+                info!("operation {}", ended.told);
+            }
             Err(error) => error!("recording an operation failed: {}", crate::log::chain(&error)),
         }));
         self.running.insert(target, Running { task: task.id(), kind, overtaken });
@@ -167,7 +173,7 @@ async fn carry_out(
     abort: AbortPoints,
     operation: Operation,
     overtaken: CancellationToken,
-) -> Result<String, StoreError> {
+) -> Result<Ended, StoreError> {
     recorder.begin().await?;
     for step in recorder.remaining() {
         recorder.step_begins(step).await?;
@@ -204,7 +210,7 @@ async fn give_up(
     executor: &dyn Executor,
     failed: StepName,
     error: Option<StepError>,
-) -> Result<String, StoreError> {
+) -> Result<Ended, StoreError> {
     if let Some(error) = &error {
         recorder.step_failed(failed, error).await?;
     }

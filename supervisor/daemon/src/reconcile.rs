@@ -236,7 +236,7 @@ mod tests {
         let reconciler = Arc::new(Scripted { seen: Mutex::default(), told });
         let (_signals, receiver) = mpsc::channel(1);
         let stop = CancellationToken::new();
-        let driver = Driver::new("test", reconciler.clone(), Duration::from_secs(3600), Metrics::new(|| 0));
+        let driver = Driver::new("test", reconciler.clone(), Duration::from_secs(3600), Metrics::new());
         let run = tokio::spawn(driver.run(receiver, stop.clone()));
         let mut bad = 0;
         let mut good = 0;

@@ -22,3 +22,4 @@ pub mod nft;
 pub mod oci_layout;
 pub mod registry;
 pub mod systemd;
+pub mod usage;

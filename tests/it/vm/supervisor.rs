@@ -122,8 +122,38 @@ fn killed_services_come_back_with_their_network_while_no_supervisor_lives_and_no
             )
         });
     }
+    looks_without_a_reason_change_nothing(machine);
     uninstall(machine, "web other counter");
     nothing_is_left(machine, &before);
+}
+
+/// A supervisor that looks at everything each second finds all as it should be, from its first look on: it pulls,
+/// starts, stops and writes nothing.
+fn looks_without_a_reason_change_nothing(machine: &Machine) {
+    machine.ok("mkdir -p /etc/berth && echo 'reconcile_interval = 1' >/etc/berth/berthd.toml").unwrap();
+    machine.ok("systemctl restart berthd").unwrap();
+    let read = |names: &str| {
+        let scrape = "curl --silent --fail --unix-socket /run/berth/api.sock http://localhost/metrics";
+        machine.ok(&format!("{scrape} | grep -E '^berth_({names})'; true")).unwrap()
+    };
+    let looks = || {
+        let told = read("reconciles_total");
+        told.lines().filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+    };
+    eventually(&true, || looks() >= 6);
+    assert_eq!(read("image_pulls_total|unit_starts_total|unit_stops_total|operations_total"), "");
+    let changes = || read("network_applies_total|store_revision|bundle_restarts_total");
+    let (before, seen) = (changes(), looks());
+    assert!(before.contains("berth_network_applies_total{result=\"done\"} 1\n"), "{before}");
+    eventually(&true, || looks() >= seen + 12);
+    assert_eq!(changes(), before);
+    let used = read("bundle_(cpu_seconds_total|memory_bytes|network_sent_bytes_total)");
+    for name in ["web", "other", "counter"] {
+        let of = used.lines().filter(|line| line.contains(&format!("bundle=\"{name}\"")) && !line.ends_with(" 0.0"));
+        assert_eq!(of.count(), 3, "{used}");
+    }
+    machine.ok("rm /etc/berth/berthd.toml && systemctl restart berthd").unwrap();
+    eventually(&true, || machine.sh("berth get bundles").unwrap().success());
 }
 
 /// With the supervisor stopped, no program of ours runs on the machine but the one name server, which serves all and

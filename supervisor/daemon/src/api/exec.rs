@@ -102,7 +102,11 @@ pub(super) async fn exec(ask: Ask) -> Reply {
     tell(&ask.subject, &request);
     let begun = ask.api.commands.begin(request).await?;
     let stop = ask.api.stop.clone();
-    tokio::spawn(serve(upgrade, begun, wanted, stop));
+    let open = ask.api.metrics.session_opened();
+    tokio::spawn(async move {
+        serve(upgrade, begun, wanted, stop).await;
+        drop(open);
+    });
     shake.answer()
 }
 

@@ -70,7 +70,7 @@ pub(super) async fn version(_: Ask) -> Reply {
 
 /// `GET /metrics`, as OpenMetrics.
 pub(super) async fn metrics(ask: Ask) -> Reply {
-    let text = ask.api.metrics.encode();
+    let text = ask.api.metrics.scrape().await;
     let text = text.map_err(|_| Error::new(Reason::InternalError, "the metrics could not be written; ask again"))?;
     Ok(reply::text(metrics::CONTENT_TYPE, text))
 }

@@ -135,7 +135,7 @@ impl World {
         std::fs::create_dir(dir.path().join("keys")).unwrap();
         let clock: Clock = Arc::new(|| NOW.parse::<Timestamp>().unwrap());
         let store = Store::open(&dir.path().join("berth.db"), clock.clone()).unwrap();
-        let (metrics, readiness, stop) = (Metrics::new(|| 0), Readiness::default(), CancellationToken::new());
+        let (metrics, readiness, stop) = (Metrics::new(), Readiness::default(), CancellationToken::new());
         let (images, logs) = (Arc::<FakeImages>::default(), Arc::<FakeLogs>::default());
         let commands = Arc::<FakeCommands>::default();
         let sealer = Sealer::open(&dir.path().join("keys"), master, Arc::new(SystemRandom::new()));

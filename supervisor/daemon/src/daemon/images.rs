@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_model::resource::Revision;
 use berth_model::resource::bundle::BundleSpec;
@@ -18,6 +19,7 @@ use crate::api::{ByteStream, ImagesPort, PortError};
 use crate::bundle::seams::{ImageFailure, Images};
 use crate::bundle::view::{operation_state, state_of};
 use crate::image::{ImageError, ImageStore, LocalImage, Options};
+use crate::metrics::{Effect, Metrics};
 use crate::operation::Progress;
 use crate::store::{Store, StoreError};
 
@@ -32,6 +34,7 @@ pub(super) async fn open(data: &Path) -> Result<ImageStore, ImageError> {
 pub(super) struct LocalImages {
     pub(super) images: ImageStore,
     pub(super) store: Store,
+    pub(super) metrics: Metrics,
 }
 
 fn failure(error: ImageError) -> ImageFailure {
@@ -60,10 +63,19 @@ impl Images for LocalImages {
     }
 
     fn ensure<'a>(&'a self, pinned: &'a str, progress: Progress) -> BoxFuture<'a, Result<ResolvedImage, ImageFailure>> {
+        let fetched = Arc::new(AtomicBool::new(false));
+        let begun = Arc::clone(&fetched);
         let watcher = move |now: crate::image::Progress| {
+            begun.store(true, Ordering::Relaxed);
             progress.report(now.percent(), format!("{} of {} bytes", now.done, now.total));
         };
-        Box::pin(async move { self.images.ensure(pinned, Arc::new(watcher)).await.map_err(failure) })
+        Box::pin(async move {
+            let had = self.images.ensure(pinned, Arc::new(watcher)).await;
+            if had.is_err() || fetched.load(Ordering::Relaxed) {
+                self.metrics.effect(Effect::ImagePull, had.is_ok());
+            }
+            had.map_err(failure)
+        })
     }
 
     fn check_program<'a>(

@@ -23,6 +23,7 @@ use super::references::References;
 use crate::bundle::seams::{Cause, Machine, Observed, Started, UnitState};
 use crate::bundle::unit::UnitRequest;
 use crate::bundle::view::unit_name;
+use crate::metrics::{Effect, Metrics};
 
 /// How long a connection attempt to a starting service may take.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -35,6 +36,7 @@ pub struct LinuxMachine {
     provided: PathBuf,
     endings: PathBuf,
     references: References,
+    metrics: Metrics,
 }
 
 /// A record in `/run` is not one.
@@ -52,13 +54,13 @@ impl LinuxMachine {
     ///
     /// # Errors
     /// The directories cannot be made.
-    pub fn new(systemd: Systemd, runtime: &Path) -> Result<Self, fs::FsError> {
+    pub fn new(systemd: Systemd, runtime: &Path, metrics: Metrics) -> Result<Self, fs::FsError> {
         let [plans, provided, endings] = ["plan", "provided", "last"].map(|name| runtime.join(name));
         for directory in [&plans, &provided, &endings] {
             fs::ensure_dir(directory, 0o700)?;
         }
         let health = Health::new(runtime);
-        Ok(Self { systemd, health, plans, provided, endings, references: References::default() })
+        Ok(Self { systemd, health, plans, provided, endings, references: References::default(), metrics })
     }
 
     /// The connection to systemd is a new one: no reference is held any more.
@@ -95,10 +97,9 @@ impl LinuxMachine {
             None => self.afresh(&unit).await?,
         };
         self.hold(&unit.name).await?;
-        Ok(match outcome {
-            Outcome::Ended(JobResult::Done) => Started::Done,
-            _ => Started::Failed,
-        })
+        let done = outcome == Outcome::Ended(JobResult::Done);
+        self.metrics.effect(Effect::UnitStart, done);
+        Ok(if done { Started::Done } else { Started::Failed })
     }
 
     async fn afresh(&self, unit: &UnitRequest) -> Result<Outcome, Cause> {
@@ -136,6 +137,7 @@ impl LinuxMachine {
             self.references.forget(name);
             return Ok(());
         };
+        self.metrics.effect(Effect::UnitStop, true);
         self.systemd.reset_failed(name).await?;
         self.references.forget(name);
         // Also those whose asker was gone before systemd gave them.

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, watch};
 use tracing::{error, info, warn};
 
 use crate::bundle::seams::{Cause, Net};
+use crate::metrics::{Effect, Metrics};
 use crate::network::{self, Segment, rules};
 use crate::store::Store;
 
@@ -39,6 +40,7 @@ pub struct LinuxNet {
     pool: Pool,
     overlaps: watch::Sender<Vec<String>>,
     kernel: Mutex<Kernel>,
+    metrics: Metrics,
 }
 
 struct Kernel {
@@ -52,9 +54,9 @@ impl LinuxNet {
     ///
     /// # Errors
     /// The socket cannot be had.
-    pub fn new(store: Store, zone: PathBuf, pool: Pool) -> Result<Self, berth_host::link::LinkError> {
+    pub fn new(store: Store, zone: PathBuf, pool: Pool, metrics: Metrics) -> Result<Self, berth_host::link::LinkError> {
         let kernel = Kernel { links: Links::open()?, told: None };
-        Ok(Self { store, zone, pool, overlaps: watch::Sender::default(), kernel: Mutex::new(kernel) })
+        Ok(Self { store, zone, pool, overlaps: watch::Sender::default(), kernel: Mutex::new(kernel), metrics })
     }
 
     /// Where addresses of bundles overlap networks of other links at present, a sentence each.
@@ -88,16 +90,22 @@ impl LinuxNet {
         }
         // Until all is done, nobody knows what the kernel has.
         kernel.told = None;
-        let segments = network::segments(&plan);
-        for segment in &segments {
-            ensure(&kernel.links, segment).await?;
-        }
-        nft::apply_together(&rules::tables(&plan)).await?;
-        forget_former(&kernel.links, &plan).await?;
-        remove_unused(&kernel.links, &segments).await?;
-        self.write_names(&Zone::of(&plan))?;
+        let written = self.write(&kernel.links, &plan).await;
+        self.metrics.effect(Effect::NetworkApply, written.is_ok());
+        written?;
         kernel.told = Some(plan);
         Ok(())
+    }
+
+    async fn write(&self, links: &Links, plan: &Plan) -> Result<(), Cause> {
+        let segments = network::segments(plan);
+        for segment in &segments {
+            ensure(links, segment).await?;
+        }
+        nft::apply_together(&rules::tables(plan)).await?;
+        forget_former(links, plan).await?;
+        remove_unused(links, &segments).await?;
+        self.write_names(&Zone::of(plan))
     }
 }
 

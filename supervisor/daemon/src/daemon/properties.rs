@@ -73,7 +73,7 @@ fn confine(properties: UnitProperties, unit: &UnitRequest) -> UnitProperties {
 }
 
 /// `my-team` has its units in `berth-my\x2dteam.slice`, below `berth.slice`.
-fn slice(namespace: &str) -> String {
+pub(super) fn slice(namespace: &str) -> String {
     format!("berth-{}.slice", escape(namespace))
 }
 

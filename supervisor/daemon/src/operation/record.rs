@@ -23,6 +23,15 @@ pub(super) struct Recorder {
     progress: watch::Sender<(u8, String)>,
 }
 
+/// An operation that is over.
+pub(super) struct Ended {
+    pub(super) state: OperationState,
+    /// From its first step on; zero if it never began.
+    pub(super) took: Duration,
+    /// How, in one line.
+    pub(super) told: String,
+}
+
 impl Recorder {
     pub(super) fn new(store: Store, operation: &Operation) -> Self {
         let mut status = operation.status.clone().unwrap_or_default();
@@ -110,21 +119,21 @@ impl Recorder {
         .await
     }
 
-    /// Closes the record, and says in one line how it ended.
+    /// Closes the record.
     pub(super) async fn finish(
         &mut self,
         state: OperationState,
         error: Option<StepError>,
-    ) -> Result<String, StoreError> {
+    ) -> Result<Ended, StoreError> {
         let why = error.as_ref().map(|error| format!(": {}", crate::log::chain(error))).unwrap_or_default();
-        let ended = format!("{} {state:?}{why}", self.operation.metadata.name.as_deref().unwrap_or_default());
+        let told = format!("{} {state:?}{why}", self.operation.metadata.name.as_deref().unwrap_or_default());
         self.save(move |status, now| {
             status.state = state;
             status.finished_at = Some(now.to_string());
             status.error = error.as_ref().map(StepError::recorded);
         })
         .await?;
-        Ok(ended)
+        Ok(Ended { state, took: took(&self.status), told })
     }
 
     /// Awaits `work`, writing what it reports meanwhile.
@@ -191,6 +200,12 @@ impl Recorder {
             .await?;
         Ok(())
     }
+}
+
+fn took(status: &OperationStatus) -> Duration {
+    let at = |time: &Option<String>| time.as_ref()?.parse::<Timestamp>().ok();
+    let span = at(&status.started_at).zip(at(&status.finished_at)).map(|(from, until)| until.duration_since(from));
+    span.and_then(|span| span.try_into().ok()).unwrap_or_default()
 }
 
 fn pending(name: StepName) -> Step {

@@ -57,7 +57,7 @@ async fn requests_are_counted_by_route_and_code() {
         format!("berth_api_requests_total{{method=\"GET\",route=\"{route}\",code=\"200\"}} 1"),
         format!("berth_api_requests_total{{method=\"GET\",route=\"{route}\",code=\"404\"}} 1"),
         "berth_api_requests_total{method=\"GET\",route=\"*\",code=\"404\"} 1".to_owned(),
-        "berth_store_queue_depth 0".to_owned(),
+        "berth_api_watches 0".to_owned(),
     ] {
         assert!(text.contains(&line), "no line {line} in\n{text}");
     }

@@ -27,6 +27,7 @@ use crate::bundle::unit::UnitRequest;
 use crate::bundle::view::{operation_state, state_of};
 use crate::bundle::{BundleKey, Bundles, berthd};
 use crate::daemon::volumes::{BundleVolumes, ByTarget};
+use crate::metrics::Metrics;
 use crate::operation::{AbortPoints, Progress, Runner, order};
 use crate::reconcile::Reconciler;
 use crate::store::Store;
@@ -181,7 +182,7 @@ impl Daemon {
             drawn: [1, 2, 3, 4, 5],
         };
         let executor = ByTarget { bundles: Arc::new(steps), volumes: Arc::new(volumes) };
-        let runner = Runner::new(store.clone(), Arc::new(executor), abort);
+        let runner = Runner::new(store.clone(), Arc::new(executor), abort, Metrics::new());
         let (wake, woken) = mpsc::channel(16);
         Self {
             bundles: Bundles::new(store.clone(), world.clone(), world.clone(), Arc::new(clock), wake),
