@@ -5,12 +5,13 @@
 //! thread is panicking: then the console stays and its path is printed. [`Machine::leave_running`] gives the ownership
 //! to the folder instead, from which [`Machine::find`] takes it up again (`./dev up`, `sh`, `down`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -453,9 +454,17 @@ pub fn home(name: &str) -> Result<PathBuf, MachineError> {
     Ok(cache::folder()?.join("machines").join(name))
 }
 
+/// A port that nobody listens on and that this process has not given to another machine: QEMU binds it later, and
+/// until then the kernel may offer it again.
 fn free_port() -> Result<u16, MachineError> {
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    Ok(cache::at(Path::new("127.0.0.1"), address)?.port())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = cache::at(Path::new("127.0.0.1"), address)?.port();
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return Ok(port);
+        }
+    }
 }
 
 /// Field 22 of its stat line: ticks since boot.

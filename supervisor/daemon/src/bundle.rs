@@ -96,7 +96,7 @@ impl Bundles {
         clock: Clock,
         wake: Sender<BundleKey>,
     ) -> Self {
-        let lookouts = Lookouts::new(machine.clone(), clock.clone(), wake);
+        let lookouts = Lookouts::new(machine.clone(), wake);
         Self { store, machine, provider, clock, lookouts }
     }
 

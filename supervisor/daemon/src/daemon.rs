@@ -181,7 +181,6 @@ fn spawn_operations(parts: &Parts, config: &Config, tasks: &TaskTracker) {
         provider: Arc::new(objects(parts)),
         net: parts.net.clone(),
         volumes: Arc::new(volumes::BundleVolumes(parts.volumes.clone())),
-        clock: Arc::clone(&parts.clock),
         layers: parts.images.layers().to_owned(),
         pool: config.network_pool,
         drawn: drawn(),

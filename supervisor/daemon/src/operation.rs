@@ -30,7 +30,6 @@ use berth_model::condition::Reason;
 use berth_model::resource::operation::{Operation, OperationKind, OperationState, StepName, Target};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -141,17 +140,9 @@ fn overtakes(later: OperationKind, running: OperationKind) -> bool {
     matches!(later, K::Stop | K::Uninstall) && !matches!(running, K::Stop | K::Uninstall)
 }
 
-/// Sorts operations by age. Kubernetes' times count seconds; within one, the target's generation tells
-/// which wish came first, and of two tries of one wish the one that has begun.
-pub fn order(operation: &Operation) -> (Option<Timestamp>, i64, Timestamp, Option<String>) {
-    let metadata = &operation.metadata;
-    let begun = operation.status.as_ref().and_then(|status| status.started_at.as_ref()?.parse().ok());
-    (
-        metadata.creation_timestamp.as_ref().map(|time| time.0),
-        operation.spec.generation,
-        begun.unwrap_or(Timestamp::MAX),
-        metadata.name.clone(),
-    )
+/// Sorts operations by age. Times cannot tell: they count seconds, and the clock may be set back.
+pub fn order(operation: &Operation) -> (u64, Option<String>) {
+    (operation.spec.sequence, operation.metadata.name.clone())
 }
 
 /// Unfinished operations by target, the oldest first.

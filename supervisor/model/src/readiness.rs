@@ -9,11 +9,10 @@
 //! ```
 //!
 //! Before the first good look, and no longer than `startPeriod`, bad looks do not count. A new
-//! revision may serve when it has been healthy for `stableWindow` without a bad look between.
+//! revision may serve when it has been healthy for `stableWindow` without a bad look between. Time
+//! counts from the start of the run, so that a machine whose clock is set meanwhile judges the same.
 
 use std::time::Duration;
-
-use jiff::{SignedDuration, Timestamp};
 
 /// How often and how patiently a service is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +69,10 @@ pub enum Verdict {
 }
 
 /// The looks at one run of a service, as far as they matter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Course {
-    started: Timestamp,
     /// Of the first good look since the last bad one.
-    good_since: Option<Timestamp>,
+    good_since: Option<Duration>,
     ever_good: bool,
     bad_in_a_row: u32,
     last_word: Option<String>,
@@ -82,17 +80,12 @@ pub struct Course {
 }
 
 impl Course {
-    /// Of a run that began then.
-    pub fn new(started: Timestamp) -> Self {
-        Self { started, good_since: None, ever_good: false, bad_in_a_row: 0, last_word: None, looks: 0 }
-    }
-
-    /// Takes what a look at time `now` has found: nothing, or what is wrong.
-    pub fn look(&mut self, found: Result<(), String>, rules: &Rules, now: Timestamp) {
+    /// Takes what a look has found so long after the start of the run: nothing, or what is wrong.
+    pub fn look(&mut self, found: Result<(), String>, rules: &Rules, after: Duration) {
         self.looks += 1;
         match found {
             Ok(()) => {
-                self.good_since.get_or_insert(now);
+                self.good_since.get_or_insert(after);
                 self.ever_good = true;
                 self.bad_in_a_row = 0;
                 self.last_word = None;
@@ -100,7 +93,7 @@ impl Course {
             Err(word) => {
                 self.good_since = None;
                 self.last_word = Some(word);
-                if self.ever_good || !within(self.started, rules.start_period, now) {
+                if self.ever_good || after >= rules.start_period {
                     self.bad_in_a_row = self.bad_in_a_row.saturating_add(1);
                 }
             }
@@ -118,13 +111,13 @@ impl Course {
         if self.ever_good { Standing::Healthy } else { Standing::Starting }
     }
 
-    /// Whether this run may serve.
-    pub fn verdict(&self, rules: &Rules, now: Timestamp) -> Verdict {
+    /// Whether this run may serve so long after its start.
+    pub fn verdict(&self, rules: &Rules, after: Duration) -> Verdict {
         if let Standing::Unhealthy(word) = self.standing(rules) {
             return Verdict::Fail(word);
         }
         match self.good_since {
-            Some(since) if !within(since, rules.stable_window, now) => Verdict::Promote,
+            Some(since) if after.saturating_sub(since) >= rules.stable_window => Verdict::Promote,
             _ => Verdict::Wait,
         }
     }
@@ -140,11 +133,6 @@ impl Course {
     }
 }
 
-/// Whether less than `length` has passed since.
-fn within(since: Timestamp, length: Duration, now: Timestamp) -> bool {
-    SignedDuration::try_from(length).is_ok_and(|length| now.duration_since(since) < length)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,16 +145,16 @@ mod tests {
         fail_after: 3,
     };
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
+    fn at(second: u64) -> Duration {
+        Duration::from_secs(second)
     }
 
     /// A run that began at 0, looked at every so many seconds from 1 on; `+` is good.
-    fn course(every: i64, looks: &str) -> Course {
-        let mut course = Course::new(at(0));
+    fn course(every: u64, looks: &str) -> Course {
+        let mut course = Course::default();
         for (index, look) in looks.chars().enumerate() {
             let found = if look == '+' { Ok(()) } else { Err(format!("look {index}")) };
-            course.look(found, &RULES, at(1 + every * i64::try_from(index).unwrap()));
+            course.look(found, &RULES, at(1 + every * u64::try_from(index).unwrap()));
         }
         course
     }

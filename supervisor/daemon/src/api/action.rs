@@ -93,7 +93,7 @@ impl Asked {
             return self.already_going(tx);
         }
         let generation = self.set_desired(tx)?;
-        let operation = tx.create(&self.operation(generation))?;
+        let operation = tx.create(&self.operation(generation, tx.version()?))?;
         if let Some(key) = &self.key {
             tx.remember_key(key, &self.target, &operation)?;
         }
@@ -135,7 +135,7 @@ impl Asked {
             None => {
                 let bundle: Option<Bundle> = tx.get(&self.target.namespace, name)?;
                 let generation = bundle.and_then(|bundle| bundle.metadata.generation).unwrap_or_default();
-                Ok(tx.create(&self.operation(generation))?)
+                Ok(tx.create(&self.operation(generation, tx.version()?))?)
             }
         }
     }
@@ -156,7 +156,7 @@ impl Asked {
         Ok(generation(&bundle))
     }
 
-    fn operation(&self, generation: i64) -> Operation {
+    fn operation(&self, generation: i64, sequence: u64) -> Operation {
         Operation {
             metadata: ObjectMeta {
                 namespace: Some(self.target.namespace.clone()),
@@ -168,6 +168,7 @@ impl Asked {
                 target: self.target.clone(),
                 actor: self.actor.clone(),
                 generation,
+                sequence,
                 reason: self.reason.clone(),
                 idempotency_key: self.key.clone(),
                 priority: Priority::Interactive,

@@ -100,7 +100,7 @@ impl Asked {
                 volume.metadata.generation.unwrap_or_default()
             }
         };
-        let operation = tx.create(&self.operation(target.clone(), generation))?;
+        let operation = tx.create(&self.operation(target.clone(), generation, tx.version()?))?;
         if let Some(key) = &self.key {
             tx.remember_key(key, &target, &operation)?;
         }
@@ -169,7 +169,7 @@ impl Asked {
         }
     }
 
-    fn operation(&self, target: Target, generation: i64) -> Operation {
+    fn operation(&self, target: Target, generation: i64, sequence: u64) -> Operation {
         Operation {
             metadata: ObjectMeta {
                 namespace: Some(self.namespace.clone()),
@@ -181,6 +181,7 @@ impl Asked {
                 target,
                 actor: self.actor.clone(),
                 generation,
+                sequence,
                 reason: self.wish.reason.clone(),
                 idempotency_key: self.key.clone(),
                 priority: Priority::Interactive,

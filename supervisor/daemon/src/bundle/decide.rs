@@ -136,11 +136,16 @@ fn schedule(view: &View, kind: OperationKind) -> Wish {
         return Wish::Nothing;
     }
     let attempts = failures.max(recent_starts(view, kind));
-    let last = view.operations.iter().rev().find(|op| op.spec.kind == kind).and_then(finished_at);
-    match last {
+    match last_tried(view, kind) {
         Some(last) if attempts > 0 => wait(view.now, kind, last, backoff(attempts - 1)),
         _ => Wish::Now(kind),
     }
+}
+
+/// When it was tried last. A try in the future was made before the clock was set back, nobody knows how long ago.
+fn last_tried(view: &View, kind: OperationKind) -> Option<Timestamp> {
+    let tries = view.operations.iter().filter(|op| op.spec.kind == kind).filter_map(finished_at);
+    tries.filter(|at| *at <= view.now).max()
 }
 
 /// It was tried for this very wish, and something was missing.
@@ -177,7 +182,8 @@ fn recent_starts(view: &View, kind: OperationKind) -> u32 {
     let recent = |op: &&Operation| {
         op.spec.kind == kind
             && op.spec.actor.source == "reconciler"
-            && finished_at(op).is_some_and(|at| view.now.duration_since(at) < START_WINDOW)
+            && finished_at(op)
+                .is_some_and(|at| (SignedDuration::ZERO..START_WINDOW).contains(&view.now.duration_since(at)))
     };
     u32::try_from(view.operations.iter().filter(recent).count()).unwrap_or(u32::MAX)
 }

@@ -104,7 +104,9 @@ pub(super) fn begin(tx: &mut Tx<'_>, bundle: &Bundle, kind: OperationKind) -> Re
     }
     let target =
         Target { kind: "Bundle".into(), namespace, name, uid: bundle.metadata.uid.clone().unwrap_or_default() };
-    tx.create(&operation(&target, bundle.metadata.generation.unwrap_or_default(), kind))?;
+    let mut operation = operation(&target, bundle.metadata.generation.unwrap_or_default(), kind);
+    operation.spec.sequence = tx.version()?;
+    tx.create(&operation)?;
     Ok(())
 }
 
@@ -120,6 +122,7 @@ fn operation(target: &Target, generation: i64, kind: OperationKind) -> Operation
             target: target.clone(),
             actor: Actor { identity: "berthd".into(), source: "reconciler".into() },
             generation,
+            sequence: 0,
             reason: String::new(),
             idempotency_key: None,
             priority: Priority::Housekeeping,

@@ -12,12 +12,12 @@ use berth_model::readiness::{Course, Rules, Standing};
 use berth_model::resource::bundle::health::Health;
 use berth_model::resource::revision::Revision;
 use tokio::sync::mpsc::Sender;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::BundleKey;
 use super::seams::{Machine, Observed, UnitState};
 use super::view::container_id;
-use crate::store::Clock;
 
 /// One run of one container, and how it is looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,14 +37,13 @@ struct Lookout {
 /// All that are looked after, by container.
 pub(super) struct Lookouts {
     machine: Arc<dyn Machine>,
-    clock: Clock,
     wake: Sender<BundleKey>,
     held: Mutex<HashMap<BundleKey, Lookout>>,
 }
 
 impl Lookouts {
-    pub(super) fn new(machine: Arc<dyn Machine>, clock: Clock, wake: Sender<BundleKey>) -> Self {
-        Self { machine, clock, wake, held: Mutex::default() }
+    pub(super) fn new(machine: Arc<dyn Machine>, wake: Sender<BundleKey>) -> Self {
+        Self { machine, wake, held: Mutex::default() }
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<BundleKey, Lookout>> {
@@ -68,9 +67,9 @@ impl Lookouts {
     }
 
     fn begin(&self, key: BundleKey, charge: Charge) -> Lookout {
-        let course = Arc::new(Mutex::new(Course::new((self.clock)())));
-        let (machine, clock, wake) = (self.machine.clone(), self.clock.clone(), self.wake.clone());
-        let task = look_after(machine, clock, wake, key, charge.clone(), course.clone());
+        let course = Arc::new(Mutex::new(Course::default()));
+        let (machine, wake) = (self.machine.clone(), self.wake.clone());
+        let task = look_after(machine, wake, key, charge.clone(), course.clone());
         Lookout { charge, course, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
     }
 }
@@ -91,19 +90,18 @@ fn charge(revision: &Revision, seen: &Observed) -> Option<Charge> {
 
 async fn look_after(
     machine: Arc<dyn Machine>,
-    clock: Clock,
     wake: Sender<BundleKey>,
     key: BundleKey,
     charge: Charge,
     course: Arc<Mutex<Course>>,
 ) {
-    let rules = charge.health.rules();
+    let (rules, began) = (charge.health.rules(), Instant::now());
     loop {
         let found = look(&*machine, &charge.id, &charge.address, &charge.health, &rules).await;
         let (changed, pause) = {
             let mut course = locked(&course);
             let before = course.standing(&rules);
-            course.look(found, &rules, clock());
+            course.look(found, &rules, began.elapsed());
             (course.standing(&rules) != before, course.pause(&rules))
         };
         if changed && wake.send(key.clone()).await.is_err() {

@@ -26,7 +26,7 @@ use super::fetch::revisions_of;
 use super::seams::{Cause, Images, Machine, Net, Provider, Volumes};
 use super::view::state_of;
 use crate::operation::{Executor, StepDone, StepError, Task};
-use crate::store::{Clock, Store, StoreError, Tx};
+use crate::store::{Store, StoreError, Tx};
 
 /// Carries out the steps of operations on bundles.
 pub struct Steps {
@@ -42,8 +42,6 @@ pub struct Steps {
     pub net: Arc<dyn Net>,
     /// The disks.
     pub volumes: Arc<dyn Volumes>,
-    /// The time.
-    pub clock: Clock,
     /// Where unpacked layers lie.
     pub layers: PathBuf,
     /// Random bits for the IPv6 networks of this machine, should there be none yet.

@@ -21,6 +21,9 @@ pub struct OperationSpec {
     /// The target's generation at the time of asking.
     #[serde(default)]
     pub generation: i64,
+    /// The store's revision when it was asked for: later wishes have larger numbers, whatever the clock says.
+    #[serde(default)]
+    pub sequence: u64,
     /// Why, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,

@@ -63,8 +63,7 @@ impl Steps {
         health: &Health,
     ) -> Result<(), StepError> {
         let rules = health.rules();
-        let clock = self.clock.clone();
-        let mut run: Option<(u32, Course)> = None;
+        let mut run: Option<(u32, Instant, Course)> = None;
         let began = Instant::now();
         loop {
             let seen = self.look(task, id).await?;
@@ -74,12 +73,12 @@ impl Steps {
                 continue;
             }
             // Another main process is another run: its looks count from its own start.
-            let fresh = || (seen.main_pid, Course::new(clock()));
-            let (pid, mut course) = run.take().filter(|(pid, _)| *pid == seen.main_pid).unwrap_or_else(fresh);
+            let fresh = || (seen.main_pid, Instant::now(), Course::default());
+            let (pid, up, mut course) = run.take().filter(|(pid, ..)| *pid == seen.main_pid).unwrap_or_else(fresh);
             let found = look(&*self.machine, id, &revision.spec.allocation.address, health, &rules).await;
-            course.look(found, &rules, clock());
+            course.look(found, &rules, up.elapsed());
             let late = began.elapsed() > longest(&rules);
-            match course.verdict(&rules, clock()) {
+            match course.verdict(&rules, up.elapsed()) {
                 Verdict::Promote => return Ok(()),
                 Verdict::Fail(word) => return Err(self.unhealthy(id, &word).await),
                 Verdict::Wait if late => {
@@ -89,7 +88,7 @@ impl Steps {
                 Verdict::Wait => {}
             }
             let pause = course.pause(&rules).min(rules.stable_window.max(LOOK_EVERY));
-            run = Some((pid, course));
+            run = Some((pid, up, course));
             sleep(pause).await;
         }
     }

@@ -30,13 +30,15 @@ use crate::daemon::volumes::{BundleVolumes, ByTarget};
 use crate::metrics::Metrics;
 use crate::operation::{AbortPoints, Progress, Runner, order};
 use crate::reconcile::Reconciler;
-use crate::store::Store;
+use crate::store::{Clock, Store, Tx};
 use crate::volume::Volumes;
 use crate::volume::tests::{Disk, FakeDisks};
 
 /// Everything outside the daemon: it survives the daemon's death.
 #[derive(Default)]
 pub struct World {
+    /// How far the machine's clock is behind the test's.
+    pub set_back: Mutex<jiff::SignedDuration>,
     pub units: Mutex<BTreeMap<String, Observed>>,
     pub plans: Mutex<BTreeMap<String, Plan>>,
     pub image_fails: Mutex<Option<String>>,
@@ -167,7 +169,9 @@ pub struct Daemon {
 impl Daemon {
     /// Opens the store in `dir` and begins to work.
     pub fn start(dir: &std::path::Path, world: &Arc<World>, abort: AbortPoints, stop: CancellationToken) -> Self {
-        let store = Store::open(&dir.join("berth.db"), Arc::new(clock)).unwrap();
+        let machine = world.clone();
+        let clock: Clock = Arc::new(move || clock() - *machine.set_back.lock().unwrap());
+        let store = Store::open(&dir.join("berth.db"), clock.clone()).unwrap();
         let volumes = Volumes::new(store.clone(), world.disks.clone(), world.disks.clone());
         let steps = Steps {
             store: store.clone(),
@@ -176,7 +180,6 @@ impl Daemon {
             provider: world.clone(),
             net: world.clone(),
             volumes: Arc::new(BundleVolumes(volumes.clone())),
-            clock: Arc::new(clock),
             layers: "/layers".into(),
             pool: Pool::default(),
             drawn: [1, 2, 3, 4, 5],
@@ -185,7 +188,7 @@ impl Daemon {
         let runner = Runner::new(store.clone(), Arc::new(executor), abort, Metrics::new());
         let (wake, woken) = mpsc::channel(16);
         Self {
-            bundles: Bundles::new(store.clone(), world.clone(), world.clone(), Arc::new(clock), wake),
+            bundles: Bundles::new(store.clone(), world.clone(), world.clone(), clock, wake),
             woken: tokio::sync::Mutex::new(woken),
             store,
             world: world.clone(),
@@ -279,6 +282,7 @@ impl Daemon {
                 target,
                 actor: berthd(),
                 generation: 0,
+                sequence: 0,
                 reason: String::new(),
                 idempotency_key: None,
                 priority: Priority::Interactive,
@@ -286,7 +290,12 @@ impl Daemon {
             },
             status: Some(OperationStatus::default()),
         };
-        let made = self.store.write(&berthd(), move |tx| tx.create(&operation)).await.unwrap();
+        let write = move |tx: &mut Tx<'_>| {
+            let mut operation = operation;
+            operation.spec.sequence = tx.version()?;
+            tx.create(&operation)
+        };
+        let made = self.store.write(&berthd(), write).await.unwrap();
         self.settle().await;
         let made = made.metadata.name;
         self.operations().await.into_iter().find(|one| one.metadata.name == made).unwrap().status.unwrap()

@@ -146,6 +146,27 @@ async fn an_image_that_cannot_be_had_fails_with_what_to_do_and_is_tried_again_la
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_back_by_a_day_delays_no_try_and_mixes_up_no_operations() {
+    let world = Arc::new(World::default());
+    *world.image_fails.lock().unwrap() = Some("the registry does not know registry/web:1".into());
+    let (_dir, daemon) = installed(&world).await;
+    *world.set_back.lock().unwrap() = jiff::SignedDuration::from_hours(24);
+    daemon.settle().await;
+    let operations = daemon.operations().await;
+    assert_eq!(operations.len(), 2, "it was tried at once");
+    let status = daemon.bundle().await.unwrap().status.unwrap();
+    let [next, tried] = [status.next_try, operations[1].status.as_ref().unwrap().finished_at.clone()]
+        .map(|time| time.unwrap().parse::<jiff::Timestamp>().unwrap());
+    assert_eq!(next.duration_since(tried).as_secs(), 2, "and is tried again soon");
+
+    *world.image_fails.lock().unwrap() = None;
+    daemon.put(|spec| spec.image = "registry/web:2".into()).await;
+    daemon.settle().await;
+    assert_eq!(daemon.last_state().await, Some(OperationState::Succeeded));
+    assert_eq!(ready(&daemon).await.0, "True StartCompleted");
+}
+
+#[tokio::test]
 async fn a_failing_update_leaves_the_old_revision_serving() {
     let world = Arc::new(World::default());
     let (_dir, daemon) = installed(&world).await;
