@@ -10,6 +10,7 @@ mod confine;
 mod databases;
 mod endings;
 mod exec;
+mod faults;
 mod full;
 mod harness;
 mod machine;
