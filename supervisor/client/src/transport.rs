@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use berth_model::connection::CLIENT_REUSES;
 use bytes::{Buf, Bytes, BytesMut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use reqwest::header::{
@@ -202,6 +203,7 @@ fn builder_of(server: &Server) -> Result<ClientBuilder, ClientError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(CLIENT_REUSES)
         .tcp_keepalive(KEEPALIVE);
     if server.is_local() {
         builder = builder.no_proxy();

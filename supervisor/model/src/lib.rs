@@ -2,6 +2,7 @@
 
 pub mod allocation;
 pub mod condition;
+pub mod connection;
 pub mod event;
 pub mod field;
 pub mod id;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use berth_model::connection::SERVER_WAITS;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -54,7 +55,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 512,
-            head: Duration::from_secs(15),
+            head: SERVER_WAITS,
             idle: Duration::from_secs(300),
             ping: Duration::from_secs(30),
             grace: Duration::from_secs(5),
