@@ -288,3 +288,31 @@ impl Lines {
         parse(&self.server, line)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_model::connection::SERVER_WAITS;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_quiet_connection_is_given_up_before_the_server_may_close_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("api.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = Server::choose(Some(&format!("unix://{}", socket.display())), None, None).unwrap();
+        let transport = Transport::new(server).unwrap();
+        let asking = transport.clone();
+        let asked = tokio::spawn(async move { asking.json::<Value>(&Request::get(&["version"])).await });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 4096];
+        assert!(stream.read(&mut head).await.unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+        asked.await.unwrap().unwrap();
+        let more = tokio::time::timeout(SERVER_WAITS, stream.read(&mut head)).await;
+        assert_eq!(more.expect("the client still holds its connection").unwrap(), 0);
+        drop(transport);
+    }
+}

@@ -16,7 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-pub use probe::{Family as Series, Kind, Probe, Sample};
+pub use probe::{Kind, Probe, Sample, Series};
 use probe::{Latest, Probed};
 
 /// `Content-Type` of [`Metrics::encode`].
@@ -285,9 +285,9 @@ mod tests {
             const DEPTH: Series = Series { name: "store_queue_depth", help: "Depth", kind: Kind::Gauge };
             let labels = |name: &str| vec![("namespace", "default".to_owned()), ("bundle", name.to_owned())];
             Box::pin(std::future::ready(vec![
-                Sample { family: &TIME, labels: labels("a"), value: 1.5 },
-                Sample { family: &DEPTH, labels: Vec::new(), value: 3.0 },
-                Sample { family: &TIME, labels: labels("b"), value: 0.0 },
+                Sample { series: &TIME, labels: labels("a"), value: 1.5 },
+                Sample { series: &DEPTH, labels: Vec::new(), value: 3.0 },
+                Sample { series: &TIME, labels: labels("b"), value: 0.0 },
             ]))
         }
     }

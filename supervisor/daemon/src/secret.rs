@@ -313,7 +313,7 @@ impl Sealer {
     /// Locked; or keys do not open that a new master key would be the end of ([`SecretError::WouldLose`]).
     pub fn check_erasure(&self, uid: &str) -> Result<(), SecretError> {
         let keyring = self.keyring()?;
-        keyring.would_lose_none(uid, &keyring.opened().master).map(drop)
+        keyring.keys_if_none_is_lost(uid, &keyring.opened().master).map(drop)
     }
 
     async fn erase(
@@ -421,7 +421,7 @@ impl Keyring {
     ) -> Result<(), SecretError> {
         let mut open = self.opened();
         let mut pieces: Vec<Piece> = Vec::new();
-        for (namespace, key) in self.would_lose_none(without, &open.master)? {
+        for (namespace, key) in self.keys_if_none_is_lost(without, &open.master)? {
             let name = Path::new("namespaces").join(format!("{namespace}.key"));
             let record = of_namespace(&namespace);
             pieces.push((name, Envelope::seal(&master.0, &record, key.bytes(), self.random.as_ref())?.into_bytes()));
@@ -437,7 +437,7 @@ impl Keyring {
 
     /// The keys of all namespaces, if the master key opens all there is but one volume's key: what does not open now
     /// may be put right for as long as the master key of its time lives.
-    fn would_lose_none(&self, without: &str, master: &MasterKey) -> Result<Vec<(String, Key)>, SecretError> {
+    fn keys_if_none_is_lost(&self, without: &str, master: &MasterKey) -> Result<Vec<(String, Key)>, SecretError> {
         let mut keys = Vec::new();
         for namespace in key_files(&self.keys) {
             let wrapped = read_optional(&self.path(&namespace))?.unwrap_or_default();

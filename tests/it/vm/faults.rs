@@ -3,6 +3,7 @@
 
 use berth_tests::machine::Machine;
 
+use super::supervisor::COUNTER;
 use super::{
     REGISTRY, disturbed, eventually, holdings, install, nothing_is_left, page, property, ready, uninstall, unit,
 };
@@ -23,7 +24,7 @@ fn services_take_no_notice_of_the_restart_of_what_they_stand_on_nor_of_a_clock_t
     let (_alone, machine) = disturbed();
     let before = holdings(machine);
     install(machine, "lasting", &format!("127.0.0.1:{REGISTRY}/nginx:1 --publish 8081:80 --volume data:/data:16Mi"));
-    install(machine, "telling", &format!("127.0.0.1:{REGISTRY}/testbox:latest --set 'args=[\"count\"]'"));
+    install(machine, "telling", COUNTER);
     let mains = || ["lasting", "telling"].map(|name| property(machine, &unit(machine, name), "MainPID"));
     let running = mains();
     for (number, (what, fault)) in FAULTS.into_iter().enumerate() {
@@ -45,8 +46,7 @@ fn services_take_no_notice_of_the_restart_of_what_they_stand_on_nor_of_a_clock_t
 
 /// All that the supervisor needs the rest of the machine for: units, output, commands, and who ended how.
 fn works(machine: &Machine, name: &str, what: &str) {
-    let counting = format!("127.0.0.1:{REGISTRY}/testbox:latest --set 'args=[\"count\"]'");
-    install(machine, name, &counting);
+    install(machine, name, COUNTER);
     eventually(&true, || machine.ok(&format!("berth logs {name}")).unwrap().contains("line 1\n"));
     assert_eq!(machine.ok(&format!("berth exec {name} -- echo inside")).unwrap(), "inside", "{what}");
     let main = || property(machine, &unit(machine, name), "MainPID");

@@ -13,7 +13,7 @@ use super::{
 };
 
 const PAGE: &str = "nginx under Berth, image 1";
-const COUNTER: &str = r#"127.0.0.1:5000/testbox:latest --set 'args=["count"]'"#;
+pub const COUNTER: &str = r#"127.0.0.1:5000/testbox:latest --set 'args=["count"]'"#;
 
 /// Fetches the page over and over while `meanwhile` happens: what was served, and every failure.
 pub(super) fn visits(port: u16, meanwhile: impl FnOnce()) -> (Vec<String>, Vec<String>) {
@@ -145,6 +145,7 @@ fn looks_without_a_reason_change_nothing(machine: &Machine) {
     let changes = || read("network_applies_total|store_revision|bundle_restarts_total");
     let (before, seen) = (changes(), looks());
     assert!(before.contains("berth_network_applies_total{result=\"done\"} 1\n"), "{before}");
+    assert!(before.contains("berth_store_revision "), "{before}");
     eventually(&true, || looks() >= seen + 12);
     assert_eq!(changes(), before);
     let used = read("bundle_(cpu_seconds_total|memory_bytes|network_sent_bytes_total)");

@@ -16,6 +16,7 @@ use berth_model::plan::{Ending, Plan};
 use berth_model::provided::Provided;
 use berth_model::resource::bundle::health::Look;
 use futures_util::future::BoxFuture;
+use tracing::warn;
 
 use super::health::Health;
 use super::properties;
@@ -237,7 +238,10 @@ impl Machine for LinuxMachine {
 
     fn last_lines<'a>(&'a self, id: &'a str, count: u32) -> BoxFuture<'a, Result<Vec<String>, Cause>> {
         Box::pin(async move {
-            journal::caught_up().await?;
+            // What is there already is worth more than an error about what may be missing.
+            if let Err(error) = journal::caught_up().await {
+                warn!("the last words of {id} may be missing: {}", crate::log::chain(&error));
+            }
             let mut entries = Query::new().field("_SYSTEMD_UNIT", unit_name(id)).last(count).read()?;
             let mut lines = Vec::new();
             while let Some(record) = entries.next().await? {

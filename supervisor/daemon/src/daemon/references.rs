@@ -8,7 +8,7 @@
 //!  (nothing) ────> Asking ────────────────────────> Ours    answered while Ours or while nothing is kept:
 //!      ^             │  └─────────── born ───────────^      that reference is one too many, give it back
 //!      └─ not loaded ┘                               │
-//!      └───────────────── ─ forget ──────────────────┘
+//!      └─────────────────── forget ──────────────────┘
 //! ```
 
 use std::collections::hash_map::Entry;

@@ -60,11 +60,11 @@ impl Usage {
             .await?;
         let counted: Vec<Counted> = bundles.iter().map(|bundle| located(bundle, &revisions)).collect();
         let read = tokio::task::spawn_blocking(move || counted.iter().flat_map(of_bundle).collect::<Vec<_>>());
-        let mut samples = read.await.unwrap_or_default();
+        let mut samples = read.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         samples.extend(volumes.iter().map(of_volume));
         let revision = *self.store.revision().borrow();
-        samples.push(Sample { family: &QUEUE, labels: Vec::new(), value: number(self.store.queue_depth() as u64) });
-        samples.push(Sample { family: &REVISION, labels: Vec::new(), value: number(revision) });
+        samples.push(Sample { series: &QUEUE, labels: Vec::new(), value: number(self.store.queue_depth() as u64) });
+        samples.push(Sample { series: &REVISION, labels: Vec::new(), value: number(revision) });
         Ok(samples)
     }
 }
@@ -100,7 +100,7 @@ fn located(bundle: &Bundle, revisions: &[Revision]) -> Counted {
 
 /// What of it can be read: a unit may end in between.
 fn of_bundle(bundle: &Counted) -> Vec<Sample> {
-    let one = |family: &'static Series, value: f64| Sample { family, labels: bundle.labels.clone(), value };
+    let one = |series: &'static Series, value: f64| Sample { series, labels: bundle.labels.clone(), value };
     let mut samples = vec![one(&READY, f64::from(u8::from(bundle.ready))), one(&RESTARTS, number(bundle.restarts))];
     let group = bundle.group.as_deref().and_then(|group| told(usage::of_group(group)));
     let link = bundle.link.as_deref().and_then(|link| told(usage::of_link(link)));
@@ -124,7 +124,7 @@ fn of_group(group: &GroupUsage, labels: &[(&'static str, String)]) -> Vec<Sample
         (&WRITTEN, group.written.map(number)),
     ];
     let plain =
-        plain.into_iter().filter_map(|(family, value)| Some(Sample { family, labels: labels.to_vec(), value: value? }));
+        plain.into_iter().filter_map(|(series, value)| Some(Sample { series, labels: labels.to_vec(), value: value? }));
     let waits = [("cpu", group.cpu_pressure), ("memory", group.memory_pressure), ("io", group.io_pressure)];
     let waits = waits.into_iter().filter_map(|(resource, pressure)| Some((resource, pressure?)));
     plain.chain(waits.flat_map(|(resource, pressure)| of_pressure(resource, pressure, labels))).collect()
@@ -133,14 +133,14 @@ fn of_group(group: &GroupUsage, labels: &[(&'static str, String)]) -> Vec<Sample
 fn of_pressure(resource: &str, pressure: Pressure, labels: &[(&'static str, String)]) -> [Sample; 2] {
     [("some", pressure.some_us), ("full", pressure.full_us)].map(|(tasks, us)| {
         let more = [("resource", resource.to_owned()), ("tasks", tasks.to_owned())];
-        Sample { family: &WAITED, labels: labels.iter().cloned().chain(more).collect(), value: number(us) / 1e6 }
+        Sample { series: &WAITED, labels: labels.iter().cloned().chain(more).collect(), value: number(us) / 1e6 }
     })
 }
 
 fn of_volume(volume: &Volume) -> Sample {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let labels = vec![("namespace", text(&volume.metadata.namespace)), ("volume", text(&volume.metadata.name))];
-    Sample { family: &VOLUME, labels, value: number(volume.status.as_ref().map_or(0, |status| status.size)) }
+    Sample { series: &VOLUME, labels, value: number(volume.status.as_ref().map_or(0, |status| status.size)) }
 }
 
 fn told<T>(read: Result<Option<T>, usage::UsageError>) -> Option<T> {
@@ -154,4 +154,42 @@ fn told<T>(read: Result<Option<T>, usage::UsageError>) -> Option<T> {
 #[allow(clippy::cast_precision_loss, reason = "counters in this format are floating point")]
 fn number(value: u64) -> f64 {
     value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_store_tells_its_queue_and_its_newest_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("berth.db"), Arc::new(|| Timestamp::UNIX_EPOCH)).unwrap();
+        let newest = number(*store.revision().borrow());
+        let told: Vec<_> = Usage { store }.read().await.iter().map(|one| (one.series.name, one.value)).collect();
+        assert_eq!(told, [("store_queue_depth", 0.0), ("store_revision", newest)]);
+    }
+
+    #[test]
+    fn times_are_told_in_seconds_and_what_is_not_counted_is_left_out() {
+        let group = GroupUsage {
+            cpu_us: Some(1_500_000),
+            memory: Some(4096),
+            io_pressure: Some(Pressure { some_us: 250_000, full_us: 0 }),
+            ..GroupUsage::default()
+        };
+        let told: Vec<_> =
+            of_group(&group, &[]).into_iter().map(|one| (one.series.name, one.labels, one.value)).collect();
+        let io = |tasks: &str| vec![("resource", "io".to_owned()), ("tasks", tasks.to_owned())];
+        let expected = [
+            ("bundle_cpu_seconds", vec![], 1.5),
+            ("bundle_memory_bytes", vec![], 4096.0),
+            ("bundle_pressure_seconds", io("some"), 0.25),
+            ("bundle_pressure_seconds", io("full"), 0.0),
+        ];
+        assert_eq!(told, expected);
+    }
 }

@@ -16,7 +16,7 @@ pub trait Probe: Send + Sync + 'static {
 
 /// What a number counts.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Family {
+pub struct Series {
     /// Name with its unit, without the common prefix and `_total`.
     pub name: &'static str,
     /// One line.
@@ -38,10 +38,10 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// Of what.
-    pub family: &'static Family,
+    pub series: &'static Series,
     /// Which one of them.
     pub labels: Vec<(&'static str, String)>,
-    /// In the unit of the family's name.
+    /// In the unit of the series' name.
     pub value: f64,
 }
 
@@ -55,23 +55,23 @@ impl Latest {
     }
 }
 
-/// Writes it, all numbers of a family together, as the format wants it.
+/// Writes it, all numbers of a series together, as the format wants it.
 #[derive(Debug)]
 pub(super) struct Probed(pub(super) Latest);
 
 impl Collector for Probed {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let samples = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut families: BTreeMap<&Family, Vec<&Sample>> = BTreeMap::new();
+        let mut all: BTreeMap<&Series, Vec<&Sample>> = BTreeMap::new();
         for sample in samples.iter() {
-            families.entry(sample.family).or_default().push(sample);
+            all.entry(sample.series).or_default().push(sample);
         }
-        for (family, samples) in families {
-            let kind = match family.kind {
+        for (series, samples) in all {
+            let kind = match series.kind {
                 Kind::Counter => MetricType::Counter,
                 Kind::Gauge => MetricType::Gauge,
             };
-            let mut described = encoder.encode_descriptor(family.name, family.help, None, kind)?;
+            let mut described = encoder.encode_descriptor(series.name, series.help, None, kind)?;
             for sample in samples {
                 write(&mut described, sample)?;
             }
@@ -81,10 +81,10 @@ impl Collector for Probed {
 }
 
 fn write(described: &mut MetricEncoder<'_>, sample: &Sample) -> Result<(), std::fmt::Error> {
-    let Sample { family, labels, value } = sample;
+    let Sample { series, labels, value } = sample;
     match labels.is_empty() {
-        true => put(described, family.kind, *value),
-        false => put(&mut described.encode_family(labels)?, family.kind, *value),
+        true => put(described, series.kind, *value),
+        false => put(&mut described.encode_family(labels)?, series.kind, *value),
     }
 }
 

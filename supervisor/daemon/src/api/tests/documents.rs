@@ -1,4 +1,7 @@
+use futures_util::future::BoxFuture;
+
 use super::*;
+use crate::metrics::{Kind, Probe, Sample, Series};
 
 #[tokio::test]
 async fn discovery_names_every_kind_with_its_verbs() {
@@ -42,6 +45,15 @@ async fn readiness_is_told_to_everybody_and_its_details_to_known_subjects() {
     assert_eq!(stranger().await.body, "ok\n");
 }
 
+struct Depth;
+
+impl Probe for Depth {
+    fn read(&self) -> BoxFuture<'_, Vec<Sample>> {
+        const DEPTH: Series = Series { name: "store_queue_depth", help: "Depth", kind: Kind::Gauge };
+        Box::pin(std::future::ready(vec![Sample { series: &DEPTH, labels: Vec::new(), value: 0.0 }]))
+    }
+}
+
 #[tokio::test]
 async fn requests_are_counted_by_route_and_code() {
     let world = World::new();
@@ -49,6 +61,7 @@ async fn requests_are_counted_by_route_and_code() {
     world.get(&format!("{CONFIG_MAPS}/web")).await.ok();
     world.get(&format!("{CONFIG_MAPS}/absent")).await;
     world.get("/nowhere").await;
+    world.metrics.ask(Arc::new(Depth));
     let answer = world.get("/metrics").await;
     assert_eq!(answer.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
     let text = answer.body.as_str().unwrap();
@@ -57,7 +70,7 @@ async fn requests_are_counted_by_route_and_code() {
         format!("berth_api_requests_total{{method=\"GET\",route=\"{route}\",code=\"200\"}} 1"),
         format!("berth_api_requests_total{{method=\"GET\",route=\"{route}\",code=\"404\"}} 1"),
         "berth_api_requests_total{method=\"GET\",route=\"*\",code=\"404\"} 1".to_owned(),
-        "berth_api_watches 0".to_owned(),
+        "\nberth_store_queue_depth 0.0\n".to_owned(),
     ] {
         assert!(text.contains(&line), "no line {line} in\n{text}");
     }
