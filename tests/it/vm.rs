@@ -1,9 +1,9 @@
 //! What needs the booted machine: Berth as its users meet it, through the command line, systemd and the network.
 //!
 //! Suites that leave the machine as it was share one (`shared`) and run side by side in it, each with services of its
-//! own name. Those that stop the supervisor, or compare with a baseline, take turns in another (`disturbed`). What
-//! reboots or pulls the plug takes a machine of its own (`own`). All wake from the same saved state. The lock keeps
-//! them from working at once: two busy machines are too much for two processors.
+//! own name; there is one such machine for each [`Place`]. Those that stop the supervisor, or compare with a baseline,
+//! take turns in another (`disturbed`). What reboots or pulls the plug takes a machine of its own (`own`). All wake
+//! from the same saved state.
 
 mod change;
 mod confine;
@@ -37,17 +37,20 @@ use serde_json::Value;
 /// Ports of the machine that tests publish services on; one each.
 const PUBLISHED: [u16; 5] = [8081, 8082, 8083, 8084, 8086];
 
-/// What is at work at once: [`Share`]s of the host's processors, of which two are a machine that works alone.
-const SHARES: u32 = 4;
-static FREE: Mutex<u32> = Mutex::new(SHARES);
+/// What keeps one processor of the host busy: a machine that works alone, or two tests in a shared one.
+const WHOLE: u32 = 2;
+const PLACES: usize = 2;
+static FREE: Mutex<[u32; PLACES]> = Mutex::new([WHOLE; PLACES]);
 static GIVEN_BACK: Condvar = Condvar::new();
 static ONE_DISTURBS: Mutex<()> = Mutex::new(());
 static PARTS: LazyLock<Parts> = LazyLock::new(|| Parts::build(Flavor::Test).unwrap());
-static SHARED: LazyLock<Machine> = LazyLock::new(|| {
-    let machine = PARTS.ready(&plan("shared")).unwrap();
-    eprintln!("the shared machine's console: {}", machine.home().join("console.log").display());
+static SHARED: [LazyLock<Machine>; PLACES] = [LazyLock::new(|| to_share("a")), LazyLock::new(|| to_share("b"))];
+
+fn to_share(name: &str) -> Machine {
+    let machine = PARTS.ready(&plan(&format!("shared-{name}"))).unwrap();
+    eprintln!("the console of shared machine {name}: {}", machine.home().join("console.log").display());
     machine
-});
+}
 
 static DISTURBED: LazyLock<Machine> = LazyLock::new(|| {
     let machine = PARTS.ready(&plan("disturbed")).unwrap();
@@ -56,38 +59,63 @@ static DISTURBED: LazyLock<Machine> = LazyLock::new(|| {
     machine
 });
 
+/// One processor: two machines with two each, on two, spend half of their time waiting for themselves.
 fn plan(name: &str) -> Plan {
-    Plan { forwards: PUBLISHED.to_vec(), ..Plan::new(name) }
+    Plan { forwards: PUBLISHED.to_vec(), cpus: 1, ..Plan::new(name) }
 }
 
-/// A part of the host's processors, given back when it is dropped.
-struct Share(u32);
+/// A part of a processor of the host, given back when it is dropped.
+struct Place {
+    number: usize,
+    taken: u32,
+}
 
-impl Share {
-    /// Waits until there is so much.
-    fn of(wanted: u32) -> Share {
-        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        let enough = GIVEN_BACK.wait_while(free, |free| *free < wanted);
-        *enough.unwrap_or_else(PoisonError::into_inner) -= wanted;
-        Share(wanted)
+impl Place {
+    /// Waits for a processor that nothing else keeps busy.
+    fn whole() -> Place {
+        Self::of(WHOLE, |_| true)
+    }
+
+    /// Waits for half of one of `these`, rather of one that is busy anyway.
+    fn half(these: impl Fn(usize) -> bool) -> Place {
+        Self::of(WHOLE / 2, these)
+    }
+
+    fn of(taken: u32, these: impl Fn(usize) -> bool) -> Place {
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let fits = (0..PLACES).filter(|at| these(*at) && free[*at] >= taken);
+            if let Some(number) = fits.min_by_key(|at| free[*at]) {
+                free[number] -= taken;
+                return Place { number, taken };
+            }
+            free = GIVEN_BACK.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
-impl Drop for Share {
+impl Drop for Place {
     fn drop(&mut self) {
-        *FREE.lock().unwrap_or_else(PoisonError::into_inner) += self.0;
+        FREE.lock().unwrap_or_else(PoisonError::into_inner)[self.number] += self.taken;
         GIVEN_BACK.notify_all();
     }
 }
 
-fn shared() -> (Share, &'static Machine) {
-    (Share::of(1), &SHARED)
+fn shared() -> (Place, &'static Machine) {
+    let place = Place::half(|_| true);
+    let machine = &SHARED[place.number];
+    (place, machine)
+}
+
+/// The first of the shared machines, for tests that have more in common than a machine.
+fn first_shared() -> (Place, &'static Machine) {
+    (Place::half(|at| at == 0), &SHARED[0])
 }
 
 /// Alone with a machine on which all images lie and no service is installed; it is to be left so.
-fn disturbed() -> ((Share, MutexGuard<'static, ()>), &'static Machine) {
+fn disturbed() -> ((Place, MutexGuard<'static, ()>), &'static Machine) {
     let one = ONE_DISTURBS.lock().unwrap_or_else(PoisonError::into_inner);
-    let alone = (Share::of(2), one);
+    let alone = (Place::whole(), one);
     // What a test that failed has left is not the next one's to suffer from.
     let left = DISTURBED.ok("berth get bundles -o json | jq -r '.items[].metadata.name'").unwrap();
     if !left.is_empty() {
@@ -106,9 +134,9 @@ fn warm_up(machine: &Machine) {
     }
 }
 
-fn own(name: &str) -> (Machine, Share) {
-    let share = Share::of(2);
-    (PARTS.ready(&Plan { durable: true, ..plan(name) }).unwrap(), share)
+fn own(name: &str) -> (Machine, Place) {
+    let place = Place::whole();
+    (PARTS.ready(&Plan { durable: true, ..plan(name) }).unwrap(), place)
 }
 
 /// Installs a service and waits until it is ready.

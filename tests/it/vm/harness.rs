@@ -6,17 +6,17 @@ use std::time::SystemTime;
 use berth_tests::machine::{Disk, Link, Machine, Plan};
 use berth_tests::{spawn, tree};
 
-use super::{PARTS, SHARES, Share, disturbed, install, page, plan, shared};
+use super::{PARTS, Place, disturbed, install, page, plan, shared};
 
 /// One test, as each machine that differs from the saved one has to boot.
 #[test]
 fn a_neighbour_on_a_private_link_is_served_and_a_spare_disk_keeps_what_was_flushed_when_the_power_is_cut() {
-    let _alone = Share::of(SHARES);
+    let _alone = [Place::whole(), Place::whole()];
     let network = Link::network().unwrap();
     let mut with_more = Plan { link: Some(Link { network, number: 1 }), ..plan("server") };
     with_more.disks = vec![Disk { name: "spare".into(), gibibytes: 1 }];
     let mut server = PARTS.fresh(&with_more).unwrap();
-    let neighbour = Plan { link: Some(Link { network, number: 2 }), ..Plan::new("neighbour") };
+    let neighbour = Plan { link: Some(Link { network, number: 2 }), ..plan("neighbour") };
     let neighbour = neighbour.boot(&PARTS.guest, None).unwrap();
 
     install(&server, "web", "127.0.0.1:5000/nginx:1 --publish 8081:80");

@@ -11,7 +11,7 @@ use berth_tests::machine::Machine;
 use berth_tests::pace;
 use serde_json::Value;
 
-use super::{Share, eventually, own, shared};
+use super::{Place, eventually, first_shared, own};
 
 const NAMESPACES: [&str; 2] = ["net-a", "net-b"];
 /// Bundles and what they depend on in their own namespace.
@@ -21,7 +21,7 @@ const DECLARED: [u16; 2] = [80, 9000];
 const UNDECLARED: u16 = 9001;
 
 static WORLD: LazyLock<Mutex<()>> = LazyLock::new(|| {
-    let (_lock, machine) = shared();
+    let (_lock, machine) = first_shared();
     for (name, text) in [
         ("probe.py", include_str!("network/probe.py")),
         ("talk.py", include_str!("network/talk.py")),
@@ -38,10 +38,10 @@ static WORLD: LazyLock<Mutex<()>> = LazyLock::new(|| {
     Mutex::default()
 });
 
-/// The shared machine with all bundles in it, for one test at a time: policies are everybody's.
-fn world() -> (MutexGuard<'static, ()>, Share, &'static Machine) {
+/// A shared machine with all bundles in it, for one test at a time: policies are everybody's.
+fn world() -> (MutexGuard<'static, ()>, Place, &'static Machine) {
     let mine = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
-    let (lock, machine) = shared();
+    let (lock, machine) = first_shared();
     (mine, lock, machine)
 }
 
