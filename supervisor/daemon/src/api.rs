@@ -5,6 +5,7 @@
 //! route.rs    the way from a row to its handler: authentication, authorization, counting
 //! read.rs watch.rs write.rs   the generic verbs, for every kind in the registry
 //! action.rs   what is more than a write: start, stop, restart, update, uninstall
+//! rollback.rs where a rollback leads, and why it does not
 //! volume.rs   the same for volumes: grow, lock, unlock, erase
 //! exec.rs     a command in a service, over a WebSocket
 //! stream.rs   images in, logs out        health.rs discovery.rs   about the machine itself
@@ -24,6 +25,7 @@ mod network;
 mod read;
 mod reply;
 mod request;
+mod rollback;
 mod route;
 mod stream;
 mod volume;

@@ -7,7 +7,7 @@
 //! repeatable, and what they found out lies in `status.result`.
 //!
 //! ```text
-//!            +-------------- overtaken by Stop or Uninstall --------------+
+//!            +-------------- overtaken by a later wish ------------------+
 //!            |                                                            v
 //!  Pending --+--> Running -- last step done --------------> Succeeded   Cancelled
 //!                    |                                                    ^
@@ -134,10 +134,14 @@ impl Runner {
     }
 }
 
-/// A wish to stop or remove does not wait for a wish to start.
+/// A wish to stop or remove does not wait for a wish to start, nor does a wish to go back for one to go on.
 fn overtakes(later: OperationKind, running: OperationKind) -> bool {
     use OperationKind as K;
-    matches!(later, K::Stop | K::Uninstall) && !matches!(running, K::Stop | K::Uninstall)
+    match later {
+        K::Stop | K::Uninstall => !matches!(running, K::Stop | K::Uninstall),
+        K::Rollback => running == K::Update,
+        _ => false,
+    }
 }
 
 /// Sorts operations by age. Times cannot tell: they count seconds, and the clock may be set back.
@@ -206,7 +210,7 @@ async fn give_up(
         recorder.step_failed(failed, error).await?;
     }
     for step in recorder.to_compensate(failed) {
-        let task = recorder.task();
+        let task = Task { failure: error.as_ref().map(StepError::recorded), ..recorder.task() };
         match executor.compensate(&task, step).await {
             Ok(()) => recorder.step_compensated(step).await?,
             Err(undo) => warn!(?step, "undoing {step:?} failed: {}", crate::log::chain(&undo)),

@@ -2,6 +2,7 @@
 //! brings it about, so that neither is ever there without the other. Whoever asks gets the
 //! Operation at once (202) and follows it by watching.
 
+use berth_model::field::FieldError;
 use berth_model::kinds::{BUNDLE, Kind};
 use berth_model::meta;
 use berth_model::resource::Bundle;
@@ -15,8 +16,9 @@ use serde::Deserialize;
 
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
+use super::rollback::{Goal, Told};
 use super::write::{must_get, transact};
-use crate::store::{Deletion, StoreError, Tx};
+use crate::store::{Deletion, ReadTx, Tx};
 
 /// Bytes of an idempotency key.
 const KEY_LIMIT: usize = 128;
@@ -34,12 +36,13 @@ pub(super) struct Action {
 }
 
 /// Every action.
-pub(super) static ACTIONS: [Action; 5] = [
+pub(super) static ACTIONS: [Action; 6] = [
     Action { name: "start", subresource: "actions/start", operation: OperationKind::Start, start: Some(true) },
     Action { name: "stop", subresource: "actions/stop", operation: OperationKind::Stop, start: Some(false) },
     // A service that was stopped runs after a restart, as with systemd.
     Action { name: "restart", subresource: "actions/restart", operation: OperationKind::Restart, start: Some(true) },
     Action { name: "update", subresource: "actions/update", operation: OperationKind::Update, start: None },
+    Action { name: "rollback", subresource: "actions/rollback", operation: OperationKind::Rollback, start: None },
     Action { name: "uninstall", subresource: "actions/uninstall", operation: OperationKind::Uninstall, start: None },
 ];
 
@@ -49,18 +52,27 @@ pub(super) static ACTIONS: [Action; 5] = [
 struct Wish {
     /// Why, for people.
     reason: String,
+    /// The revision that a rollback goes back to; by default the one that served before.
+    to: Option<u64>,
 }
 
 /// `POST .../bundles/{name}/actions/{action}`.
 pub(super) async fn ask_for(mut ask: Ask, action: &'static Action) -> Reply {
     let wish: Wish = ask.options().await?;
+    if wish.to.is_some() && action.operation != OperationKind::Rollback {
+        return Err(FieldError::invalid("to", "only a rollback goes to a revision").into());
+    }
     let target = Target {
         kind: Bundle::registration().kind.into(),
         namespace: ask.namespace(),
         name: ask.name(),
         uid: String::new(),
     };
-    let asked = Asked { action, target, key: idempotency_key(&ask)?, reason: wish.reason, actor: ask.actor() };
+    let Wish { reason, to } = wish;
+    let mut asked = Asked { action, target, key: idempotency_key(&ask)?, reason, to, actor: ask.actor() };
+    if action.operation == OperationKind::Rollback {
+        asked = asked.check_image(&ask).await?;
+    }
     let operation = transact(&ask, move |tx| asked.perform(tx)).await?;
     let operation = serde_json::to_value(operation);
     let operation = operation.map_err(|_| Error::new(Reason::InternalError, "the operation could not be shown"))?;
@@ -79,10 +91,33 @@ struct Asked {
     target: Target,
     key: Option<String>,
     reason: String,
+    to: Option<u64>,
     actor: Actor,
 }
 
 impl Asked {
+    /// A rollback whose image cannot be had is refused before anything is written.
+    async fn check_image(self, ask: &Ask) -> Result<Self, Error> {
+        let look = move |tx: &ReadTx<'_>| {
+            let goal = self.goal(tx);
+            Ok((self, goal))
+        };
+        let (asked, goal) = ask.api.store.read(look).await?;
+        if let Some(goal) = goal? {
+            goal.check_image(ask).await?;
+        }
+        Ok(asked)
+    }
+
+    /// Where the bundle is to go back to, unless that was asked for before or comes too late.
+    fn goal(&self, tx: &ReadTx<'_>) -> Result<Option<Goal>, Error> {
+        let bundle = must_get(tx, &BUNDLE, &self.target.namespace, &self.target.name)?;
+        if meta::is_deleting(&bundle) || self.before(tx)?.is_some() {
+            return Ok(None);
+        }
+        Goal::find(tx, &self.target, self.to).map(Some)
+    }
+
     fn perform(mut self, tx: &mut Tx<'_>) -> Result<Operation, Error> {
         if let Some(before) = self.before(tx)? {
             return Ok(before);
@@ -92,8 +127,8 @@ impl Asked {
         if meta::is_deleting(&bundle) {
             return self.already_going(tx);
         }
-        let generation = self.set_desired(tx)?;
-        let operation = tx.create(&self.operation(generation, tx.version()?))?;
+        let told = self.set_desired(tx)?;
+        let operation = tx.create(&self.operation(told, tx.version()?))?;
         if let Some(key) = &self.key {
             tx.remember_key(key, &self.target, &operation)?;
         }
@@ -101,7 +136,7 @@ impl Asked {
     }
 
     /// The operation that an earlier request with the same key has started.
-    fn before(&self, tx: &Tx<'_>) -> Result<Option<Operation>, Error> {
+    fn before(&self, tx: &ReadTx<'_>) -> Result<Option<Operation>, Error> {
         let Some(key) = &self.key else { return Ok(None) };
         match tx.operation_for(key, &self.target)? {
             Some(other) if other.spec.kind != self.action.operation => {
@@ -135,28 +170,33 @@ impl Asked {
             None => {
                 let bundle: Option<Bundle> = tx.get(&self.target.namespace, name)?;
                 let generation = bundle.and_then(|bundle| bundle.metadata.generation).unwrap_or_default();
-                Ok(tx.create(&self.operation(generation, tx.version()?))?)
+                Ok(tx.create(&self.operation(Told { generation, ..Told::default() }, tx.version()?))?)
             }
         }
     }
 
     /// Sets what is wanted of the bundle; answers the generation that says so.
-    fn set_desired(&self, tx: &mut Tx<'_>) -> Result<i64, StoreError> {
+    fn set_desired(&self, tx: &mut Tx<'_>) -> Result<Told, Error> {
         let Target { namespace, name, .. } = &self.target;
-        let generation = |bundle: &Bundle| bundle.metadata.generation.unwrap_or_default();
-        if self.action.operation == OperationKind::Uninstall {
-            let gone = tx.delete::<Bundle>(namespace, name, &Deletion::default())?;
-            return Ok(generation(&gone.into_inner()));
+        let told =
+            |bundle: &Bundle| Told { generation: bundle.metadata.generation.unwrap_or_default(), ..Told::default() };
+        match self.action.operation {
+            OperationKind::Rollback => return Goal::find(tx, &self.target, self.to)?.set(tx),
+            OperationKind::Uninstall => {
+                let gone = tx.delete::<Bundle>(namespace, name, &Deletion::default())?;
+                return Ok(told(&gone.into_inner()));
+            }
+            _ => {}
         }
-        let Some(mut bundle) = tx.get::<Bundle>(namespace, name)? else { return Ok(0) };
+        let Some(mut bundle) = tx.get::<Bundle>(namespace, name)? else { return Ok(Told::default()) };
         if let Some(start) = self.action.start {
             bundle.spec.start = start;
             bundle = tx.update(&bundle)?.into_inner();
         }
-        Ok(generation(&bundle))
+        Ok(told(&bundle))
     }
 
-    fn operation(&self, generation: i64, sequence: u64) -> Operation {
+    fn operation(&self, told: Told, sequence: u64) -> Operation {
         Operation {
             metadata: ObjectMeta {
                 namespace: Some(self.target.namespace.clone()),
@@ -167,12 +207,13 @@ impl Asked {
                 kind: self.action.operation,
                 target: self.target.clone(),
                 actor: self.actor.clone(),
-                generation,
+                generation: told.generation,
                 sequence,
                 reason: self.reason.clone(),
                 idempotency_key: self.key.clone(),
                 priority: Priority::Interactive,
-                rollback_of: None,
+                rollback_of: told.rollback_of,
+                rollback_to: told.rollback_to,
             },
             status: Some(OperationStatus::default()),
         }

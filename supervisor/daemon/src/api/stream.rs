@@ -46,6 +46,8 @@ pub trait ImagesPort: Send + Sync {
     fn import(&self, reference: String, archive: ByteStream) -> BoxFuture<'_, Result<Value, PortError>>;
     /// Every Image there is: objects with `metadata.name`, in the order in which they are shown.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Value>, PortError>>;
+    /// Fails unless the image `registry/repository@sha256:...` is here, or its registry has it.
+    fn check(&self, pinned: String) -> BoxFuture<'_, Result<(), PortError>>;
     /// Removes what nothing needs, or only says what that is.
     fn prune(&self, dry_run: bool) -> BoxFuture<'_, Result<Vec<Value>, PortError>>;
     /// Removes a name, and the image with its last name.

@@ -8,6 +8,7 @@ mod lists;
 mod network;
 mod objects;
 mod rights;
+mod rollback;
 mod secrets;
 mod volumes;
 mod watches;
@@ -65,6 +66,8 @@ struct Answer {
 #[derive(Default)]
 struct FakeImages {
     imported: Mutex<Vec<(String, usize)>>,
+    /// What cannot be had.
+    lost: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -87,6 +90,12 @@ impl ImagesPort for FakeImages {
         let names =
             self.imported.lock().unwrap().iter().map(|(name, _)| json!({ "metadata": { "name": name } })).collect();
         std::future::ready(Ok(names)).boxed()
+    }
+
+    fn check(&self, pinned: String) -> BoxFuture<'_, Result<(), PortError>> {
+        let lost = self.lost.lock().unwrap().as_ref() == Some(&pinned);
+        let answer = if lost { Err(PortError::Unavailable("nobody answers".into())) } else { Ok(()) };
+        std::future::ready(answer).boxed()
     }
 
     fn prune(&self, dry_run: bool) -> BoxFuture<'_, Result<Vec<Value>, PortError>> {

@@ -186,6 +186,7 @@ impl Asked {
                 idempotency_key: self.key.clone(),
                 priority: Priority::Interactive,
                 rollback_of: None,
+                rollback_to: None,
             },
             status: Some(OperationStatus::default()),
         }

@@ -16,7 +16,7 @@ use super::read::{scope, selector, visible};
 use super::reply::{self, Error, Reply};
 use super::request::{Ask, about};
 use crate::secret::Sealer;
-use crate::store::{Deletion, PageRequest, Propagation, Refusal, StoreError, Tx, Written};
+use crate::store::{Deletion, PageRequest, Propagation, ReadTx, Refusal, StoreError, Tx, Written};
 
 /// An object as it was kept, and what the client should know about its request.
 struct Kept {
@@ -183,7 +183,12 @@ pub(super) async fn transact<T: Send + 'static>(
 }
 
 /// An object that has to be there.
-pub(super) fn must_get(tx: &Tx<'_>, kind: &'static Registration, namespace: &str, name: &str) -> Result<Value, Error> {
+pub(super) fn must_get(
+    tx: &ReadTx<'_>,
+    kind: &'static Registration,
+    namespace: &str,
+    name: &str,
+) -> Result<Value, Error> {
     let found = tx.get_value(kind, namespace, name)?;
     let (namespace, name) = (namespace.to_owned(), name.to_owned());
     found.ok_or_else(|| Refusal::NotFound { kind: kind.key(), namespace, name }.into())

@@ -8,7 +8,8 @@
 //!  being deleted ................................. Uninstall
 //!  no revision serves ............................ Install
 //!  (what it takes from ConfigMaps and Secrets is missing: tried once, then waited for)
-//!  the serving one was made from another wish .... Update (or an older one is not yet gone)
+//!  the serving one was made from another wish .... Update (or an older one is not yet gone), or Rollback
+//!                                                  again, if that wish is of one that did not succeed
 //!  ... from other values ......................... Update, unless somebody stopped it
 //!  start: true,  unit down, nobody asked for it .. Start
 //!  start: false, unit up ......................... Stop
@@ -72,7 +73,7 @@ fn wanted(view: &View) -> Option<OperationKind> {
     let Some(active) = view.active() else { return Some(K::Install) };
     // A revision that is still retiring is left of an update that failed at its very end.
     if view.outdated(active) || view.retiring().is_some() {
-        return Some(K::Update);
+        return Some(view.open_rollback().map_or(K::Update, |rollback| rollback.spec.kind));
     }
     let seen = view.observed.get(&active.spec.number)?;
     // Whoever wrote a value has not asked for a service that is meant to be down.
@@ -163,13 +164,13 @@ fn retryable(view: &View) -> bool {
     error.is_none_or(|error| error.retryable)
 }
 
-/// The last try of an update has stopped the revision in service, as both use the same volumes. Another
+/// The last try of an update or a rollback has stopped the revision in service, as both use the same volumes. Another
 /// one would do so again: that is a person's to ask for.
 fn interrupted_service(view: &View) -> bool {
     let Some(failed) = view.last_failure().filter(|_| !view.bundle.spec.volumes.is_empty()) else { return false };
     let steps = failed.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default();
     let begun = |step: &&Step| step.name == StepName::StopOld && step.state != StepState::Pending;
-    failed.spec.kind == OperationKind::Update && steps.iter().any(|step| begun(&step))
+    failed.spec.kind.makes_revision() && steps.iter().any(|step| begun(&step))
 }
 
 /// A service that comes up and dies again and again is given longer and longer pauses too. Not one that has not been up

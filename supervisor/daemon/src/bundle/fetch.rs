@@ -8,7 +8,7 @@ use berth_model::resource::bundle::{Bundle, BundleStatus};
 use berth_model::resource::operation::{
     Actor, Operation, OperationKind, OperationSpec, OperationStatus, Priority, Target,
 };
-use berth_model::resource::revision::Revision;
+use berth_model::resource::revision::{KEPT_REVISIONS, Revision, find, surplus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 
 use jiff::Timestamp;
@@ -104,13 +104,16 @@ pub(super) fn begin(tx: &mut Tx<'_>, bundle: &Bundle, kind: OperationKind) -> Re
     }
     let target =
         Target { kind: "Bundle".into(), namespace, name, uid: bundle.metadata.uid.clone().unwrap_or_default() };
-    let mut operation = operation(&target, bundle.metadata.generation.unwrap_or_default(), kind);
+    let again = present.iter().rev().find(|op| op.spec.kind == kind);
+    let mut operation = operation(&target, bundle.metadata.generation.unwrap_or_default(), kind, again);
     operation.spec.sequence = tx.version()?;
     tx.create(&operation)?;
     Ok(())
 }
 
-fn operation(target: &Target, generation: i64, kind: OperationKind) -> Operation {
+/// `again` is the last one of its kind: a rollback leads where it led before.
+fn operation(target: &Target, generation: i64, kind: OperationKind, again: Option<&Operation>) -> Operation {
+    let again = again.map(|before| before.spec.clone());
     Operation {
         metadata: ObjectMeta {
             namespace: Some(target.namespace.clone()),
@@ -126,10 +129,26 @@ fn operation(target: &Target, generation: i64, kind: OperationKind) -> Operation
             reason: String::new(),
             idempotency_key: None,
             priority: Priority::Housekeeping,
-            rollback_of: None,
+            rollback_of: again.as_ref().and_then(|before| before.rollback_of.clone()),
+            rollback_to: again.and_then(|before| before.rollback_to),
         },
         status: Some(OperationStatus::default()),
     }
+}
+
+/// Removes the oldest revisions of a bundle beyond those that are kept, but none that an operation after
+/// this one will go back to.
+pub(super) fn remove_surplus(tx: &mut Tx<'_>, namespace: &str, name: &str, operation: &str) -> Result<(), StoreError> {
+    let revisions = revisions_of(tx.list(Some(namespace))?, name);
+    let mut open: Vec<Operation> = tx.list(Some(namespace))?;
+    open.retain(|op| op.spec.target.name == name && !operation_state(op).finished());
+    open.retain(|op| op.metadata.name.as_deref() != Some(operation));
+    let needed: Vec<u64> = open.iter().filter_map(|op| op.spec.rollback_to).collect();
+    for number in surplus(&revisions, KEPT_REVISIONS, &needed) {
+        let name = find(&revisions, number).and_then(|one| one.metadata.name.as_deref()).unwrap_or_default();
+        tx.delete::<Revision>(namespace, name, &Deletion::default())?;
+    }
+    Ok(())
 }
 
 /// Lets a bundle go: its own last act.

@@ -8,7 +8,7 @@ use berth_model::readiness::Standing;
 use berth_model::resource::Volume;
 use berth_model::resource::bundle::{Bundle, BundleStatus, Phase, RestartPolicy, Termination, VolumeSummary};
 use berth_model::resource::operation::{Operation, OperationKind, StepName, StepState};
-use berth_model::resource::revision::{Allocation, Revision};
+use berth_model::resource::revision::{Allocation, Revision, goal};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -232,6 +232,7 @@ fn actions(view: &View, phase: Phase) -> Vec<String> {
         ("stop", running || phase == Phase::Progressing),
         ("restart", has_revision),
         ("update", has_revision),
+        ("rollback", goal(&view.revisions, &view.bundle.spec, None).is_ok()),
         ("uninstall", true),
     ];
     if phase == Phase::Terminating {

@@ -135,7 +135,10 @@ impl Steps {
     async fn set_states(&self, changes: Vec<(Revision, RevisionState)>) -> Result<(), StepError> {
         let write = move |tx: &mut Tx<'_>| {
             for (mut revision, state) in changes {
-                revision.status = Some(RevisionStatus { state });
+                // One that came up after all has not failed.
+                let failure = revision.status.take().and_then(|status| status.failure);
+                let failure = failure.filter(|_| matches!(state, RevisionState::Candidate | RevisionState::Failed));
+                revision.status = Some(RevisionStatus { state, failure });
                 tx.update_status(&revision)?;
             }
             Ok::<_, StoreError>(())

@@ -2,6 +2,7 @@
 
 mod kill;
 mod provided;
+mod revisions;
 mod scripted;
 mod telling;
 mod volumes;

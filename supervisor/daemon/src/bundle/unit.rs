@@ -282,6 +282,7 @@ mod tests {
                     host_link: "bv4-2".into(),
                 },
                 provided: String::new(),
+                restores: None,
             },
             status: None,
         }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use berth_model::condition::Reason;
 use berth_model::resource::Volume;
-use berth_model::resource::bundle::{Bundle, BundleSpec, Egress};
+use berth_model::resource::bundle::{Bundle, rollout_part};
 use berth_model::resource::operation::{Operation, OperationKind, OperationState};
-use berth_model::resource::revision::{Revision, RevisionState};
+pub use berth_model::resource::revision::state_of;
+use berth_model::resource::revision::{Revision, RevisionState, find, serving};
 use berth_model::resource::volume::VolumeState;
 use jiff::Timestamp;
 
@@ -47,11 +48,6 @@ pub fn container_of(unit: &str) -> Option<&str> {
     unit.strip_prefix("berth.")?.strip_suffix(".service")
 }
 
-/// State of a revision.
-pub fn state_of(revision: &Revision) -> RevisionState {
-    revision.status.as_ref().map(|status| status.state).unwrap_or_default()
-}
-
 /// State of an operation.
 pub fn operation_state(operation: &Operation) -> OperationState {
     operation.status.as_ref().map(|status| status.state).unwrap_or_default()
@@ -60,7 +56,7 @@ pub fn operation_state(operation: &Operation) -> OperationState {
 impl View {
     /// The revision that serves, or would if it were started.
     pub fn active(&self) -> Option<&Revision> {
-        self.revisions.iter().rev().find(|revision| state_of(revision) == RevisionState::Active)
+        serving(&self.revisions)
     }
 
     /// The revision that is being stopped because a newer one serves.
@@ -114,6 +110,14 @@ impl View {
         })
     }
 
+    /// The rollback that was to make of the bundle what it is still wanted to be, and did not come to its end.
+    pub fn open_rollback(&self) -> Option<&Operation> {
+        let last = self.operations.iter().rev().find(|op| op.spec.kind.makes_revision())?;
+        let goal = last.spec.rollback_to.and_then(|number| find(&self.revisions, number))?;
+        let wanted = rollout_part(&goal.spec.bundle_spec) == rollout_part(&self.bundle.spec);
+        (wanted && operation_state(last) != OperationState::Succeeded).then_some(last)
+    }
+
     /// The serving revision was made from another wish.
     pub fn outdated(&self, active: &Revision) -> bool {
         rollout_part(&active.spec.bundle_spec) != rollout_part(&self.bundle.spec)
@@ -129,23 +133,5 @@ impl View {
     pub fn waits_for_values(&self) -> bool {
         let error = self.last_failure().and_then(|op| op.status.as_ref()).and_then(|status| status.error.as_ref());
         error.is_some_and(|error| error.code == Reason::SecretsPending.name())
-    }
-}
-
-/// What of a spec makes a new revision when it changes: all but the wish to run, whom it may reach,
-/// which holds at once, and how much room volumes have, which they get while the service runs.
-pub fn rollout_part(spec: &BundleSpec) -> BundleSpec {
-    let mut volumes = spec.volumes.clone();
-    for volume in &mut volumes {
-        volume.size = String::new();
-        volume.backup = true;
-    }
-    BundleSpec {
-        volumes,
-        start: true,
-        update: false,
-        depends_on: Vec::new(),
-        egress: Egress::default(),
-        ..spec.clone()
     }
 }

@@ -132,6 +132,10 @@ impl ImagesPort for LocalImages {
         Box::pin(self.all())
     }
 
+    fn check(&self, pinned: String) -> BoxFuture<'_, Result<(), PortError>> {
+        Box::pin(async move { self.images.resolve(&pinned).await.map(drop).map_err(refused) })
+    }
+
     fn prune(&self, dry_run: bool) -> BoxFuture<'_, Result<Vec<Value>, PortError>> {
         Box::pin(self.cleared(dry_run))
     }

@@ -40,8 +40,9 @@ impl World {
                 image: Default::default(),
                 allocation,
                 provided: String::new(),
+                restores: None,
             },
-            status: Some(RevisionStatus { state: RevisionState::Active }),
+            status: Some(RevisionStatus { state: RevisionState::Active, ..RevisionStatus::default() }),
         });
         self.facts.bundles.push(Bundle { metadata: meta(name), spec, status: None });
         self

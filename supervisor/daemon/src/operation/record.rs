@@ -52,6 +52,7 @@ impl Recorder {
             name: self.operation.metadata.name.clone().unwrap_or_default(),
             spec: self.operation.spec.clone(),
             results: self.status.result.as_object().cloned().unwrap_or_default(),
+            failure: None,
             progress: Progress(self.progress.clone()),
         }
     }

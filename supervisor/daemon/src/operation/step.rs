@@ -16,6 +16,8 @@ pub struct Task {
     pub spec: OperationSpec,
     /// What the steps before found out.
     pub results: Map<String, Value>,
+    /// Why it is being given up, if it is; nothing is said of one that was overtaken.
+    pub failure: Option<OperationError>,
     /// Where to say how far it is.
     pub progress: Progress,
 }

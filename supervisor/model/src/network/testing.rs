@@ -50,8 +50,9 @@ impl World {
                 image: Default::default(),
                 allocation,
                 provided: String::new(),
+                restores: None,
             },
-            status: Some(RevisionStatus { state }),
+            status: Some(RevisionStatus { state, ..RevisionStatus::default() }),
         });
         self
     }

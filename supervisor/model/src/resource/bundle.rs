@@ -313,9 +313,11 @@ fn is_false(value: &bool) -> bool {
 mod devices;
 pub mod health;
 pub mod projection;
+mod rollout;
 mod rules;
 mod volumes;
 pub use health::Health;
 pub use projection::{EnvFrom, EnvSource, VolumeMount};
+pub use rollout::{gone_back, rollout_part};
 pub use rules::validate;
 pub use volumes::{MIN_VOLUME, VolumeSummary, VolumeWish};

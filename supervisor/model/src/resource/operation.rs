@@ -36,6 +36,9 @@ pub struct OperationSpec {
     /// The operation whose work this one undoes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_of: Option<String>,
+    /// The number of the revision that a rollback goes back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_to: Option<u64>,
 }
 
 /// The kinds of operation; each has its list of steps in [`OperationKind::steps`].
@@ -45,6 +48,8 @@ pub enum OperationKind {
     Install,
     /// Every later revision.
     Update,
+    /// A later revision that is made as an earlier one was.
+    Rollback,
     /// Start of the present revision.
     Start,
     /// Stop.
@@ -65,9 +70,10 @@ pub enum OperationKind {
 
 impl OperationKind {
     /// Every kind, for tests that are generated from them.
-    pub const ALL: [OperationKind; 10] = [
+    pub const ALL: [OperationKind; 11] = [
         Self::Install,
         Self::Update,
+        Self::Rollback,
         Self::Start,
         Self::Stop,
         Self::Restart,
@@ -83,11 +89,16 @@ impl OperationKind {
         matches!(self, Self::Lock | Self::Unlock | Self::Erase)
     }
 
+    /// Whether it makes a revision out of what is wanted of a bundle.
+    pub fn makes_revision(self) -> bool {
+        matches!(self, Self::Install | Self::Update | Self::Rollback)
+    }
+
     /// The steps in their order. A step is repeatable: after a kill it is simply run again.
     pub fn steps(self) -> &'static [StepName] {
         use StepName as S;
         match self {
-            Self::Install | Self::Update => &[
+            Self::Install | Self::Update | Self::Rollback => &[
                 S::ResolveImage,
                 S::PullImage,
                 S::ProvisionSecrets,

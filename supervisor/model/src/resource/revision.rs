@@ -1,8 +1,11 @@
 //! Revision: one immutable state of a bundle, with all that was resolved and allocated for it.
 
+mod history;
+
 use serde::{Deserialize, Serialize};
 
-use super::bundle::BundleSpec;
+use super::bundle::{BundleSpec, Termination};
+pub use history::{KEPT_REVISIONS, NoWayBack, before, find, goal, serving, state_of, surplus};
 
 crate::resource::object! {
     /// One immutable state of a bundle.
@@ -31,6 +34,9 @@ pub struct RevisionSpec {
     /// empty if it took nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub provided: String,
+    /// The number of the revision that it was made from by a rollback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restores: Option<u64>,
 }
 
 /// An image pinned by digest, with what a start needs of it.
@@ -90,6 +96,54 @@ pub struct Allocation {
 pub struct RevisionStatus {
     /// What became of it.
     pub state: RevisionState,
+    /// Why it did not become ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// Why a revision did not become ready, kept for as long as its record is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Failure {
+    /// The code of the operation's error.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+    /// How its container ended, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub termination: Option<Termination>,
+    /// The newest lines of its output, oldest first: at most [`KEPT_LINES`] and [`KEPT_BYTES`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
+}
+
+/// Lines of output that are kept of a revision that failed.
+pub const KEPT_LINES: u32 = 50;
+/// Bytes of all these lines together; longer ones lose their ends, then older ones go.
+pub const KEPT_BYTES: usize = 16 << 10;
+/// Bytes of one of these lines.
+const KEPT_LINE: usize = 1 << 10;
+
+/// As much of the output as is kept.
+pub fn kept_output(lines: &[String]) -> Vec<String> {
+    let mut room = KEPT_BYTES;
+    let newest = lines.iter().rev().take(KEPT_LINES as usize).map(|line| shortened(line));
+    let mut kept: Vec<String> = newest
+        .take_while(|line| {
+            let fits = line.len() <= room;
+            room = room.saturating_sub(line.len());
+            fits
+        })
+        .collect();
+    kept.reverse();
+    kept
+}
+
+fn shortened(line: &str) -> String {
+    match line.len() <= KEPT_LINE {
+        true => line.to_owned(),
+        false => format!("{}...", &line[..line.floor_char_boundary(KEPT_LINE - 3)]),
+    }
 }
 
 impl RevisionState {
@@ -113,4 +167,25 @@ pub enum RevisionState {
     Superseded,
     /// Never became ready.
     Failed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_output_the_newest_lines_are_kept_in_their_order() {
+        let lines: Vec<String> = (0..60).map(|number| format!("line {number}")).collect();
+        let kept = kept_output(&lines);
+        assert_eq!((kept.len(), kept[0].as_str(), kept[49].as_str()), (50, "line 10", "line 59"));
+    }
+
+    #[test]
+    fn an_output_of_long_lines_is_kept_as_far_as_there_is_room() {
+        let lines: Vec<String> = (0..50).map(|number| format!("{number}{}", "\u{e4}".repeat(4000))).collect();
+        let kept = kept_output(&lines);
+        assert!(kept.iter().map(String::len).sum::<usize>() <= KEPT_BYTES);
+        assert!((15..=17).contains(&kept.len()) && kept.last().unwrap().starts_with("49"), "{}", kept.len());
+        assert!(kept.iter().all(|line| line.ends_with("\u{e4}...")));
+    }
 }

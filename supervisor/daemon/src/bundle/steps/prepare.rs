@@ -2,9 +2,9 @@
 
 use berth_model::allocation::{Held, Pool, allocate};
 use berth_model::condition::Reason;
-use berth_model::resource::bundle::{Bundle, BundleSpec, Port, Protocol};
+use berth_model::resource::bundle::{Bundle, BundleSpec, Port, Protocol, rollout_part};
 use berth_model::resource::revision::{
-    Allocation, ResolvedImage, Revision, RevisionSpec, RevisionState, RevisionStatus,
+    Allocation, ResolvedImage, Revision, RevisionSpec, RevisionState, RevisionStatus, find, serving,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::Value;
@@ -13,9 +13,14 @@ use super::provision::found;
 use super::{Done, Steps, store_failed};
 use crate::bundle::fetch::revisions_of;
 use crate::bundle::seams::ImageFailure;
-use crate::bundle::view::{container_id, rollout_part, state_of};
+use crate::bundle::view::{container_id, state_of};
 use crate::operation::{StepDone, StepError, Task};
 use crate::store::{Deletion, StoreError, Tx};
+
+/// Under which a step keeps how the bundle named the image.
+const NAMED: &str = "named";
+/// Under which a step keeps the number of the revision that is made again.
+const RESTORES: &str = "restores";
 
 /// A revision cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +29,8 @@ enum PrepareError {
     Store(#[from] StoreError),
     #[error("the bundle is gone")]
     Gone,
+    #[error("the bundle was given another image while this one was fetched")]
+    Moved,
     #[error("{0}")]
     Full(#[from] berth_model::allocation::Exhausted),
     #[error("port {port}/{protocol} of the machine is already published by {owner}")]
@@ -32,19 +39,21 @@ enum PrepareError {
 
 impl Steps {
     /// An image is looked up anew when somebody asks for an update or names another image; any other
-    /// change keeps the digest that serves.
+    /// change keeps the digest that serves, and a rollback has the digest of the revision it goes back to.
     pub(super) async fn resolve_image(&self, task: &Task) -> Done {
-        let bundle = self.bundle(task).await?;
-        let spec = &bundle.spec;
-        let kept = self.revisions(task).await?.into_iter().rev().find(|revision| {
-            state_of(revision) == RevisionState::Active && revision.spec.bundle_spec.image == spec.image
-        });
+        let spec = self.bundle(task).await?.spec;
+        let revisions = self.revisions(task).await?;
+        let called_so = |one: &&Revision| one.spec.bundle_spec.image == spec.image;
+        let goal = task.spec.rollback_to.and_then(|number| find(&revisions, number)).filter(called_so);
         let asked = task.spec.actor.source != "reconciler" || spec.update;
-        let pinned = match kept.filter(|_| !asked) {
-            Some(revision) => revision.spec.image.reference,
+        let active = serving(&revisions).filter(called_so).filter(|_| !asked);
+        let pinned = match goal.or(active) {
+            Some(revision) => revision.spec.image.reference.clone(),
             None => self.images.resolve(&spec.image).await.map_err(image_failed)?,
         };
-        Ok(StepDone::said(format!("{} is {pinned}", spec.image)).keeping("image", Value::String(pinned)))
+        let done = StepDone::said(format!("{} is {pinned}", spec.image)).keeping("image", Value::String(pinned));
+        let done = done.keeping(NAMED, Value::String(spec.image.clone()));
+        Ok(goal.into_iter().fold(done, |done, goal| done.keeping(RESTORES, goal.spec.number.into())))
     }
 
     pub(super) async fn pull_image(&self, task: &Task) -> Done {
@@ -69,7 +78,15 @@ impl Steps {
         self.check_free_ports(&self.bundle(task).await?.spec, task).await?;
         self.check_pool(task).await?;
         let (target, name) = (task.spec.target.clone(), task.name.clone());
-        let made_from = MadeFrom { operation: name, image, provided: found(task), pool: self.pool, drawn: self.drawn };
+        let made_from = MadeFrom {
+            operation: name,
+            named: task.results.get(NAMED).and_then(Value::as_str).map(ToOwned::to_owned),
+            image,
+            provided: found(task),
+            restores: task.results.get(RESTORES).and_then(Value::as_u64),
+            pool: self.pool,
+            drawn: self.drawn,
+        };
         let made = self.record(move |tx| record(tx, &target.namespace, &target.name, made_from));
         let number = made.await.map_err(prepare_failed)?;
         Ok(StepDone::said(format!("revision {number} is recorded")).keeping("revision", number.into()))
@@ -131,10 +148,11 @@ impl Steps {
 
     /// The candidate of a failed operation is kept, as a record; older failed ones make room.
     pub(super) async fn fail_candidate(&self, task: &Task) -> Result<(), StepError> {
-        let Some(candidate) = self.candidate(task).await? else { return Ok(()) };
+        let Some(mut candidate) = self.candidate(task).await? else { return Ok(()) };
         if state_of(&candidate) != RevisionState::Candidate {
             return Ok(());
         }
+        explain(candidate.status.get_or_insert_default(), task);
         self.machine
             .forget(&container_id(&candidate))
             .await
@@ -153,17 +171,32 @@ impl Steps {
     }
 }
 
+/// Notes why a revision is given up; what it said last is noted already.
+fn explain(status: &mut RevisionStatus, task: &Task) {
+    let failure = status.failure.get_or_insert_default();
+    (failure.reason, failure.message) = match &task.failure {
+        Some(error) => (error.code.clone(), error.message.clone()),
+        None => ("Cancelled".to_owned(), "a later wish overtook it before it was ready".to_owned()),
+    };
+}
+
 /// What the steps before have found out.
 struct MadeFrom {
     operation: String,
+    /// The image as the bundle named it when it was looked up; absent in older records.
+    named: Option<String>,
     image: ResolvedImage,
     provided: String,
+    restores: Option<u64>,
     pool: Pool,
     drawn: [u8; 5],
 }
 
 fn record(tx: &mut Tx<'_>, namespace: &str, name: &str, made_from: MadeFrom) -> Result<u64, PrepareError> {
     let bundle = tx.get::<Bundle>(namespace, name)?.ok_or(PrepareError::Gone)?;
+    if made_from.named.as_ref().is_some_and(|named| *named != bundle.spec.image) {
+        return Err(PrepareError::Moved);
+    }
     let everyone: Vec<Revision> = tx.list::<Revision>(None)?;
     refuse_taken_ports(&everyone, &bundle)?;
     let held: Vec<Held> = everyone.iter().map(held).collect();
@@ -236,6 +269,7 @@ fn revision(bundle: &Bundle, number: u64, made_from: MadeFrom, allocation: Alloc
             image: made_from.image,
             allocation,
             provided: made_from.provided,
+            restores: made_from.restores,
         },
         status: Some(RevisionStatus::default()),
     }
@@ -300,6 +334,8 @@ fn prepare_failed(error: PrepareError) -> StepError {
         PrepareError::PortTaken { .. } => StepError::new(Reason::ProfileFailed, error.to_string())
             .coded("PortConflict")
             .suggest("publish another port (spec.ports[].hostPort), or free this one and run the command again"),
-        PrepareError::Full(_) | PrepareError::Gone => StepError::new(Reason::ProfileFailed, error.to_string()),
+        PrepareError::Full(_) | PrepareError::Gone | PrepareError::Moved => {
+            StepError::new(Reason::ProfileFailed, error.to_string())
+        }
     }
 }

@@ -5,7 +5,6 @@ use berth_model::condition::Reason;
 use berth_model::projection::Missing;
 use berth_model::provided::Provided;
 use berth_model::resource::bundle::BundleSpec;
-use berth_model::resource::operation::OperationKind;
 use serde_json::Value;
 
 use super::{Done, Steps};
@@ -19,7 +18,7 @@ impl Steps {
     /// Makes sure that all is there and can be read.
     pub(super) async fn provision_secrets(&self, task: &Task) -> Done {
         let spec = match task.spec.kind {
-            OperationKind::Install | OperationKind::Update => self.bundle(task).await?.spec,
+            kind if kind.makes_revision() => self.bundle(task).await?.spec,
             _ => self.subject(task).await?.spec.bundle_spec,
         };
         // In this order: values written in between are taken up by an update, not overlooked.

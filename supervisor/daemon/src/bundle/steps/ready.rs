@@ -6,15 +6,16 @@ use berth_model::condition::Reason;
 use berth_model::readiness::{Course, Rules, Verdict};
 use berth_model::resource::Bundle;
 use berth_model::resource::bundle::{Health, Protocol};
-use berth_model::resource::revision::Revision;
+use berth_model::resource::revision::{Failure, KEPT_LINES, Revision, RevisionState, kept_output};
 use tokio::time::{Instant, interval, sleep, timeout};
+use tracing::warn;
 
 use super::{Done, Steps, machine_failed, store_failed};
 use crate::bundle::fetch::tell;
 use crate::bundle::health::look;
 use crate::bundle::seams::{Observed, UnitState};
 use crate::bundle::status::{describe, termination};
-use crate::bundle::view::container_id;
+use crate::bundle::view::{container_id, state_of};
 use crate::operation::{StepDone, StepError, Task};
 use crate::store::{StoreError, Tx};
 
@@ -27,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Restarts by systemd while it starts after which it is given up.
 const CRASHES: u64 = 3;
 /// Lines of output that an error quotes.
-const QUOTED: u32 = 10;
+const QUOTED: usize = 10;
 
 impl Steps {
     /// Ready: the unit is active and its health check has been good for its stable window. Without a
@@ -48,7 +49,7 @@ impl Steps {
             Ok(outcome) => outcome.map(|()| StepDone::said("the service is up")),
             Err(_) => {
                 let message = format!("the service did not answer on its ports within {} s", PATIENCE.as_secs());
-                Err(self.failed(&id, message).await.suggest("check spec.ports and what the service listens on"))
+                Err(self.failed(task, &id, message).await.suggest("check spec.ports and what the service listens on"))
             }
         }
     }
@@ -80,10 +81,10 @@ impl Steps {
             let late = began.elapsed() > longest(&rules);
             match course.verdict(&rules, up.elapsed()) {
                 Verdict::Promote => return Ok(()),
-                Verdict::Fail(word) => return Err(self.unhealthy(id, &word).await),
+                Verdict::Fail(word) => return Err(self.unhealthy(task, id, &word).await),
                 Verdict::Wait if late => {
                     let word = course.last_word().unwrap_or("it is good and bad by turns").to_owned();
-                    return Err(self.unhealthy(id, &word).await);
+                    return Err(self.unhealthy(task, id, &word).await);
                 }
                 Verdict::Wait => {}
             }
@@ -93,9 +94,9 @@ impl Steps {
         }
     }
 
-    async fn unhealthy(&self, id: &str, word: &str) -> StepError {
+    async fn unhealthy(&self, task: &Task, id: &str, word: &str) -> StepError {
         let message = format!("the service did not become healthy: {word}");
-        self.failed(id, message).await.suggest("check spec.health and what the service says")
+        self.failed(task, id, message).await.suggest("check spec.health and what the service says")
     }
 
     /// What is seen of the unit; an error if waiting longer is of no use.
@@ -105,7 +106,7 @@ impl Steps {
         match hopeless(&seen) {
             Some(message) => {
                 self.note_end(task, &seen).await?;
-                Err(self.failed(id, message).await)
+                Err(self.failed(task, id, message).await)
             }
             None => Ok(seen),
         }
@@ -159,15 +160,37 @@ impl Steps {
         written.map_err(|error| store_failed(error, "recording how the service ended"))
     }
 
-    /// An error with the last lines of the service's own output.
-    pub(super) async fn failed(&self, id: &str, message: String) -> StepError {
-        let lines = match self.machine.last_lines(id, QUOTED).await {
+    /// An error with the last lines of the service's own output, of which the candidate keeps more.
+    pub(super) async fn failed(&self, task: &Task, id: &str, message: String) -> StepError {
+        let lines = match self.machine.last_lines(id, KEPT_LINES).await {
             Ok(lines) => lines,
             Err(error) => vec![format!("(its output cannot be read: {error})")],
         };
+        if let Err(error) = self.note_last_words(task, id, &lines).await {
+            warn!(id, "recording how {id} failed was not possible: {}", crate::log::chain(&error));
+        }
         let error = StepError::new(Reason::StartFailed, message)
             .suggest(format!("`journalctl -u berth.{id}` shows all of its output"));
-        if lines.is_empty() { error } else { error.caused_by(Output(lines.join("\n"))) }
+        let quoted = &lines[lines.len().saturating_sub(QUOTED)..];
+        if quoted.is_empty() { error } else { error.caused_by(Output(quoted.join("\n"))) }
+    }
+
+    /// What the candidate said and how it ended stays with its record: its unit will soon be gone.
+    async fn note_last_words(&self, task: &Task, id: &str, lines: &[String]) -> Result<(), StepError> {
+        let Some(mut candidate) = self.candidate(task).await? else { return Ok(()) };
+        if container_id(&candidate) != id || state_of(&candidate) != RevisionState::Candidate {
+            return Ok(());
+        }
+        let seen = self.machine.observe(id).await;
+        let seen = seen.map_err(machine_failed(Reason::StartFailed, "looking at the unit failed"))?;
+        let failure = Failure {
+            termination: seen.ending.as_ref().and_then(termination),
+            output: kept_output(lines),
+            ..Failure::default()
+        };
+        candidate.status.get_or_insert_default().failure = Some(failure);
+        let written: Result<(), StoreError> = self.record(move |tx| tx.update_status(&candidate).map(drop)).await;
+        written.map_err(|error| store_failed(error, "recording how the service ended"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use berth_model::condition::Reason;
 use berth_model::plan::Plan;
-use berth_model::resource::operation::{OperationKind, StepName};
+use berth_model::resource::operation::StepName;
 use berth_model::resource::revision::{Revision, RevisionState};
 
 use super::{Done, Steps, machine_failed, store_failed};
@@ -41,7 +41,7 @@ impl Steps {
         match started.map_err(machine_failed(Reason::WorkloadFailed, format!("starting {name} failed")))? {
             Started::Done => Ok(StepDone::said(format!("{name} is started"))),
             Started::AlreadyRunning => Ok(StepDone::said(format!("{name} runs"))),
-            Started::Failed => Err(self.failed(&id, format!("{name} did not start")).await),
+            Started::Failed => Err(self.failed(task, &id, format!("{name} did not start")).await),
         }
     }
 
@@ -90,7 +90,15 @@ impl Steps {
         let count = retired.len();
         self.set_states(retired).await?;
         self.close_unused(task).await?;
+        self.remove_surplus(task).await?;
         Ok(StepDone::said(format!("earlier revisions stopped: {count}")))
+    }
+
+    /// Records of the oldest revisions go, so that there are no more than are kept.
+    async fn remove_surplus(&self, task: &Task) -> Result<(), StepError> {
+        let (target, own) = (task.spec.target.clone(), task.name.clone());
+        let removed = self.record(move |tx| fetch::remove_surplus(tx, &target.namespace, &target.name, &own));
+        removed.await.map_err(|error| store_failed(error, "removing the records of the oldest revisions"))
     }
 
     /// A stop that Berth was asked for leaves no record of an ending: the wish itself says it all.
@@ -128,7 +136,7 @@ impl Steps {
     /// Undoes a start: of the candidate's unit if the operation made one, never of a revision that
     /// served before. A start of the present revision that failed leaves the unit to systemd.
     pub(super) async fn stop_candidate(&self, task: &Task) -> Result<(), StepError> {
-        if !matches!(task.spec.kind, OperationKind::Install | OperationKind::Update) {
+        if !task.spec.kind.makes_revision() {
             return Ok(());
         }
         match self.candidate(task).await? {

@@ -24,6 +24,11 @@ async fn wish_for(daemon: &Daemon, kind: OperationKind) {
     match kind {
         OperationKind::Install => daemon.put(with_all).await,
         OperationKind::Update => daemon.put(|spec| spec.image = "registry/web:2".into()).await,
+        OperationKind::Rollback => {
+            daemon.put(|spec| spec.image = "registry/web:2".into()).await;
+            daemon.settle().await;
+            daemon.roll_back(None).await;
+        }
         OperationKind::Stop => daemon.put(|spec| spec.start = false).await,
         OperationKind::Uninstall => daemon.remove().await,
         OperationKind::Start => {

@@ -8,23 +8,24 @@ use berth_model::plan::{Ending, Plan};
 use berth_model::projection::{Held, resolve};
 use berth_model::provided::Provided;
 use berth_model::resource::bundle::health::Look;
-use berth_model::resource::bundle::{Bundle, BundleSpec, Port, VolumeWish};
+use berth_model::resource::bundle::{Bundle, BundleSpec, Port, VolumeWish, gone_back};
 use berth_model::resource::operation::{
-    Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Target,
+    Actor, Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Target,
 };
-use berth_model::resource::revision::{ResolvedImage, Revision};
+use berth_model::resource::revision::{ResolvedImage, Revision, goal};
 use berth_model::resource::{Volume, volume};
 use futures_util::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::bundle::fetch::{revisions_of, view};
 use crate::bundle::seams::{
     Cause, ImageFailure, Images, Machine, Net, Observed, Provider, Started, Survey, UnitState, Unprovided,
 };
 use crate::bundle::steps::Steps;
 use crate::bundle::unit::UnitRequest;
-use crate::bundle::view::{operation_state, state_of};
+use crate::bundle::view::{View, operation_state, state_of};
 use crate::bundle::{BundleKey, Bundles, berthd};
 use crate::daemon::volumes::{BundleVolumes, ByTarget};
 use crate::metrics::Metrics;
@@ -47,6 +48,10 @@ pub struct World {
     pub overlapping: Mutex<Vec<Pool>>,
     pub starts: Mutex<u32>,
     pub unhealthy: Mutex<Option<String>>,
+    /// What a tag means changes with it.
+    pub pushed: Mutex<u32>,
+    /// How units fare right after their start that do not simply run.
+    pub courses: Mutex<BTreeMap<String, Observed>>,
     pub disks: Arc<FakeDisks>,
     /// What the objects hold, and what the units were given of it.
     pub held: Mutex<Held>,
@@ -66,7 +71,9 @@ impl Machine for World {
             *self.starts.lock().unwrap() += 1;
             self.plans.lock().unwrap().insert(unit.id.clone(), plan);
             self.given.lock().unwrap().insert(unit.id.clone(), provided);
-            units.insert(unit.id, Observed { state: UnitState::Active, main_pid: 7, ..Observed::default() });
+            let course = self.courses.lock().unwrap().get(&unit.id).cloned();
+            let up = || Observed { state: UnitState::Active, main_pid: 7, ..Observed::default() };
+            units.insert(unit.id, course.unwrap_or_else(up));
             Ok(Started::Done)
         })
     }
@@ -101,7 +108,7 @@ impl Images for World {
     fn resolve<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<String, ImageFailure>> {
         Box::pin(async move {
             match self.image_fails.lock().unwrap().clone() {
-                None => Ok(format!("{reference}@sha256:{}", "0".repeat(64))),
+                None => Ok(format!("{reference}@sha256:{:064x}", *self.pushed.lock().unwrap())),
                 Some(message) => Err(ImageFailure {
                     code: "ImageNotFound",
                     message,
@@ -210,9 +217,7 @@ impl Daemon {
         let mut quiet = false;
         loop {
             newest.mark_unchanged();
-            for key in self.bundles.keys().await.unwrap() {
-                self.bundles.reconcile(&key).await.unwrap();
-            }
+            self.look().await;
             if !self.busy().await && !newest.has_changed().unwrap() {
                 if quiet {
                     return;
@@ -271,34 +276,64 @@ impl Daemon {
             name: name.into(),
             uid: volume.metadata.uid.unwrap(),
         };
-        let operation = Operation {
-            metadata: ObjectMeta {
-                namespace: Some("default".into()),
-                generate_name: Some(format!("{name}-")),
-                ..ObjectMeta::default()
-            },
-            spec: OperationSpec {
-                kind,
-                target,
-                actor: berthd(),
-                generation: 0,
-                sequence: 0,
-                reason: String::new(),
-                idempotency_key: None,
-                priority: Priority::Interactive,
-                rollback_of: None,
-            },
-            status: Some(OperationStatus::default()),
-        };
         let write = move |tx: &mut Tx<'_>| {
-            let mut operation = operation;
-            operation.spec.sequence = tx.version()?;
+            let operation = asked(kind, target, berthd(), tx.version()?);
             tx.create(&operation)
         };
         let made = self.store.write(&berthd(), write).await.unwrap();
         self.settle().await;
         let made = made.metadata.name;
         self.operations().await.into_iter().find(|one| one.metadata.name == made).unwrap().status.unwrap()
+    }
+
+    /// Asks for an operation on the bundle as a person does.
+    pub async fn ask(&self, kind: OperationKind) {
+        let target = self.target().await;
+        let write = move |tx: &mut Tx<'_>| {
+            let operation = asked(kind, target, person(), tx.version()?);
+            tx.create(&operation)
+        };
+        self.store.write(&person(), write).await.unwrap();
+    }
+
+    async fn target(&self) -> Target {
+        let uid = self.bundle().await.unwrap().metadata.uid.unwrap();
+        Target { kind: "Bundle".into(), namespace: "default".into(), name: "web".into(), uid }
+    }
+
+    /// Asks for a rollback, as the API does.
+    pub async fn roll_back(&self, to: Option<u64>) {
+        let target = self.target().await;
+        let write = self.store.write(&person(), move |tx| {
+            let mut bundle = tx.get::<Bundle>("default", "web")?.unwrap();
+            let revisions: Vec<Revision> = tx.list(None)?;
+            let goal = goal(&revisions, &bundle.spec, to).unwrap();
+            let mut operation = asked(OperationKind::Rollback, target, person(), tx.version()?);
+            operation.spec.rollback_to = Some(goal.spec.number);
+            bundle.spec = gone_back("web", &bundle.spec, &goal.spec.bundle_spec, &[]);
+            let bundle = tx.update(&bundle)?.into_inner();
+            operation.spec.generation = bundle.metadata.generation.unwrap();
+            tx.create(&operation).map(drop)
+        });
+        write.await.unwrap();
+    }
+
+    /// One look at the bundle.
+    pub async fn look(&self) {
+        for key in self.bundles.keys().await.unwrap() {
+            self.bundles.reconcile(&key).await.unwrap();
+        }
+    }
+
+    /// What a decision would be made from at a later time.
+    pub async fn view(&self, later: jiff::SignedDuration) -> View {
+        let key = BundleKey { namespace: "default".into(), name: "web".into() };
+        let now = clock().checked_add(later).unwrap();
+        view(&self.store, &*self.world, &*self.world, &key, now).await.unwrap().unwrap()
+    }
+
+    pub async fn revisions(&self) -> Vec<Revision> {
+        revisions_of(self.store.read(|tx| tx.list(None)).await.unwrap(), "web")
     }
 
     pub async fn put(&self, change: impl FnOnce(&mut BundleSpec) + Send + 'static) {
@@ -358,6 +393,33 @@ impl Daemon {
 
     pub async fn last_state(&self) -> Option<OperationState> {
         self.operations().await.last().map(operation_state)
+    }
+}
+
+fn person() -> Actor {
+    Actor { identity: "owner".into(), source: "cli".into() }
+}
+
+fn asked(kind: OperationKind, target: Target, actor: Actor, sequence: u64) -> Operation {
+    Operation {
+        metadata: ObjectMeta {
+            namespace: Some("default".into()),
+            generate_name: Some(format!("{}-", target.name)),
+            ..ObjectMeta::default()
+        },
+        spec: OperationSpec {
+            kind,
+            target,
+            actor,
+            generation: 0,
+            sequence,
+            reason: String::new(),
+            idempotency_key: None,
+            priority: Priority::Interactive,
+            rollback_of: None,
+            rollback_to: None,
+        },
+        status: Some(OperationStatus::default()),
     }
 }
 

@@ -119,6 +119,21 @@ async fn a_crash_of_a_service_that_is_never_restarted_is_no_loop() {
 }
 
 #[tokio::test]
+async fn a_service_that_served_and_now_crashes_again_and_again_is_in_a_loop() {
+    let world = Arc::new(World::default());
+    let (_dir, daemon) = installed(&world).await;
+    let crashed = Some(ending(false, "exit-code", "exited", "7"));
+    for restarts in [3, 4] {
+        set(&world, UnitState::Activating, Observed { restarts, ending: crashed.clone(), ..Observed::default() });
+        daemon.settle().await;
+        let (stands, message) = ready(&daemon).await;
+        assert_eq!(stands, "False CrashLooping");
+        assert!(message.contains(&format!("{restarts} times. It ended with exit code 7.")), "{message}");
+    }
+    assert_eq!(daemon.bundle().await.unwrap().status.unwrap().phase, Phase::Failed);
+}
+
+#[tokio::test]
 async fn a_service_killed_for_memory_says_so() {
     let world = Arc::new(World::default());
     let (_dir, daemon) = installed(&world).await;
