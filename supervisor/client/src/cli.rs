@@ -25,6 +25,7 @@ mod operations;
 mod output;
 mod ports;
 mod progress;
+mod revisions;
 mod settings;
 mod sheet;
 mod status;
@@ -106,6 +107,8 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Restart(args) => lifecycle::run(&context, lifecycle::RESTART, &args.names).await,
         Command::Uninstall(args) => lifecycle::uninstall(&context, &args).await,
         Command::Update(args) => lifecycle::update(&context, &args).await,
+        Command::Rollback(args) => revisions::roll_back(&context, &args).await,
+        Command::Revisions(args) => revisions::list(&context, &args).await,
         Command::Status(args) => status::run(&context, args).await,
         Command::Logs(args) => logs::run(&context, &args).await,
         Command::Exec(args) => exec::run(&context, &args).await,

@@ -162,6 +162,22 @@ impl Client {
         self.insist(&action_request(namespace, bundle, action, key)).await
     }
 
+    /// As [`Client::action`], with something to say about it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn action_with(
+        &self,
+        namespace: &str,
+        bundle: &str,
+        action: &str,
+        body: Value,
+        key: String,
+    ) -> Result<Value, ClientError> {
+        let request = action_request(namespace, bundle, action, key);
+        self.insist(&if body.is_null() { request } else { request.body(Body::Json(body)) }).await
+    }
+
     async fn insist(&self, request: &Request) -> Result<Value, ClientError> {
         for _ in 1..ACTION_TRIES {
             match self.transport.json(request).await {

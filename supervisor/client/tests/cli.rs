@@ -16,6 +16,8 @@ mod following;
 mod logging;
 #[path = "cli/reading.rs"]
 mod reading;
+#[path = "cli/revisions.rs"]
+mod revisions;
 #[path = "cli/run.rs"]
 mod run;
 #[path = "cli/values.rs"]

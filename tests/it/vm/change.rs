@@ -9,9 +9,10 @@ const NGINX: &str = "127.0.0.1:5000/nginx";
 const TESTBOX: &str = "127.0.0.1:5000/testbox:latest";
 
 #[test]
-fn an_update_of_a_service_without_data_fails_no_visit() {
+fn an_update_of_a_service_without_data_and_the_way_back_fail_no_visit() {
     let (_lock, machine) = shared();
-    install(machine, "site", &format!("{NGINX}:1 --publish 8084:80 --cpu 1"));
+    let first = format!("{NGINX}:1 --publish 8084:80 --cpu 1");
+    install(machine, "site", &first);
     let (seen, failures) = visits(machine.forwarded(8084), || {
         machine.ok(&format!("berth update site --image {NGINX}:2 --timeout 10m")).unwrap();
     });
@@ -22,6 +23,17 @@ fn an_update_of_a_service_without_data_fails_no_visit() {
     assert_eq!(machine.ok(look).unwrap(), "site-r1 Superseded\nsite-r2 Active");
     let units = machine.ok("systemctl list-units --plain --no-legend 'berth.default.site.*' | cut -d' ' -f1").unwrap();
     assert_eq!(units, "berth.default.site.r2.service");
+    let (_, failures) = visits(machine.forwarded(8084), || {
+        let said = machine.ok("berth rollback site --timeout 10m").unwrap();
+        assert_eq!(said, "bundle/site rolled back: revision 3 serves, as revision 1 did");
+    });
+    assert_eq!(failures, Vec::<String>::new());
+    assert_eq!(page(machine, 8084), "nginx under Berth, image 1");
+    assert_eq!(machine.ok(look).unwrap(), "site-r1 Superseded\nsite-r2 Superseded\nsite-r3 Active");
+    let again = machine.ok(&format!("berth install {first} --name site")).unwrap();
+    assert!(again.contains("unchanged"), "what it was installed as is what it is again: {again}");
+    let said = refused(machine, "rollback site --to 3");
+    assert!(said.contains("revision 3 is the one that runs"), "{said}");
     uninstall(machine, "site");
 }
 
@@ -33,6 +45,8 @@ fn a_failed_update_leaves_the_old_image_serving_and_says_so() {
     assert!(said.contains("nosuch") && said.contains("try:"), "{said}");
     assert_eq!(page(machine, 8086), "nginx under Berth, image 1");
     eventually(&"False Degraded".into(), || ready(machine, "steady"));
+    machine.ok("berth rollback steady --timeout 10m").unwrap();
+    eventually(&"True StartCompleted".into(), || ready(machine, "steady"));
     uninstall(machine, "steady");
 }
 
@@ -56,6 +70,11 @@ fn a_service_that_ends_at_once_is_told_with_its_exit_code_and_last_words() {
     assert!(said.contains("exit code 3") && said.contains("ending with 3") && said.contains("journalctl"), "{said}");
     eventually(&"False StartFailed".into(), || ready(machine, "ended"));
     assert!(machine.ok("berth events").unwrap().contains("exit code 3"));
+    let told = machine.ok("berth revisions ended").unwrap();
+    assert!(told.contains("Failed") && told.contains("StartFailed: Error (exit code 3)"), "{told}");
+    let number = told.lines().last().and_then(|row| row.split_whitespace().next()).unwrap();
+    let told = machine.ok(&format!("berth describe revision ended-r{number}")).unwrap();
+    assert!(told.contains("ending with 3"), "{told}");
     uninstall(machine, "ended");
 }
 

@@ -59,9 +59,11 @@ fn data_outlives_a_restart_an_update_a_reinstallation_and_the_supervisor_with_id
     assert_eq!(kept(), "kept\n33:33", "after a restart");
     machine.ok(&format!("berth update keeps --image 127.0.0.1:{REGISTRY}/nginx:2 --timeout 10m")).unwrap();
     assert_eq!(kept(), "kept\n33:33", "after an update");
+    machine.ok("berth rollback keeps --timeout 10m").unwrap();
+    assert_eq!(kept(), "kept\n33:33", "after a rollback");
 
     machine.ok("systemctl stop berthd").unwrap();
-    let running = "berth.default.keeps.r2.service";
+    let running = "berth.default.keeps.r3.service";
     machine.ok(&format!("kill -KILL $(systemctl show -P MainPID {running})")).unwrap();
     eventually(&"1 active".to_owned(), || {
         format!("{} {}", property(machine, running, "NRestarts"), property(machine, running, "ActiveState"))

@@ -41,7 +41,7 @@ pub(super) struct Global {
     /// How to print.
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     pub output: Output,
-    /// Wait until it is done (the default for install, update, start, stop, restart, uninstall and delete).
+    /// Wait until it is done (the default for install, update, rollback, start, stop, restart, uninstall and delete).
     #[arg(long, global = true, overrides_with = "no_wait")]
     pub wait: bool,
     /// Do not wait; say how to follow it.
@@ -67,6 +67,10 @@ pub(super) enum Command {
     Restart(NamesArgs),
     /// Bring a service to a newer image: the one given, or a newer one behind its tag.
     Update(UpdateArgs),
+    /// Bring a service back to what it was: the revision that served before, or the one given.
+    Rollback(RollbackArgs),
+    /// Show the revisions of a service, the latest last.
+    Revisions(RevisionsArgs),
     /// Remove a service and all that belongs to it but its volumes, which are kept.
     Uninstall(UninstallArgs),
     /// Show how services fare.
@@ -224,6 +228,23 @@ pub(super) struct UpdateArgs {
     /// The image to change to; without it, whatever its tag means now.
     #[arg(long)]
     pub image: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RollbackArgs {
+    /// Name of the service.
+    #[arg(value_parser = name)]
+    pub name: String,
+    /// The number of the revision, as `berth revisions` shows it. Data in volumes stays as it is.
+    #[arg(long, value_name = "NUMBER")]
+    pub to: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RevisionsArgs {
+    /// Name of the service.
+    #[arg(value_parser = name)]
+    pub name: String,
 }
 
 #[derive(Debug, Args)]

@@ -87,7 +87,7 @@ fn why(bundle: &BundleView) -> String {
     }
 }
 
-fn ending(end: &Termination) -> String {
+pub(super) fn ending(end: &Termination) -> String {
     match (&end.signal, end.exit_code) {
         (Some(signal), _) => format!("{} (signal {signal})", end.reason),
         (None, Some(code)) => format!("{} (exit code {code})", end.reason),
