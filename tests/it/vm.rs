@@ -6,6 +6,7 @@
 //! from the same saved state.
 
 mod change;
+mod cleanup;
 mod confine;
 mod databases;
 mod endings;

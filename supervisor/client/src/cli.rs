@@ -29,6 +29,7 @@ mod revisions;
 mod settings;
 mod sheet;
 mod status;
+mod system;
 mod values;
 mod version;
 mod views;
@@ -126,6 +127,7 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Policy(args) => network::debug(&context, args.command).await,
         Command::Dns(args) => network::look_up(&context, args.command).await,
         Command::Volume(args) => volume::run(&context, &args.command).await,
+        Command::System(args) => system::run(&context, args.command).await,
         Command::Version(args) => version::run(&context, &args).await,
     }
 }

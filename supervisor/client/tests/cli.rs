@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "cli/cleaning.rs"]
+mod cleaning;
 #[path = "cli/connecting.rs"]
 mod connecting;
 #[path = "cli/curling.rs"]

@@ -9,6 +9,7 @@
 //! volume.rs   the same for volumes: grow, lock, unlock, erase
 //! exec.rs     a command in a service, over a WebSocket
 //! stream.rs   images in, logs out        health.rs discovery.rs   about the machine itself
+//! cleanup.rs  what nothing needs any more
 //! network.rs  who reaches whom, and by which rule
 //! reply.rs    objects in the shape asked for; errors as `Status`, nowhere else
 //! ```
@@ -17,6 +18,7 @@
 //! from `berth_model::kinds` alone: a new one has all its routes by being registered.
 
 mod action;
+mod cleanup;
 mod discovery;
 mod exec;
 mod health;
@@ -48,6 +50,7 @@ use crate::metrics::Metrics;
 use crate::secret::Sealer;
 use crate::store::{Clock, Store};
 
+pub use cleanup::CleanupPort;
 pub use exec::{Begun, CommandRequest, CommandsPort};
 pub use health::Readiness;
 pub use listen::{bind_socket, serve_socket, serve_tls};
@@ -74,6 +77,8 @@ pub struct Api {
     pub readiness: Readiness,
     /// Images on the machine.
     pub images: Arc<dyn ImagesPort>,
+    /// Removes what nothing needs.
+    pub cleanup: Arc<dyn CleanupPort>,
     /// Output of bundles.
     pub logs: Arc<dyn LogsPort>,
     /// Commands in bundles.
@@ -117,6 +122,7 @@ fn table() -> Table {
         berth(Method::POST, EXEC, "bundles", "exec", Verb::Exec, exec::exec),
     ];
     rows.extend([
+        berth(Method::POST, "system/cleanup", "system", "cleanup", Verb::Create, cleanup::cleanup),
         berth(Method::GET, "network", "network", "", Verb::Get, network::status),
         berth(Method::GET, "network/verdicts", "network", "verdicts", Verb::Get, network::verdicts),
         berth(Method::GET, "network/lookup", "network", "lookup", Verb::Get, network::lookup),

@@ -11,6 +11,7 @@
 //! are systemd's and go on.
 
 mod ballast;
+mod cleanup;
 mod commands;
 mod disks;
 mod health;
@@ -20,6 +21,7 @@ mod logs;
 pub mod machine;
 pub mod net;
 mod notify;
+mod pressure;
 mod properties;
 mod provided;
 mod references;
@@ -56,6 +58,7 @@ use crate::reconcile::Driver;
 use crate::secret::{self, MasterKey, Sealer, SystemdCreds, Vault};
 use crate::store::{Clock, Store, StoreError};
 use crate::volume::Volumes;
+use cleanup::Cleaner;
 use machine::LinuxMachine;
 use net::LinuxNet;
 
@@ -132,8 +135,10 @@ pub async fn run(config: Config, clock: Clock) -> Result<(), DaemonError> {
     parts.volumes.tidy().await?;
     spawn_operations(&parts, &config, &tasks);
     spawn_bundles(&parts, &config, &tasks).await?;
-    let certificate = spawn_api(&parts, &config, &tasks).await?;
-    housekeeping::spawn(&parts, certificate, &tasks);
+    let cleaner = Arc::new(cleaner(&parts, &config));
+    let certificate = spawn_api(&parts, &config, Arc::clone(&cleaner), &tasks).await?;
+    housekeeping::spawn(&parts, Arc::clone(&cleaner), certificate, &tasks);
+    pressure::spawn(cleaner, &parts, &tasks);
     ballast::spawn(&config.data, &parts, &tasks);
     notify::ready();
     notify::spawn_watchdog(parts.store.clone(), parts.stop.clone(), &tasks);
@@ -210,12 +215,17 @@ async fn spawn_bundles(parts: &Parts, config: &Config, tasks: &TaskTracker) -> R
     Ok(())
 }
 
-async fn spawn_api(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Result<ServerCertificate, DaemonError> {
+async fn spawn_api(
+    parts: &Parts,
+    config: &Config,
+    cleaner: Arc<Cleaner>,
+    tasks: &TaskTracker,
+) -> Result<ServerCertificate, DaemonError> {
     let now = (parts.clock)();
     let authority = Arc::new(Authority::open_or_create(&config.data, now)?);
     let names = machine_names().map_err(io_error("reading the machine's names and addresses"))?;
     let certificate = ServerCertificate::open(authority, &names, now)?;
-    let router = router(parts, config)?;
+    let router = router(parts, config, cleaner)?;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.map_err(io_error(format!("listening on {}", config.listen)))?;
     let socket = api::bind_socket(&config.socket());
@@ -225,7 +235,7 @@ async fn spawn_api(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Resul
     Ok(certificate)
 }
 
-fn router(parts: &Parts, config: &Config) -> Result<Router, DaemonError> {
+fn router(parts: &Parts, config: &Config, cleanup: Arc<Cleaner>) -> Result<Router, DaemonError> {
     Ok(api::router(Api {
         store: parts.store.clone(),
         sealer: parts.sealer.clone(),
@@ -233,6 +243,7 @@ fn router(parts: &Parts, config: &Config) -> Result<Router, DaemonError> {
         metrics: parts.metrics.clone(),
         readiness: Readiness::default(),
         images: Arc::new(local_images(parts)),
+        cleanup,
         logs: Arc::new(logs::JournalLogs::new(parts.store.clone())),
         overlaps: parts.net.overlapping(),
         commands: Arc::new(commands::Commands::new(parts.store.clone(), &config.runtime)),
@@ -262,6 +273,10 @@ fn objects(parts: &Parts) -> provided::Objects {
 
 fn local_images(parts: &Parts) -> images::LocalImages {
     images::LocalImages { images: parts.images.clone(), store: parts.store.clone(), metrics: parts.metrics.clone() }
+}
+
+fn cleaner(parts: &Parts, config: &Config) -> Cleaner {
+    Cleaner::new(local_images(parts), &config.data, Arc::clone(&parts.clock))
 }
 
 /// Waits for the request to end.

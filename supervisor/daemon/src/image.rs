@@ -14,6 +14,9 @@
 //!        images/ names/      records: what is here, and what a name meant (record.rs)
 //! ```
 //!
+//! A record also says since when nothing has needed its image: whoever keeps house looks at what is in use and notes it
+//! ([`Still::mark_unused`]), and `ensure` takes the note back.
+//!
 //! Layers and blobs that no record speaks of are removed: at the start, after a failure, and after
 //! a removal, whenever no pull is at work. A record is written after everything it speaks of and
 //! removed before, so a crash leaves garbage at worst, which the next start removes.
@@ -37,6 +40,7 @@ use berth_host::registry::{Patience, RegistryError};
 use berth_model::id::ImageReference;
 use berth_model::resource::bundle::BundleSpec;
 use berth_model::resource::revision::ResolvedImage;
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::io::AsyncRead;
 
@@ -95,6 +99,18 @@ pub struct LocalImage {
     pub layers: usize,
     /// Something needs it.
     pub in_use: bool,
+    /// Since when nothing has needed it, as far as somebody has looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unused_since: Option<Timestamp>,
+}
+
+/// How full the data disk is, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fullness {
+    /// What is used.
+    pub used: u64,
+    /// From where on no image is taken in.
+    pub limit: u8,
 }
 
 /// The images. Cheap to clone.
@@ -159,6 +175,7 @@ impl ImageStore {
         };
         if let Some((record, _)) = self.0.local(&wanted)? {
             watcher(Progress { done: record.size, total: record.size });
+            self.0.mark(&record, None)?;
             return self.0.resolved_image(&wanted, &record);
         }
         let store = self.0.clone();
@@ -182,6 +199,7 @@ impl ImageStore {
         watcher: Watcher,
     ) -> Result<ResolvedImage, ImageError> {
         let name = parse(name)?;
+        self.0.open_to(&name.to_string())?;
         let file = self.0.spool(archive).await?;
         let reference = name.to_string();
         let open = move || Layout::archive(file).map_err(|source| ImageError::Archive { reference, source });
@@ -216,6 +234,7 @@ impl ImageStore {
             size: record.size,
             layers: record.layers.len(),
             in_use: in_use.contains(&record.digest),
+            unused_since: record.unused_since,
             digest: record.digest,
         };
         let mut images: Vec<LocalImage> = self.0.records.images()?.into_iter().map(local).collect();
@@ -224,6 +243,11 @@ impl ImageStore {
             (image.names.is_empty(), called, image.digest.clone())
         });
         Ok(images)
+    }
+
+    /// Takes no image in from now on, because the disk is so full; `None` ends that. What is here is used as ever.
+    pub fn pause(&self, why: Option<Fullness>) {
+        self.0.pause(why);
     }
 
     /// Keeps images from arriving, so that what is not needed can be told and removed.
@@ -305,18 +329,45 @@ impl Still<'_> {
         Ok(self.images.list(in_use)?.into_iter().filter(|image| !image.in_use).collect())
     }
 
+    /// Notes of every image that nothing needs any more that this is so since `now`, unless it was so before.
+    ///
+    /// # Errors
+    /// A record cannot be read or written.
+    pub fn mark_unused(&self, in_use: &HashSet<String>, now: Timestamp) -> Result<(), ImageError> {
+        let store = &self.images.0;
+        for record in store.records.images()? {
+            let since = if in_use.contains(&record.digest) { None } else { record.unused_since.or(Some(now)) };
+            store.mark(&record, since)?;
+        }
+        Ok(())
+    }
+
+    /// Removes images with all of their names, by digest; those in `in_use` stay, and those that are not here are no
+    /// error. Tells how many went.
+    ///
+    /// # Errors
+    /// A record or a layer cannot be removed; the next look removes what is left.
+    pub async fn discard(&self, digests: &[String], in_use: &HashSet<String>) -> Result<usize, ImageError> {
+        let store = &self.images.0;
+        let mut gone = 0;
+        for record in store.records.images()? {
+            if digests.contains(&record.digest) && !in_use.contains(&record.digest) {
+                store.forget(&record)?;
+                gone += 1;
+            }
+        }
+        store.clear().await?;
+        Ok(gone)
+    }
+
     /// Removes every image whose digest is not in `in_use`, and tells which.
     ///
     /// # Errors
     /// A record or a layer cannot be removed; the next look removes what is left.
     pub async fn prune(&self, in_use: &HashSet<String>) -> Result<Vec<LocalImage>, ImageError> {
-        let (store, unused) = (&self.images.0, self.unused(in_use)?);
-        for record in store.records.images()? {
-            if unused.iter().any(|image| image.digest == record.digest) {
-                store.forget(&record)?;
-            }
-        }
-        store.clear().await?;
+        let unused = self.unused(in_use)?;
+        let digests: Vec<String> = unused.iter().map(|image| image.digest.clone()).collect();
+        self.discard(&digests, in_use).await?;
         Ok(unused)
     }
 }

@@ -43,8 +43,34 @@ pub struct Metrics {
     operations: Family<Operation, Counter>,
     operation_time: Durations<OperationType>,
     effects: [Family<Outcome, Counter>; Effect::ALL.len()],
+    disk: DataDisk,
+    removed: Family<Removed, Counter>,
     latest: Latest,
     probe: Arc<OnceLock<Arc<dyn Probe>>>,
+}
+
+/// The data disk as it was last looked at.
+#[derive(Clone, Default)]
+struct DataDisk {
+    size: Gauge,
+    free: Gauge,
+    level: Gauge,
+}
+
+impl DataDisk {
+    fn registered(registry: &mut Registry) -> Self {
+        let disk = Self::default();
+        registry.register_with_unit("data_disk_size", "All room of the data disk", Unit::Bytes, disk.size.clone());
+        registry.register_with_unit("data_disk_free", "Room left on the data disk", Unit::Bytes, disk.free.clone());
+        let help = "0 fine, 1 warning, 2 unused images are removed, 3 no image is taken in";
+        registry.register("data_disk_level", help, disk.level.clone());
+        disk
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Removed {
+    kind: String,
 }
 
 /// Something that changes the machine. A reconcile that finds all as it should be counts none.
@@ -155,6 +181,9 @@ impl Metrics {
             registry.register(name, help, family.clone());
             family
         });
+        let disk = DataDisk::registered(&mut registry);
+        let removed: Family<Removed, Counter> = Family::default();
+        registry.register("cleanup_removed", "Things that cleanups have removed", removed.clone());
         let latest = Latest::default();
         registry.register_collector(Box::new(Probed(latest.clone())));
         Self {
@@ -168,6 +197,8 @@ impl Metrics {
             operations,
             operation_time,
             effects,
+            disk,
+            removed,
             latest,
             probe: Arc::default(),
         }
@@ -191,6 +222,18 @@ impl Metrics {
         let domain = domain.to_owned();
         self.reconcile_latency.get_or_create(&Domain { domain: domain.clone() }).observe(took.as_secs_f64());
         self.reconciles.get_or_create(&Reconcile { domain, result: result.name().to_owned() }).inc();
+    }
+
+    /// The data disk as it is now, in bytes, and the number of its level.
+    pub fn data_disk(&self, total: u64, free: u64, level: i64) {
+        self.disk.size.set(i64::try_from(total).unwrap_or(i64::MAX));
+        self.disk.free.set(i64::try_from(free).unwrap_or(i64::MAX));
+        self.disk.level.set(level);
+    }
+
+    /// A cleanup has removed so many things of a kind.
+    pub fn removed(&self, kind: &str, count: usize) {
+        self.removed.get_or_create(&Removed { kind: kind.to_owned() }).inc_by(count as u64);
     }
 
     /// Counts a watch for as long as the value lives.
@@ -299,6 +342,8 @@ mod tests {
         metrics.reconcile("bundle", ReconcileResult::Failed, Duration::from_secs(2));
         metrics.operation(OperationKind::Install, OperationState::Failed, Duration::from_secs(2));
         metrics.effect(Effect::UnitStart, true);
+        metrics.data_disk(1000, 50, 3);
+        metrics.removed("image", 2);
         metrics.ask(Arc::new(Fixed));
         let open = (metrics.watch_opened(), metrics.session_opened());
         let text = metrics.scrape().await.unwrap();
@@ -310,6 +355,10 @@ mod tests {
             "berth_operation_duration_seconds_bucket{le=\"5.0\",kind=\"Install\"} 1",
             "berth_unit_starts_total{result=\"done\"} 1",
             "berth_api_watches 1",
+            "berth_data_disk_size_bytes 1000",
+            "berth_data_disk_free_bytes 50",
+            "berth_data_disk_level 3",
+            "berth_cleanup_removed_total{kind=\"image\"} 2",
             "berth_exec_sessions 1",
             "# TYPE berth_bundle_cpu_seconds counter\n\
              berth_bundle_cpu_seconds_total{namespace=\"default\",bundle=\"a\"} 1.5\n\

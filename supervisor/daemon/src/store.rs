@@ -44,7 +44,7 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 
 pub use changes::Change;
-pub use collect::{Deletion, Propagation};
+pub use collect::{Deletion, Expired, Propagation};
 pub use error::{Fault, Refusal, StoreError};
 pub use event::EventType;
 pub use read::{Page, PageRequest, ReadTx};
@@ -58,9 +58,6 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Namespace that is there from the start and cannot be deleted.
 pub const DEFAULT_NAMESPACE: &str = "default";
-
-/// Objects removed in one transaction of [`Store::sweep`].
-const SWEEP_BATCH: usize = 200;
 
 /// Handle to the store; clones share it.
 #[derive(Clone)]
@@ -144,21 +141,6 @@ impl Store {
         self.write(&house_keeping(), move |tx| tx.compact(keep_since)).await
     }
 
-    /// Removes objects whose life is over; answers how many.
-    ///
-    /// # Errors
-    /// [`Fault`] if the database cannot be written.
-    pub async fn sweep(&self) -> Result<usize, StoreError> {
-        let mut swept = 0;
-        loop {
-            let batch = self.write(&house_keeping(), |tx| tx.sweep(SWEEP_BATCH)).await?;
-            swept += batch;
-            if batch < SWEEP_BATCH {
-                return Ok(swept);
-            }
-        }
-    }
-
     /// Writes that wait for the writer.
     pub fn queue_depth(&self) -> usize {
         self.writer.queue_depth()
@@ -173,6 +155,6 @@ impl Store {
 }
 
 /// Who changes objects when nobody asked for it.
-fn house_keeping() -> Actor {
+pub fn house_keeping() -> Actor {
     Actor { identity: "berthd".into(), source: "schedule".into() }
 }

@@ -82,7 +82,7 @@ pub struct Registration {
     /// A record Berth keeps about other objects: it may be made in a namespace that is being
     /// deleted, and does not keep that namespace from going (unless it has a finalizer).
     pub record: bool,
-    /// How long after its last write an object goes away by itself; never, if `None`.
+    /// How long after its last write an object is kept if nothing else is said; for good, if `None`.
     pub life: fn(&Value) -> Option<SignedDuration>,
     /// Finalizers put on every object at creation.
     pub finalizers: &'static [&'static str],

@@ -1,6 +1,7 @@
 //! What Berth is about, as plain values: no IO, no clock, no randomness.
 
 pub mod allocation;
+pub mod cleanup;
 pub mod condition;
 pub mod connection;
 pub mod event;
@@ -13,6 +14,7 @@ pub mod network;
 pub mod patch;
 pub mod plan;
 pub mod policy;
+pub mod pressure;
 pub mod projection;
 pub mod provided;
 pub mod quantity;

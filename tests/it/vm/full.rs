@@ -79,6 +79,10 @@ fn a_full_data_disk_is_told_and_mended_and_leaves_volumes_alone() {
         printf '[Journal]\nSystemMaxUse=8G\nSystemKeepFree=1\nRateLimitIntervalSec=0\n' \
         >/run/systemd/journald.conf.d/full.conf && systemctl restart systemd-journald && journalctl --flush";
     machine.ok(journal).unwrap();
+    // What Berth does before a disk is full is told elsewhere.
+    let never = "kind: Settings, apiVersion: berth.dev/v1, metadata: {name: berth}, \
+         spec: {cleanup: {disk: {warnPercent: 100, cleanPercent: 100, pausePercent: 100}}}";
+    machine.ok(&format!("echo '{{{never}}}' | berth apply -f -")).unwrap();
     let witness = Witness::new(&machine);
     eventually(&true, || ballast(&machine));
     volumes(&machine, &witness);

@@ -108,8 +108,28 @@ pub(super) enum Command {
     Dns(DnsArgs),
     /// Show and change the volumes of bundles.
     Volume(VolumeArgs),
+    /// Look after the machine itself.
+    System(SystemArgs),
     /// Show the versions of this program and of the server.
     Version(VersionArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SystemArgs {
+    #[command(subcommand)]
+    pub command: SystemCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SystemCommand {
+    /// Remove what nothing needs and is old enough: unused images, finished operations, events.
+    ///
+    /// How long each is kept is set in spec.cleanup of the Settings berth. It is done once a day in any case.
+    Cleanup {
+        /// Only say what.
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Args)]

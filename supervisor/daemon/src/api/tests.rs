@@ -30,6 +30,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use berth_model::cleanup::{Item, ItemKind, Plan, Report};
+use berth_model::pressure::{Disk, Level};
+
 use super::*;
 use crate::auth::{Authenticator, Peer};
 use crate::secret::MasterKey;
@@ -117,6 +120,27 @@ impl ImagesPort for FakeImages {
     }
 }
 
+impl CleanupPort for FakeImages {
+    fn run(&self, dry_run: bool) -> BoxFuture<'_, Result<Report, PortError>> {
+        let mut imported = self.imported.lock().unwrap();
+        let item = |(name, size): &(String, usize)| Item {
+            kind: ItemKind::Image,
+            namespace: String::new(),
+            name: name.clone(),
+            id: format!("sha256:{name}"),
+            why: "unused for 8 d".to_owned(),
+            size: *size as u64,
+        };
+        let plan = Plan { items: imported.iter().map(item).collect() };
+        let freed = (!dry_run).then_some(4096);
+        if !dry_run {
+            imported.clear();
+        }
+        let disk = Disk { total: 1000, free: 150 };
+        std::future::ready(Ok(Report::new(plan, freed, disk, Level::Warning))).boxed()
+    }
+}
+
 impl LogsPort for FakeLogs {
     fn open(&self, request: LogRequest) -> BoxFuture<'_, Result<ByteStream, PortError>> {
         let answer = match request.bundle.as_str() {
@@ -155,6 +179,7 @@ impl World {
             metrics: metrics.clone(),
             readiness: readiness.clone(),
             images: images.clone(),
+            cleanup: images.clone(),
             logs: logs.clone(),
             overlaps: tokio::sync::watch::Sender::new(vec![OVERLAP.to_owned()]).subscribe(),
             commands: commands.clone(),

@@ -16,7 +16,7 @@ use super::Parts;
 use crate::volume::admission::{Room, reserve};
 
 /// Bytes of the file.
-const BALLAST: u64 = 64 << 20;
+pub(super) const BALLAST: u64 = 64 << 20;
 /// It goes when less than this is free.
 const DIRE: u64 = 16 << 20;
 /// How often the disk is looked at.

@@ -90,7 +90,7 @@ impl Images for LocalImages {
 impl LocalImages {
     /// Digests that have to stay: of revisions that may run, of the one before them of each bundle, and of operations
     /// that have begun.
-    async fn in_use(&self) -> Result<HashSet<String>, StoreError> {
+    pub(super) async fn in_use(&self) -> Result<HashSet<String>, StoreError> {
         let (revisions, operations) =
             self.store.read(|tx| Ok((tx.list::<Revision>(None)?, tx.list::<Operation>(None)?))).await?;
         Ok(digests_to_keep(&revisions, &operations))

@@ -13,6 +13,8 @@ use berth_host::registry::RegistryError;
 use berth_model::id::NameError;
 use berth_model::quantity::about_bytes;
 
+use super::Fullness;
+
 /// Why an image cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -87,6 +89,17 @@ pub enum ImageError {
         packed: u64,
         /// Bytes that images could take when it was begun.
         free: u64,
+    },
+    /// The disk is so full that none is taken in.
+    #[error(
+        "the image {reference} is not fetched: the data disk is {} % full, and from {} % on no image is taken in",
+        fullness.used, fullness.limit
+    )]
+    Paused {
+        /// As asked for.
+        reference: String,
+        /// How full.
+        fullness: Fullness,
     },
     /// There is nothing to run.
     #[error("the image {reference} names no program to run, and neither does the bundle")]
@@ -193,6 +206,7 @@ impl ImageError {
             Self::UploadTooLarge { .. } => "UploadTooLarge",
             Self::Layer { source, .. } => layer_code(source),
             Self::NoRoom { .. } => "NoRoom",
+            Self::Paused { .. } => "DiskPressure",
             Self::NoProgram { .. } => "NoProgram",
             Self::ProgramMissing { .. } | Self::ProgramNotExecutable { .. } => "ProgramMissing",
             Self::Unknown { .. } => "ImageNotFound",
@@ -208,7 +222,7 @@ impl ImageError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Registry { source, .. } => source.is_transient(),
-            Self::CutOff => true,
+            Self::CutOff | Self::Paused { .. } => true,
             _ => false,
         }
     }
@@ -241,6 +255,11 @@ impl ImageError {
             Self::Manifest { source, .. } => source.advice(),
             Self::Digest { .. } => "Build and push the image again.".into(),
             Self::NoRoom { .. } => "Make room: `berth image prune`, `berth volume list`.".into(),
+            Self::Paused { .. } => {
+                "Make room, and it goes on by itself: `berth system cleanup`, `berth image prune`, `berth volume list`; \
+                 spec.cleanup.disk.pausePercent of Settings berth is the limit."
+                    .into()
+            }
             Self::NoProgram { .. } => {
                 "Set `command` in the bundle, or build the image with an entrypoint or a command.".into()
             }

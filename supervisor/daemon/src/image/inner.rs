@@ -16,6 +16,7 @@ use berth_host::oci_layout::Layout;
 use berth_host::registry::{Registry, RegistryError, Session, Settings};
 use berth_model::id::ImageReference;
 use berth_model::resource::revision::ResolvedImage;
+use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc::{O_CLOEXEC, O_TMPFILE};
 use oci_spec::image::ImageConfiguration;
@@ -26,7 +27,7 @@ use tracing::{info, warn};
 use super::locks::Locks;
 use super::pull::{Pull, Source, blocking};
 use super::record::{ImageRecord, NameRecord, Records};
-use super::{ImageError, Options, Watcher};
+use super::{Fullness, ImageError, Options, Watcher};
 
 /// The least that images leave free, in bytes.
 const KEPT: u64 = 64 << 20;
@@ -64,6 +65,8 @@ pub(super) struct Inner {
     gate: RwLock<()>,
     /// There may be garbage.
     dirty: AtomicBool,
+    /// Why no image is taken in, if none is.
+    paused: Mutex<Option<Fullness>>,
     /// Names asked about for images that are not here yet, by pinned reference.
     asked: Mutex<HashMap<String, BTreeSet<String>>>,
     _lock: Flock<File>,
@@ -85,6 +88,7 @@ impl Inner {
             locks: Locks::default(),
             gate: RwLock::default(),
             dirty: AtomicBool::new(false),
+            paused: Mutex::default(),
             asked: Mutex::default(),
             _lock: lock,
         };
@@ -144,8 +148,10 @@ impl Inner {
         let _open = self.gate.read().await;
         let _alone = self.locks.lock(&format!("image {wanted}")).await;
         if let Some((record, _)) = self.local(wanted)? {
+            self.mark(&record, None)?;
             return Ok((record, wanted.clone()));
         }
+        self.open_to(&wanted.to_string())?;
         let failed = |source| ImageError::Registry { reference: wanted.to_string(), source };
         let session = self.session(wanted).map_err(failed)?;
         let resolved = session.resolve(&self.platform).await.map_err(failed)?;
@@ -184,6 +190,17 @@ impl Inner {
             self.records.put_name(&name)?;
         }
         Ok(record)
+    }
+
+    /// Takes images in or not, from now on; those on their way are finished.
+    pub(super) fn pause(&self, why: Option<Fullness>) {
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Images are taken in.
+    pub(super) fn open_to(&self, reference: &str) -> Result<(), ImageError> {
+        let paused = *self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        paused.map_or(Ok(()), |fullness| Err(ImageError::Paused { reference: reference.to_owned(), fullness }))
     }
 
     /// Notes what a name means: on record if the image is here, else until it is.
@@ -265,6 +282,10 @@ impl Inner {
         }
         into.flush().await.map_err(ImageError::Upload)?;
         Ok(into.into_std().await)
+    }
+
+    pub(super) fn mark(&self, record: &ImageRecord, unused_since: Option<Timestamp>) -> Result<(), ImageError> {
+        self.records.mark(&digest_of(&record.digest)?, unused_since)
     }
 
     pub(super) fn forget(&self, record: &ImageRecord) -> Result<(), ImageError> {

@@ -155,18 +155,15 @@ impl Pull {
         blocking(move || {
             store.blobs.put(&config_digest, &config).map_err(ImageError::Blobs)?;
             store.blobs.put(&resolved.digest, &resolved.bytes).map_err(ImageError::Blobs)?;
-            let known = store.records.image(&resolved.digest)?;
-            let mut repositories = known.map_or_else(BTreeSet::new, |record| record.repositories);
-            repositories.insert(repository);
             let record = ImageRecord {
                 digest: resolved.digest.to_string(),
                 config: config_digest.to_string(),
-                repositories,
+                repositories: BTreeSet::from([repository]),
                 layers: layers.iter().rev().map(|layer| layer.diff_id.to_string()).collect(),
                 size: layers.iter().map(|layer| layer.descriptor.size()).sum(),
+                unused_since: None,
             };
-            store.records.put_image(&resolved.digest, &record)?;
-            Ok(record)
+            store.records.put_image(&resolved.digest, record)
         })
         .await
     }

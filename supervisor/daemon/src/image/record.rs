@@ -7,9 +7,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_host::blob::{Digest, file_name, sha256};
 use berth_host::fs::{atomic_write, ensure_dir, read_optional, remove_file};
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,9 @@ pub struct ImageRecord {
     pub layers: Vec<String>,
     /// Bytes of its layers as they were fetched.
     pub size: u64,
+    /// Since when nothing has needed it; unknown while something does, or nobody has looked yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused_since: Option<Timestamp>,
 }
 
 /// What a name stood for.
@@ -48,12 +53,15 @@ pub struct NameRecord {
 pub struct Records {
     images: PathBuf,
     names: PathBuf,
+    /// Held by whoever reads an image's record to write it changed.
+    changing: Arc<Mutex<()>>,
 }
 
 impl Records {
     /// Opens it, made if it is not there.
     pub fn open(root: &Path) -> Result<Self, ImageError> {
-        let records = Self { images: root.join("images"), names: root.join("names") };
+        let changing = Arc::default();
+        let records = Self { images: root.join("images"), names: root.join("names"), changing };
         ensure_dir(&records.images, 0o700)?;
         ensure_dir(&records.names, 0o700)?;
         Ok(records)
@@ -69,9 +77,25 @@ impl Records {
         read_all(&self.images)
     }
 
-    /// Says that an image is here.
-    pub fn put_image(&self, digest: &Digest, record: &ImageRecord) -> Result<(), ImageError> {
-        write(&self.image_path(digest), record)
+    /// Says that an image is here, and that something is about to need it. One that came from elsewhere before keeps
+    /// these places, too.
+    pub fn put_image(&self, digest: &Digest, mut record: ImageRecord) -> Result<ImageRecord, ImageError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.image(digest)?.map_or_else(BTreeSet::new, |known| known.repositories);
+        record.repositories.extend(known);
+        write(&self.image_path(digest), &record)?;
+        Ok(record)
+    }
+
+    /// Notes since when an image that is here is unused, or that it is not. Writes only what is news.
+    pub fn mark(&self, digest: &Digest, unused_since: Option<Timestamp>) -> Result<(), ImageError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.image(digest)? {
+            Some(record) if record.unused_since != unused_since => {
+                write(&self.image_path(digest), &ImageRecord { unused_since, ..record })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Forgets one.

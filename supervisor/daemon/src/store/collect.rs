@@ -10,12 +10,14 @@ use std::collections::VecDeque;
 use berth_model::event::ChangeKind;
 use berth_model::kinds::{Kind, NAMESPACE, Registration};
 use berth_model::meta;
+use jiff::Timestamp;
+use rusqlite::params;
 use serde_json::{Value, json};
 
 use super::DEFAULT_NAMESPACE;
 use super::changes::Entry;
 use super::error::{Refusal, StoreError};
-use super::read;
+use super::read::{self, ReadTx};
 use super::shape::{same_version, set_finalizers, time};
 use super::tx::{Part, Tx, Written};
 
@@ -58,6 +60,36 @@ enum Step {
     Emptied { namespace: String },
 }
 
+/// An object whose life is over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expired {
+    /// It, in the form it was kept in.
+    pub object: Value,
+    /// When it was over.
+    pub at: Timestamp,
+    /// Bytes it takes.
+    pub size: u64,
+}
+
+impl ReadTx<'_> {
+    /// Objects of a kind whose life is over at `at`, the first to expire first. A kind's life is how long it is kept
+    /// if nothing else is said: whoever keeps it for less or longer asks with another time.
+    ///
+    /// # Errors
+    /// [`super::Fault`] if the database cannot be read.
+    pub fn expired(&self, kind: &'static Registration, at: Timestamp) -> Result<Vec<Expired>, StoreError> {
+        let sql = "SELECT body, expires_at FROM object
+                   WHERE kind = ?1 AND expires_at <= ?2 AND deleted_at IS NULL ORDER BY expires_at, uid";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+        let over = self.rows(sql, params![kind.key(), at.as_microsecond()], row, "find what has expired")?;
+        let expired = |(text, at): (String, i64)| {
+            let object = read::body(|| format!("an expired {}", kind.kind), &text)?;
+            Ok(Expired { object, at: Timestamp::from_microsecond(at).unwrap_or_default(), size: text.len() as u64 })
+        };
+        over.into_iter().map(expired).collect()
+    }
+}
+
 impl Tx<'_> {
     /// Deletes an object: [`Written::Removed`], or [`Written::Changed`] if it is only marked
     /// because something holds it ([`Written::Unchanged`] if it was marked before).
@@ -92,20 +124,19 @@ impl Tx<'_> {
         Ok(if left == object { Written::Unchanged(left) } else { Written::Changed(left) })
     }
 
-    /// Removes at most `limit` objects whose life is over; answers how many.
+    /// Removes an object if its life is over at `at`; answers whether it did. One that has been told of again since it
+    /// was found lives on.
     ///
     /// # Errors
     /// [`super::Fault`] if the database cannot be written.
-    pub fn sweep(&mut self, limit: usize) -> Result<usize, StoreError> {
-        let sql = "SELECT uid FROM object WHERE expires_at <= ?1 AND deleted_at IS NULL
-                   ORDER BY expires_at LIMIT ?2";
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let over = [self.now().as_microsecond(), limit];
-        let over: Vec<String> = self.rows(sql, over, |row| row.get(0), "find what has expired")?;
+    pub fn expire(&mut self, uid: &str, at: Timestamp) -> Result<bool, StoreError> {
+        let sql = "SELECT uid FROM object WHERE uid = ?1 AND expires_at <= ?2 AND deleted_at IS NULL";
+        let over: Vec<String> =
+            self.rows(sql, params![uid, at.as_microsecond()], |row| row.get(0), "look whether it has expired")?;
         for uid in &over {
             self.work_off(Step::Delete { uid: uid.clone(), propagation: Propagation::Background })?;
         }
-        Ok(over.len())
+        Ok(!over.is_empty())
     }
 
     /// Removes an object that nothing holds any more, in the form it has now.

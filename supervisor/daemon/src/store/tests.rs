@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use berth_model::kinds::KINDS;
+use berth_model::meta;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use tempfile::TempDir;
@@ -24,6 +26,19 @@ struct Fixture {
     directory: TempDir,
     seconds: Arc<AtomicI64>,
     store: Store,
+}
+
+/// Removes what is kept no longer, if nothing else is said; answers how many.
+fn sweep(tx: &mut Tx<'_>) -> Result<usize, StoreError> {
+    let (now, mut over) = (tx.now(), Vec::new());
+    for kind in KINDS {
+        over.extend(tx.expired(kind, now)?);
+    }
+    let mut removed = 0;
+    for one in &over {
+        removed += usize::from(tx.expire(meta::uid(&one.object), now)?);
+    }
+    Ok(removed)
 }
 
 impl Fixture {

@@ -6,12 +6,15 @@
 
 use std::collections::BTreeSet;
 
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::allocation::SERVICES;
+use crate::cleanup::Rules;
 use crate::field::{FieldError, Rule};
 use crate::id::dns_label;
+use crate::pressure::Thresholds;
 
 /// The name of the only one.
 pub const NAME: &str = "berth";
@@ -27,6 +30,41 @@ crate::resource::object! {
 pub struct SettingsSpec {
     /// Who reaches whom.
     pub network: NetworkSettings,
+    /// What is removed by itself.
+    pub cleanup: CleanupSettings,
+}
+
+/// How long what nothing needs is kept, and when the data disk counts as filling up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CleanupSettings {
+    /// Days an image is kept after nothing needed it any more.
+    pub unused_image_days: u16,
+    /// Days an operation is kept after it finished.
+    pub finished_operation_days: u16,
+    /// Days an event is kept after it last happened.
+    pub event_days: u16,
+    /// What is done when the data disk fills up.
+    pub disk: Thresholds,
+}
+
+impl Default for CleanupSettings {
+    fn default() -> Self {
+        let disk = Thresholds::default();
+        Self { unused_image_days: 7, finished_operation_days: 30, event_days: 7, disk }
+    }
+}
+
+impl CleanupSettings {
+    /// The ages as a cleanup reads them.
+    pub fn rules(&self) -> Rules {
+        let days = |days: u16| SignedDuration::from_hours(i64::from(days) * 24);
+        Rules {
+            images: days(self.unused_image_days),
+            operations: days(self.finished_operation_days),
+            events: days(self.event_days),
+        }
+    }
 }
 
 /// Who reaches whom.
@@ -49,6 +87,7 @@ pub fn validate(new: &Value, _: Option<&Value>) -> Vec<FieldError> {
     if new.pointer("/metadata/name").is_some_and(|name| name != NAME) {
         errors.push(FieldError::invalid("metadata.name", format!("there is one Settings, and it is named {NAME}")));
     }
+    errors.extend(cleanup_rules(&new["spec"]["cleanup"]));
     let open = new.pointer("/spec/network/openNamespaces").and_then(Value::as_array);
     let names: Vec<&str> = open.into_iter().flatten().filter_map(Value::as_str).collect();
     if names.len() > usize::from(SERVICES) {
@@ -63,6 +102,33 @@ pub fn validate(new: &Value, _: Option<&Value>) -> Vec<FieldError> {
             Err(error) => errors.push(FieldError::invalid(field, error.to_string())),
             Ok(()) if !seen.insert(name) => errors.push(FieldError::duplicate(field, format!("{name} is named twice"))),
             Ok(()) => {}
+        }
+    }
+    errors
+}
+
+/// The longest that anything unneeded can be kept, in days: ten years.
+const LONGEST: u16 = 3650;
+
+fn cleanup_rules(new: &Value) -> Vec<FieldError> {
+    // What is not even of the right type has been told already.
+    let Ok(set) = CleanupSettings::deserialize(new) else { return Vec::new() };
+    let mut errors = Vec::new();
+    let ages = [
+        ("unusedImageDays", set.unused_image_days),
+        ("finishedOperationDays", set.finished_operation_days),
+        ("eventDays", set.event_days),
+    ];
+    for (field, _) in ages.into_iter().filter(|(_, days)| *days > LONGEST) {
+        errors.push(FieldError::invalid(format!("spec.cleanup.{field}"), format!("use 0 to {LONGEST} days")));
+    }
+    let Thresholds { warn_percent, clean_percent, pause_percent } = set.disk;
+    let order = [("warnPercent", 1, warn_percent), ("cleanPercent", warn_percent, clean_percent)];
+    for (field, least, percent) in order.into_iter().chain([("pausePercent", clean_percent, pause_percent)]) {
+        if !(least..=100).contains(&percent) || percent == 0 {
+            let message =
+                format!("use {} to 100: warn, clean and pause rise in this order, and 100 is never", least.max(1));
+            errors.push(FieldError::invalid(format!("spec.cleanup.disk.{field}"), message));
         }
     }
     errors
@@ -84,7 +150,9 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_shown_with_its_default_and_what_is_unknown_is_named() {
-        let default = json!({"network": {"openNamespaces": []}});
+        let disk = json!({"warnPercent": 80, "cleanPercent": 90, "pausePercent": 95});
+        let cleanup = json!({"unusedImageDays": 7, "finishedOperationDays": 30, "eventDays": 7, "disk": disk});
+        let default = json!({"network": {"openNamespaces": []}, "cleanup": cleanup});
         assert_eq!(admitted(json!({})), Ok(json!([default, []])));
         assert_eq!(admitted(json!({"network": {"nosuch": 1}})), Ok(json!([default, ["spec.network.nosuch"]])));
     }
@@ -100,5 +168,23 @@ mod tests {
         assert_eq!(open(json!("team")), Err(vec!["spec.network.openNamespaces".to_owned()]));
         let other = json!({"metadata": {"name": "other"}, "spec": {}});
         assert_eq!(SETTINGS.admit(other, &Request::Create).unwrap_err()[0].field, "metadata.name");
+    }
+
+    #[test]
+    fn ages_have_bounds_and_thresholds_rise_in_their_order() {
+        let set = |cleanup: Value| admitted(json!({"cleanup": cleanup})).map(|_| ());
+        let wrong = |field: &str| Err(vec![format!("spec.cleanup.{field}")]);
+        assert_eq!(set(json!({"unusedImageDays": 0, "disk": {"warnPercent": 2, "cleanPercent": 2}})), Ok(()));
+        assert_eq!(set(json!({"eventDays": 3651})), wrong("eventDays"));
+        assert_eq!(set(json!({"disk": {"warnPercent": 0}})), wrong("disk.warnPercent"));
+        assert_eq!(set(json!({"disk": {"pausePercent": 89}})), wrong("disk.pausePercent"));
+        assert_eq!(set(json!({"disk": {"cleanPercent": 70}})), wrong("disk.cleanPercent"));
+        assert_eq!(set(json!({"disk": {"pausePercent": 101}})), wrong("disk.pausePercent"));
+    }
+
+    #[test]
+    fn days_are_days() {
+        let rules = CleanupSettings { event_days: 2, ..CleanupSettings::default() }.rules();
+        assert_eq!((rules.events.as_hours(), rules.images.as_hours(), rules.operations.as_hours()), (48, 168, 720));
     }
 }

@@ -117,6 +117,21 @@ async fn images_are_removed_by_name_or_where_nothing_needs_them_and_a_dry_run_re
 }
 
 #[tokio::test]
+async fn a_cleanup_tells_what_it_removes_and_a_dry_run_the_same_without_removing_it() {
+    let world = World::new();
+    world.ask(Method::POST, "/apis/berth.dev/v1/images/import?name=a", &[], "x").await.created();
+    let path = "/apis/berth.dev/v1/system/cleanup";
+    let told = world.ask(Method::POST, &format!("{path}?dryRun=All"), &[], "").await.ok();
+    let item = json!({"kind": "Image", "name": "a", "id": "sha256:a", "why": "unused for 8 d", "size": 1});
+    assert_eq!((&told["kind"], &told["items"]), (&json!("CleanupReport"), &json!([item])));
+    assert_eq!((&told["dryRun"], &told["freed"], &told["level"]), (&json!(true), &Value::Null, &json!("Warning")));
+    let real = world.ask(Method::POST, path, &[], "").await.ok();
+    assert_eq!((&real["items"], &real["freed"], &real["dryRun"]), (&told["items"], &json!(4096), &json!(false)));
+    assert_eq!(world.ask(Method::POST, path, &[], "").await.ok()["items"], json!([]));
+    assert_eq!(world.ask(Method::POST, &format!("{path}?dryRun=Some"), &[], "").await.failed().0, 400);
+}
+
+#[tokio::test]
 async fn a_log_is_asked_for_with_all_its_options() {
     let world = World::new();
     let query = "tailLines=10&sinceSeconds=60&timestamps=true&previous=true";

@@ -208,6 +208,7 @@ async fn a_wrong_master_key_refuses_reads_of_values_and_shows_the_rest() {
         metrics: world.metrics.clone(),
         readiness: world.readiness.clone(),
         images: world.images.clone(),
+        cleanup: world.images.clone(),
         logs: world.logs.clone(),
         overlaps: tokio::sync::watch::Sender::default().subscribe(),
         commands: world.commands.clone(),

@@ -263,10 +263,10 @@ async fn an_event_lives_for_a_week_after_it_was_last_seen() {
     fixture.let_pass(6 * 86_400);
     tell(object).await.unwrap();
     fixture.let_pass(6 * 86_400);
-    assert_eq!(fixture.store.sweep().await.unwrap(), 0);
+    assert_eq!(fixture.write(super::sweep).await.unwrap(), 0);
     fixture.let_pass(86_400);
     let newest = fixture.newest();
-    assert_eq!(fixture.store.sweep().await.unwrap(), 1);
+    assert_eq!(fixture.write(super::sweep).await.unwrap(), 1);
     let told = fixture.told_since(newest).await;
     assert!(matches!(told.as_slice(), [only] if only.starts_with("Deleted events/web.")), "{told:?}");
 }
@@ -328,11 +328,11 @@ async fn an_operation_goes_a_month_after_it_has_finished_and_not_before() {
     let fixture = Fixture::new();
     let mut object = fixture.create(operation("op")).await.unwrap();
     fixture.let_pass(60 * 86_400);
-    assert_eq!(fixture.store.sweep().await.unwrap(), 0);
+    assert_eq!(fixture.write(super::sweep).await.unwrap(), 0);
     object.status = Some(OperationStatus { state: OperationState::Failed, ..OperationStatus::default() });
     fixture.write(move |tx| tx.update_status(&object)).await.unwrap();
     fixture.let_pass(30 * 86_400 - 1);
-    assert_eq!(fixture.store.sweep().await.unwrap(), 0);
+    assert_eq!(fixture.write(super::sweep).await.unwrap(), 0);
     fixture.let_pass(1);
-    assert_eq!(fixture.store.sweep().await.unwrap(), 1);
+    assert_eq!(fixture.write(super::sweep).await.unwrap(), 1);
 }

@@ -214,7 +214,7 @@ fn act(tx: &mut Tx<'_>, action: &Action) -> Result<Outcome, StoreError> {
             let mark = tx.version()?.saturating_sub(*keep);
             tx.compact(mark).map(|()| Outcome::Changed)
         }
-        Action::Sweep => tx.sweep(100).map(|_| Outcome::Changed),
+        Action::Sweep => super::sweep(tx).map(|_| Outcome::Changed),
     }
 }
 
