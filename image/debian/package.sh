@@ -17,6 +17,14 @@ strip -o "$stage/usr/bin/berth" "$programs/berth"
 for program in berthd berth-run berth-dns berth-installer; do strip -o "$stage/usr/lib/berth/$program" "$programs/$program"; done
 cp -r "$top/units/system" "$top/units/system-preset" "$stage/usr/lib/systemd/"
 cp -r "$top/units/tmpfiles.d" "$top/units/sysctl.d" "$top/units/modules-load.d" "$stage/usr/lib/"
+# Manual pages and completions come out of the program itself.
+man=$stage/usr/share/man/man1 completions=$stage/usr/share
+mkdir -p "$man" "$completions/bash-completion/completions" "$completions/zsh/vendor-completions" "$completions/fish/vendor_completions.d"
+"$programs/berth" manual "$man"
+gzip -9n "$man"/*
+"$programs/berth" completions bash >"$completions/bash-completion/completions/berth"
+"$programs/berth" completions zsh >"$completions/zsh/vendor-completions/_berth"
+"$programs/berth" completions fish >"$completions/fish/vendor_completions.d/berth.fish"
 cp "$top/LICENSE" "$stage/usr/share/doc/berth/copyright"
 cp "$top/README.md" "$stage/usr/share/doc/berth/README.md"
 for script in postinst prerm postrm; do install -m 755 "$here/package/$script" "$stage/DEBIAN/$script"; done

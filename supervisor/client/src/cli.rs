@@ -28,6 +28,7 @@ mod progress;
 mod revisions;
 mod settings;
 mod sheet;
+mod shell;
 mod status;
 mod system;
 mod values;
@@ -78,10 +79,20 @@ struct Context {
 
 /// Runs one command line and tells how it went.
 pub fn main(cli: Cli, surroundings: Surroundings) -> ExitCode {
+    // What needs no server.
+    match &cli.command {
+        Command::Completions { shell } => return ended(shell::completions(*shell)),
+        Command::Manual { directory } => return ended(shell::manual(directory)),
+        _ => {}
+    }
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(cli, surroundings)),
         Err(source) => Err(Failure::Runtime(source)),
     };
+    ended(outcome)
+}
+
+fn ended(outcome: Result<(), Failure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => tell(&failure),
@@ -129,6 +140,8 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Volume(args) => volume::run(&context, &args.command).await,
         Command::System(args) => system::run(&context, args.command).await,
         Command::Version(args) => version::run(&context, &args).await,
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Manual { directory } => shell::manual(&directory),
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use super::output::Output;
 use super::ports::{PortFlag, PublishFlag};
@@ -112,6 +113,17 @@ pub(super) enum Command {
     System(SystemArgs),
     /// Show the versions of this program and of the server.
     Version(VersionArgs),
+    /// Print what makes a shell complete commands, e.g. `berth completions bash >/etc/bash_completion.d/berth`.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Manual {
+        /// Into this directory.
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

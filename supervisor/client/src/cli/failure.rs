@@ -35,6 +35,15 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
+    /// Local files cannot be written.
+    #[error("cannot write into {}", path.display())]
+    Write {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A local file is longer than anything that would be taken.
     #[error("{} is longer than {limit} bytes", path.display())]
     TooLong {
@@ -183,9 +192,12 @@ impl Failure {
             Self::TooLong { .. } => {
                 Told::new("TooLong", self.to_string()).advise("send less at once, or put large files into a volume")
             }
-            Self::Input(_) | Self::Read { .. } | Self::Random(_) | Self::Output(_) | Self::Runtime(_) => {
-                Told::new("Local", with_root(self))
-            }
+            Self::Input(_)
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Random(_)
+            | Self::Output(_)
+            | Self::Runtime(_) => Told::new("Local", with_root(self)),
         }
     }
 }

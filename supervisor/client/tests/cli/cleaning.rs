@@ -1,4 +1,4 @@
-//! Cleanup: told before it is done.
+//! Cleanup: told before it is done, and what shells and `man` are given.
 
 use serde_json::{Value, json};
 
@@ -54,4 +54,14 @@ async fn a_cleanup_with_nothing_to_do_says_so_and_one_that_is_refused_says_why()
     let ran = other.run(&["system", "cleanup"]).await;
     assert_eq!(ran.code, 5);
     assert!(ran.err.contains("an image is being fetched"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn completions_are_printed_without_a_server() {
+    let fake = Fake::start();
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = fake.run(&["completions", shell]).await;
+        assert_eq!((ran.code, fake.lines()), (0, vec![]), "{}", ran.err);
+        assert!(ran.out.contains("cleanup") && ran.out.contains("dry-run"), "{shell}");
+    }
 }
