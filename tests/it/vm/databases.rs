@@ -10,7 +10,7 @@ use berth_tests::machine::Machine;
 use berth_tests::pace;
 use ring::digest::{SHA256, digest};
 
-use super::{REGISTRY, bundle, eventually, own, property, uninstall, unit};
+use super::{PLACES, REGISTRY, bundle, eventually, own, property, uninstall, unit};
 
 struct Server {
     name: &'static str,
@@ -198,18 +198,29 @@ fn acknowledged(seen: &str) -> u64 {
     last.parse().unwrap_or_default()
 }
 
-/// One test, because two installations take longer than all that is asked of them.
+/// One test, because two installations take longer than all that is asked of them. The long tier shares its power cuts
+/// out to as many machines as can work at once.
 #[test]
 fn rows_survive_whatever_is_done_to_the_service_the_supervisor_and_the_power() {
-    let (mut machine, _alone) = own("databases");
-    both(|server| server.begin(&machine));
-    eprintln!("both are there");
-    wanted_by_an_operator(&machine);
-    eprintln!("what operators do is done");
-    killed_and_rebooted(&mut machine);
+    let (machines, rounds) = if std::env::var_os("BERTH_LONG").is_some() { (PLACES, 100) } else { (1, 10) };
     let seed = std::env::var("BERTH_SEED").unwrap_or_else(|_| std::process::id().to_string());
     eprintln!("replay with BERTH_SEED={seed}");
-    power_cuts(&mut machine, if std::env::var_os("BERTH_LONG").is_some() { 200 } else { 10 }, &seed);
+    thread::scope(|scope| {
+        for number in 0..machines {
+            let seed = format!("{seed} {number}");
+            scope.spawn(move || rows_survive(&format!("databases-{number}"), rounds, &seed));
+        }
+    });
+}
+
+fn rows_survive(name: &str, rounds: i32, seed: &str) {
+    let (mut machine, _alone) = own(name);
+    both(|server| server.begin(&machine));
+    eprintln!("{name}: both are there");
+    wanted_by_an_operator(&machine);
+    eprintln!("{name}: what operators do is done");
+    killed_and_rebooted(&mut machine);
+    power_cuts(&mut machine, rounds, seed);
 }
 
 /// Restart, update, growth, removal and installation.
@@ -264,7 +275,8 @@ fn power_cuts(machine: &mut Machine, rounds: i32, seed: &str) {
             server.answers(machine);
             server.all_rows(machine)
         });
-        eprintln!("round {round}: after {told:?} rows; both answer {} s later", began.elapsed().as_secs());
+        let (on, took) = (&machine.plan().name, began.elapsed().as_secs());
+        eprintln!("{on}, round {round}: after {told:?} rows; both answer {took} s later");
         for (at, found) in found.iter().enumerate() {
             let (count, last) = found.last().copied().unwrap_or_default();
             let name = SERVERS[at].name;
