@@ -10,6 +10,7 @@ mod args;
 mod bounded;
 mod delete;
 mod describe;
+mod edit;
 mod events;
 mod exec;
 mod failure;
@@ -126,6 +127,7 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Exec(args) => exec::run(&context, &args).await,
         Command::Get(args) => get::run(&context, args).await,
         Command::Describe(args) => describe::run(&context, &args).await,
+        Command::Edit(args) => edit::run(&context, &args).await,
         Command::Apply(args) => apply::run(&context, &args).await,
         Command::Delete(args) => delete::run(&context, &args).await,
         Command::Events(args) => events::run(&context, &args).await,

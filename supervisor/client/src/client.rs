@@ -205,6 +205,16 @@ impl Client {
         self.insist(&if body.is_null() { request } else { request.body(Body::Json(body)) }).await
     }
 
+    /// Asks for an action on an operation; the answer is that one, or the new one of a `retry`. Not sent again if the
+    /// answer breaks off: whether it was done, the list of operations tells.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn operation_action(&self, namespace: &str, name: &str, action: &str) -> Result<Value, ClientError> {
+        let path = ["namespaces", namespace, "operations", name, "actions", action];
+        self.transport.json(&berth(&path, Method::POST)).await
+    }
+
     /// Finds a type this client does not know by asking the server for the kinds of a group and version.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "cli/cancelling.rs"]
+mod cancelling;
 #[path = "cli/cleaning.rs"]
 mod cleaning;
 #[path = "cli/connecting.rs"]
@@ -10,6 +12,8 @@ mod connecting;
 mod curling;
 #[path = "cli/declaring.rs"]
 mod declaring;
+#[path = "cli/editing.rs"]
+mod editing;
 #[path = "cli/fake.rs"]
 mod fake;
 #[path = "cli/following.rs"]

@@ -7,6 +7,7 @@
 //! action.rs   what is more than a write: start, stop, restart, update, uninstall
 //! rollback.rs where a rollback leads, and why it does not
 //! volume.rs   the same for volumes: grow, lock, unlock, erase
+//! operation.rs  the same for operations: cancel, retry
 //! exec.rs     a command in a service, over a WebSocket
 //! stream.rs   images in, logs out        health.rs discovery.rs   about the machine itself
 //! cleanup.rs  what nothing needs any more
@@ -24,6 +25,7 @@ mod exec;
 mod health;
 mod listen;
 mod network;
+mod operation;
 mod read;
 mod reply;
 mod request;
@@ -140,6 +142,11 @@ fn table() -> Table {
         let path = format!("namespaces/{{namespace}}/volumes/{{name}}/{}", action.subresource);
         let handler = move |ask| volume::ask_for(ask, action);
         berth(Method::POST, &path, "volumes", action.subresource, Verb::Create, handler)
+    }));
+    rows.extend(operation::ACTIONS.iter().map(|action| {
+        let path = format!("namespaces/{{namespace}}/operations/{{name}}/{}", action.subresource);
+        let handler = move |ask| operation::ask_for(ask, action);
+        berth(Method::POST, &path, "operations", action.subresource, Verb::Create, handler)
     }));
     rows.extend(KINDS.iter().flat_map(|kind| generic(kind)));
     Table(rows)

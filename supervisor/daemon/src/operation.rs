@@ -108,7 +108,9 @@ impl Runner {
             let Some(first) = queue.first() else { continue };
             match self.running.get(&target) {
                 None => self.start(target, first.clone()),
-                Some(running) if queue.iter().any(|op| overtakes(op.spec.kind, running.kind)) => {
+                Some(running)
+                    if is_cancelled(first) || queue.iter().any(|op| overtakes(op.spec.kind, running.kind)) =>
+                {
                     running.overtaken.cancel();
                 }
                 Some(_) => {}
@@ -119,6 +121,9 @@ impl Runner {
 
     fn start(&mut self, target: Target, operation: Operation) {
         let overtaken = CancellationToken::new();
+        if is_cancelled(&operation) {
+            overtaken.cancel();
+        }
         let kind = operation.spec.kind;
         let recorder = Recorder::new(self.store.clone(), &operation);
         let work = carry_out(recorder, Arc::clone(&self.executor), self.abort.clone(), operation, overtaken.clone());
@@ -132,6 +137,11 @@ impl Runner {
         }));
         self.running.insert(target, Running { task: task.id(), kind, overtaken });
     }
+}
+
+/// Somebody wants it to end before it is done.
+fn is_cancelled(operation: &Operation) -> bool {
+    operation.status.as_ref().is_some_and(|status| status.cancelled_by.is_some())
 }
 
 /// A wish to stop or remove does not wait for a wish to start, nor does a wish to go back for one to go on.
@@ -175,6 +185,7 @@ async fn carry_out(
         abort.reached(operation.spec.kind, step, "begun");
         let task = recorder.task();
         let outcome = tokio::select! {
+            biased;
             () = overtaken.cancelled() => None,
             outcome = recorder.with_progress(contained(executor.apply(&task, step))) => Some(outcome),
         };
@@ -206,9 +217,13 @@ async fn give_up(
     failed: StepName,
     error: Option<StepError>,
 ) -> Result<Ended, StoreError> {
-    if let Some(error) = &error {
-        recorder.step_failed(failed, error).await?;
-    }
+    let (state, error) = match error {
+        Some(error) => {
+            recorder.step_failed(failed, &error).await?;
+            (OperationState::Failed, Some(error))
+        }
+        None => (OperationState::Cancelled, recorder.cancellation().await?),
+    };
     for step in recorder.to_compensate(failed) {
         let task = Task { failure: error.as_ref().map(StepError::recorded), ..recorder.task() };
         match executor.compensate(&task, step).await {
@@ -216,6 +231,5 @@ async fn give_up(
             Err(undo) => warn!(?step, "undoing {step:?} failed: {}", crate::log::chain(&undo)),
         }
     }
-    let state = if error.is_some() { OperationState::Failed } else { OperationState::Cancelled };
     recorder.finish(state, error).await
 }

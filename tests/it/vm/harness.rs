@@ -11,7 +11,7 @@ use super::{PARTS, Place, disturbed, install, page, plan, shared};
 /// One test, as each machine that differs from the saved one has to boot.
 #[test]
 fn a_neighbour_on_a_private_link_is_served_and_a_spare_disk_keeps_what_was_flushed_when_the_power_is_cut() {
-    let _alone = [Place::whole(), Place::whole()];
+    let _alone = Place::whole();
     let network = Link::network().unwrap();
     let mut with_more = Plan { link: Some(Link { network, number: 1 }), ..plan("server") };
     with_more.disks = vec![Disk { name: "spare".into(), gibibytes: 1 }];

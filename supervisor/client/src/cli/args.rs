@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::output::Output;
@@ -83,7 +83,9 @@ pub(super) enum Command {
     /// Show resources of a kind.
     Get(GetArgs),
     /// Show a resource with its events.
-    Describe(DescribeArgs),
+    Describe(ResourceArgs),
+    /// Change a resource in an editor: $VISUAL, $EDITOR, or vi.
+    Edit(ResourceArgs),
     /// Create or change resources as manifests say. Fields left out stay; `null` removes one.
     Apply(ApplyArgs),
     /// Delete resources.
@@ -92,7 +94,7 @@ pub(super) enum Command {
     Events(EventsArgs),
     /// Show long work, the latest last.
     Operations(OperationsArgs),
-    /// Show one piece of long work.
+    /// Show one piece of long work, end it, or try it again.
     Operation(OperationArgs),
     /// Make and change secrets. No command shows a value.
     Secret(SecretArgs),
@@ -355,7 +357,7 @@ pub(super) struct GetArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct DescribeArgs {
+pub(super) struct ResourceArgs {
     /// A kind, e.g. bundle, or KIND/NAME.
     pub kind: String,
     /// Its name.
@@ -391,12 +393,30 @@ pub(super) struct EventsArgs {
     /// Only about this, e.g. bundle/web or web.
     #[arg(long = "for", value_name = "[KIND/]NAME")]
     pub regarding: Option<String>,
+    /// Only of this level, warning being the higher one.
+    #[arg(long, value_enum)]
+    pub level: Option<Level>,
+    /// Only with this reason, e.g. StartFailed.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Only what was seen within this time, e.g. 10m.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub since: Option<Duration>,
     /// Of all namespaces.
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
     /// Go on showing new ones.
     #[arg(short, long)]
     pub watch: bool,
+}
+
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Level {
+    /// What goes well.
+    Normal,
+    /// What somebody may have to look at.
+    Warning,
 }
 
 #[derive(Debug, Args)]
@@ -425,6 +445,18 @@ pub(super) enum OperationCommand {
         /// Follow it to its end; the exit code is that of the operation.
         #[arg(short, long)]
         watch: bool,
+    },
+    /// End an operation that is not done; what it has done so far is undone.
+    Cancel {
+        /// Its name.
+        #[arg(value_parser = name)]
+        name: String,
+    },
+    /// Try once more what an operation was to do that failed or was cancelled.
+    Retry {
+        /// Its name.
+        #[arg(value_parser = name)]
+        name: String,
     },
 }
 

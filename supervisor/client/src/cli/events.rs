@@ -1,5 +1,6 @@
 //! `berth events`: what happened, the latest last.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use serde_json::Value;
 
@@ -18,16 +19,22 @@ pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<(), Fail
         Some(fields) => Some(fields.await?),
         None => None,
     };
+    let fields = joined(fields, args);
     let scope = Scope { namespace, fields, labels: None };
+    let from = args.since.and_then(|age| context.now().checked_sub(age).ok());
     if args.watch {
-        return watch(context, scope).await;
+        return watch(context, scope, from).await;
     }
     let kind = ResourceType::of::<Event>();
     if !context.output.is_table() {
-        let answer: Value = context.client.transport().json(&kind.list(&scope)).await?;
+        let mut answer: Value = context.client.transport().json(&kind.list(&scope)).await?;
+        if let Some(items) = answer["items"].as_array_mut() {
+            items.retain(|event| is_from(event, from));
+        }
         return context.document(&kind, &answer);
     }
     let mut events = context.client.list_dynamic(&kind, &scope).await?.items;
+    events.retain(|event| is_from(event, from));
     sort(&mut events);
     match events.is_empty() {
         true => context.note("no events"),
@@ -45,6 +52,20 @@ async fn selector(context: &Context, what: &str) -> Result<String, Failure> {
     }
 }
 
+/// What the server is to select by.
+fn joined(about: Option<String>, args: &EventsArgs) -> Option<String> {
+    let level = args.level.map(|level| format!("type={level:?}"));
+    let reason = args.reason.as_ref().map(|reason| format!("reason={reason}"));
+    let all: Vec<String> = [about, level, reason].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join(","))
+}
+
+/// Whether it was seen since then; one without any time is.
+fn is_from(event: &Value, from: Option<Timestamp>) -> bool {
+    let seen = time(event).and_then(|time| time.parse::<Timestamp>().ok());
+    seen.zip(from).is_none_or(|(seen, from)| seen >= from)
+}
+
 /// Events about one object, the latest last.
 pub(super) async fn about(context: &Context, kind: &str, name: &str) -> Result<Vec<Value>, Failure> {
     let fields = format!("involvedObject.kind={kind},involvedObject.name={name}");
@@ -54,11 +75,12 @@ pub(super) async fn about(context: &Context, kind: &str, name: &str) -> Result<V
     Ok(events)
 }
 
-async fn watch(context: &Context, scope: Scope) -> Result<(), Failure> {
+async fn watch(context: &Context, scope: Scope, from: Option<Timestamp>) -> Result<(), Failure> {
     let mut watcher = Watcher::new(&context.client, &ResourceType::of::<Event>(), scope);
     let (mut first, mut started, mut widths) = (Vec::new(), false, Vec::new());
     loop {
         match watcher.next().await? {
+            News::Present(event) if !is_from(&event, from) => {}
             News::Present(event) if !started => first.push(event),
             News::Synced => {
                 started = true;
@@ -105,7 +127,7 @@ fn time(event: &Value) -> Option<&str> {
 }
 
 fn sort(events: &mut [Value]) {
-    events.sort_by_cached_key(|event| time(event).and_then(|time| time.parse::<jiff::Timestamp>().ok()));
+    events.sort_by_cached_key(|event| time(event).and_then(|time| time.parse::<Timestamp>().ok()));
 }
 
 #[cfg(test)]

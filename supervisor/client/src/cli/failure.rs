@@ -44,6 +44,23 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
+    /// The editor did not run, or ended badly.
+    #[error("cannot edit with {editor:?}")]
+    Editor {
+        /// As it was asked for.
+        editor: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What was edited was not taken.
+    #[error("{source}")]
+    Edited {
+        /// Where the changes still are.
+        kept: PathBuf,
+        /// Why.
+        source: Box<Failure>,
+    },
     /// A local file is longer than anything that would be taken.
     #[error("{} is longer than {limit} bytes", path.display())]
     TooLong {
@@ -70,9 +87,17 @@ pub enum Failure {
         /// What it says.
         error: Box<OperationError>,
     },
-    /// An operation was overtaken by a later wish.
-    #[error("{0} was cancelled: a later request overtook it")]
-    Cancelled(String),
+    /// An operation was overtaken by a later wish, or cancelled by somebody.
+    #[error("{what} was cancelled: {why}")]
+    Cancelled {
+        /// The operation.
+        what: String,
+        /// By whom.
+        why: String,
+    },
+    /// It was to be cancelled, and came to its end.
+    #[error("{0} was done before it could be cancelled")]
+    TooLate(String),
     /// A service is not ready and will not become so by itself.
     #[error("{what} is not ready: {message}")]
     NotReady {
@@ -149,10 +174,11 @@ impl Failure {
         match self {
             Self::Usage(_) | Self::Server(_) => 2,
             Self::Client(error) => client_code(error),
-            Self::Differs { .. } => 5,
+            Self::Differs { .. } | Self::TooLate(_) => 5,
             Self::Operation { error, .. } if error.code.contains("Conflict") => 5,
             Self::TimedOut { .. } => 6,
             Self::Interrupted { .. } => 130,
+            Self::Edited { source, .. } => source.exit_code(),
             Self::Several(_, code) | Self::Ended(code) | Self::NotRun { code, .. } => *code,
             // Whoever reads our output has seen enough, e.g. `head`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
@@ -185,16 +211,21 @@ impl Failure {
             Self::NotReady { reason, instead, .. } => Told::new(reason, self.to_string()).advise(instead),
             Self::TimedOut { instead, .. } => Told::new("Timeout", self.to_string()).advise(instead),
             Self::Interrupted { instead, .. } => Told::new("Interrupted", self.to_string()).advise(instead),
-            Self::Cancelled(_) => Told::new("Cancelled", self.to_string()).advise("see `berth operations`"),
+            Self::TooLate(_) => Told::new("Conflict", self.to_string()).advise("see `berth operations`"),
+            Self::Cancelled { .. } => Told::new("Cancelled", self.to_string()).advise("see `berth operations`"),
             Self::Several(message, _) => Told::new("Failed", message.clone()),
             Self::Ended(_) | Self::NotRun { .. } => Told::new("Failed", self.to_string()),
             Self::Connection(_) => Told::new("Interrupted", with_root(self)),
+            Self::Edited { kept, source } => {
+                source.told().advise(&format!("what you wrote is kept in {}", kept.display()))
+            }
             Self::TooLong { .. } => {
                 Told::new("TooLong", self.to_string()).advise("send less at once, or put large files into a volume")
             }
             Self::Input(_)
             | Self::Read { .. }
             | Self::Write { .. }
+            | Self::Editor { .. }
             | Self::Random(_)
             | Self::Output(_)
             | Self::Runtime(_) => Told::new("Local", with_root(self)),

@@ -75,7 +75,11 @@ pub(super) fn outcome(operation: &OperationView) -> Result<(), Failure> {
     let name = operation.name().to_owned();
     match operation.status.state.as_str() {
         "Succeeded" => Ok(()),
-        "Cancelled" => Err(Failure::Cancelled(format!("operation/{name}"))),
+        "Cancelled" => {
+            let told = operation.status.error.as_ref().map(|error| error.message.clone());
+            let why = told.unwrap_or_else(|| "a later request overtook it".to_owned());
+            Err(Failure::Cancelled { what: format!("operation/{name}"), why })
+        }
         _ => {
             let error = operation.status.error.clone().unwrap_or_default();
             Err(Failure::Operation { operation: name, error: Box::new(error) })

@@ -1,4 +1,4 @@
-//! `berth operations` and `berth operation show`.
+//! `berth operations` and `berth operation show`, `cancel` and `retry`.
 
 use berth_model::resource::Operation;
 use jiff::Timestamp;
@@ -31,10 +31,41 @@ async fn table(context: &Context, kind: &ResourceType, scope: &Scope) -> Result<
 }
 
 pub(super) async fn run(context: &Context, command: &OperationCommand) -> Result<(), Failure> {
-    let OperationCommand::Show { name, watch } = command;
+    match command {
+        OperationCommand::Show { name, watch } => show(context, name, *watch).await,
+        OperationCommand::Cancel { name } => cancel(context, name).await,
+        OperationCommand::Retry { name } => retry(context, name).await,
+    }
+}
+
+async fn cancel(context: &Context, name: &str) -> Result<(), Failure> {
+    let asked = context.client.operation_action(&context.namespace, name, "cancel").await?;
+    let last = match context.wait {
+        Some(false) => None,
+        _ => match follow::operation(context, name).await {
+            Err(Failure::Cancelled { .. }) => None,
+            Err(failure) => return Err(failure),
+            Ok(_) => return Err(Failure::TooLate(format!("operation/{name}"))),
+        },
+    };
+    context.outcome(&ResourceType::of::<Operation>(), &last.unwrap_or(asked), &format!("operation/{name} cancelled"))
+}
+
+async fn retry(context: &Context, name: &str) -> Result<(), Failure> {
+    let asked = context.client.operation_action(&context.namespace, name, "retry").await?;
+    let (kind, again) = (ResourceType::of::<Operation>(), OperationView::of(&asked));
+    if context.wait == Some(false) {
+        context.outcome(&kind, &asked, &format!("operation/{}", again.name()))?;
+        return context.note(&format!("follow it with: berth operation show {} -w", again.name()));
+    }
+    let last = follow::operation(context, again.name()).await?.unwrap_or(asked);
+    context.outcome(&kind, &last, &format!("operation/{} succeeded", again.name()))
+}
+
+async fn show(context: &Context, name: &str, watch: bool) -> Result<(), Failure> {
     let kind = ResourceType::of::<Operation>();
     let mut object = context.client.get_dynamic(&kind, &context.namespace, name).await?;
-    if *watch {
+    if watch {
         object = follow::operation(context, name).await?.unwrap_or(object);
     }
     match context.output.is_table() {

@@ -155,6 +155,20 @@ async fn describe_shows_the_object_and_its_events() {
 }
 
 #[tokio::test]
+async fn events_are_chosen_by_level_reason_and_age() {
+    let fake = Fake::start();
+    let event =
+        |reason: &str, seen: &str| json!({"reason": reason, "type": "Warning", "lastTimestamp": seen, "message": "m"});
+    let (old, new) = (event("Old", "2001-01-01T00:00:00Z"), event("New", "2101-01-01T00:00:00Z"));
+    fake.list(&format!("GET {EVENTS}"), 4, vec![old, new]);
+    let ran = fake.run(&["events", "--level", "warning", "--reason", "StartFailed", "--since", "10m"]).await;
+    assert!(ran.out.contains("New") && !ran.out.contains("Old"), "{}", ran.out);
+    assert_eq!(fake.seen()[0].query, "fieldSelector=type%3DWarning%2Creason%3DStartFailed");
+    let ran = fake.run(&["events", "--since", "10m", "-o", "json"]).await;
+    assert!(ran.out.contains("New") && !ran.out.contains("Old"), "{}", ran.out);
+}
+
+#[tokio::test]
 async fn events_come_in_the_order_of_time() {
     let fake = Fake::start();
     let event = |reason: &str, second: u32| {

@@ -65,6 +65,13 @@ impl Fake {
         finish(berth(Some(self), line), Some(input)).await
     }
 
+    /// The same with an editor, a line of shell that finds the file's name in `$1`.
+    pub async fn run_editing(&self, line: &[&str], editor: &str) -> Ran {
+        let mut command = berth(Some(self), line);
+        command.env("EDITOR", format!("sh -c '{editor}' sh")).env("TMPDIR", self.dir.path());
+        finish(command, None).await
+    }
+
     /// Runs what `berth --curl` printed.
     pub async fn shell(&self, line: &str) -> Ran {
         let mut command = program("/bin/sh", None);

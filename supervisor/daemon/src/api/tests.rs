@@ -7,6 +7,7 @@ mod documents;
 mod lists;
 mod network;
 mod objects;
+mod operations;
 mod rights;
 mod rollback;
 mod secrets;

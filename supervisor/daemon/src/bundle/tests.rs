@@ -1,5 +1,6 @@
 //! The bundle domain as a whole on a scripted machine and a real store.
 
+mod cancel;
 mod kill;
 mod provided;
 mod revisions;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use berth_model::condition::Reason;
 use berth_model::resource::Volume;
 use berth_model::resource::bundle::{Bundle, rollout_part};
-use berth_model::resource::operation::{Operation, OperationKind, OperationState};
+use berth_model::resource::operation::{Operation, OperationKind, OperationState, OperationStatus};
 pub use berth_model::resource::revision::state_of;
 use berth_model::resource::revision::{Revision, RevisionState, find, serving};
 use berth_model::resource::volume::VolumeState;
@@ -53,6 +53,10 @@ pub fn operation_state(operation: &Operation) -> OperationState {
     operation.status.as_ref().map(|status| status.state).unwrap_or_default()
 }
 
+fn gave_up(operation: &Operation) -> bool {
+    operation.status.as_ref().is_some_and(OperationStatus::gave_up)
+}
+
 impl View {
     /// The revision that serves, or would if it were started.
     pub fn active(&self) -> Option<&Revision> {
@@ -76,10 +80,10 @@ impl View {
             .iter()
             .rev()
             .find(|op| operation_state(op).finished() && (op.spec.kind != OperationKind::Grow || self.wants_room()))
-            .filter(|op| operation_state(op) == OperationState::Failed)
+            .filter(|op| gave_up(op))
     }
 
-    /// Failed operations of the kind for this generation since the last that succeeded.
+    /// Failed and cancelled operations of the kind for this generation since the last that succeeded.
     pub fn failures_in_a_row(&self, kind: OperationKind) -> u32 {
         let generation = self.generation();
         let failed = self
@@ -87,7 +91,7 @@ impl View {
             .iter()
             .rev()
             .filter(|op| operation_state(op).finished())
-            .take_while(|op| operation_state(op) == OperationState::Failed)
+            .take_while(|op| gave_up(op))
             .filter(|op| op.spec.kind == kind && op.spec.generation == generation)
             .count();
         u32::try_from(failed).unwrap_or(u32::MAX)

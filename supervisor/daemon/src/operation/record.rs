@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use berth_model::condition::Reason;
 use berth_model::resource::operation::{Actor, Operation, OperationState, OperationStatus, Step, StepName, StepState};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -65,6 +66,16 @@ impl Recorder {
     pub(super) fn to_compensate(&self, failed: StepName) -> Vec<StepName> {
         let touched = |step: &&Step| step.state == StepState::Succeeded || step.name == failed;
         self.status.steps.iter().filter(touched).map(|step| step.name).rev().collect()
+    }
+
+    /// What is told of it if somebody cancelled it. It is tried again when somebody asks for that, or wants something
+    /// else.
+    pub(super) async fn cancellation(&mut self) -> Result<Option<StepError>, StoreError> {
+        self.save(|_, _| {}).await?;
+        let Some(Actor { identity, source }) = &self.status.cancelled_by else { return Ok(None) };
+        let name = self.operation.metadata.name.as_deref().unwrap_or_default();
+        let told = StepError::new(Reason::StartFailed, format!("{identity} ({source}) asked for its end"));
+        Ok(Some(told.coded("Cancelled").suggest(format!("`berth operation retry {name}` tries it again")).permanent()))
     }
 
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
@@ -193,6 +204,8 @@ impl Recorder {
             .write(&runner(), move |tx| {
                 change(&mut status, tx.now());
                 if let Some(mut operation) = tx.get::<Operation>(&namespace, &name)? {
+                    // The one part of the status that others write.
+                    status.cancelled_by = operation.status.and_then(|stored| stored.cancelled_by);
                     operation.status = Some(status.clone());
                     tx.update_status(&operation)?;
                 }

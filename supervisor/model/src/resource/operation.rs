@@ -94,6 +94,16 @@ impl OperationKind {
         matches!(self, Self::Install | Self::Update | Self::Rollback)
     }
 
+    /// The step that brings about what it is for: until then it can be cancelled. Kinds without one cannot be, as they
+    /// take away what cannot be given back, or are done at once.
+    pub fn commits(self) -> Option<StepName> {
+        match self {
+            Self::Install | Self::Update | Self::Rollback => Some(StepName::Promote),
+            Self::Start | Self::Restart => Some(StepName::AwaitReady),
+            _ => None,
+        }
+    }
+
     /// The steps in their order. A step is repeatable: after a kill it is simply run again.
     pub fn steps(self) -> &'static [StepName] {
         use StepName as S;
@@ -237,7 +247,10 @@ pub struct OperationStatus {
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
-    /// Why it failed.
+    /// Who wants it to end before it is done. What is done already is undone then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<Actor>,
+    /// Why it failed, or was cancelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<OperationError>,
     /// What it came to, e.g. the revision's number.
@@ -257,8 +270,16 @@ pub enum OperationState {
     Succeeded,
     /// Given up; what it had done is undone.
     Failed,
-    /// Overtaken by a later wish before it was done.
+    /// Overtaken by a later wish before it was done, or cancelled by somebody.
     Cancelled,
+}
+
+impl OperationStatus {
+    /// It ended and left undone what it was to do, with no later wish in its place.
+    pub fn gave_up(&self) -> bool {
+        let cancelled = self.state == OperationState::Cancelled && self.cancelled_by.is_some();
+        cancelled || self.state == OperationState::Failed
+    }
 }
 
 impl OperationState {

@@ -10,7 +10,8 @@ use berth_model::provided::Provided;
 use berth_model::resource::bundle::health::Look;
 use berth_model::resource::bundle::{Bundle, BundleSpec, Port, VolumeWish, gone_back};
 use berth_model::resource::operation::{
-    Actor, Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Target,
+    Actor, Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, StepName, StepState,
+    Target,
 };
 use berth_model::resource::revision::{ResolvedImage, Revision, goal};
 use berth_model::resource::{Volume, volume};
@@ -294,6 +295,30 @@ impl Daemon {
             tx.create(&operation)
         };
         self.store.write(&person(), write).await.unwrap();
+    }
+
+    /// Asks for the end of the operation at work, as the API does.
+    pub async fn cancel(&self) {
+        let cancel = |tx: &mut Tx<'_>| {
+            let at_work = tx.list::<Operation>(None)?.into_iter().find(|op| !operation_state(op).finished());
+            let mut operation = at_work.unwrap();
+            operation.status.as_mut().unwrap().cancelled_by = Some(person());
+            tx.update_status(&operation).map(drop)
+        };
+        self.store.write(&person(), cancel).await.unwrap();
+    }
+
+    /// Reconciles once, and waits until the operation that this brings about has begun a step.
+    pub async fn until_begun(&self, step: StepName) {
+        let mut newest = self.store.revision();
+        self.look().await;
+        let at_it = |op: &Operation| {
+            let steps = op.status.iter().flat_map(|status| &status.steps);
+            steps.clone().any(|one| one.name == step && one.state == StepState::Running)
+        };
+        while !self.operations().await.iter().any(at_it) {
+            newest.changed().await.unwrap();
+        }
     }
 
     async fn target(&self) -> Target {

@@ -1,0 +1,46 @@
+//! Operations that are ended before they are done, or tried again.
+
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, Reply};
+use crate::reading::OPERATIONS;
+
+fn update(name: &str, state: &str, error: Value) -> Value {
+    json!({
+        "apiVersion": "berth.dev/v1", "kind": "Operation",
+        "metadata": {"name": name, "namespace": "default", "resourceVersion": "9",
+                     "creationTimestamp": "2026-11-21T00:00:00Z"},
+        "spec": {"kind": "Update", "generation": 2, "actor": {"identity": "owner", "source": "cli"},
+                 "target": {"kind": "Bundle", "namespace": "default", "name": "web"}},
+        "status": {"state": state, "steps": [], "error": error}
+    })
+}
+
+#[tokio::test]
+async fn a_cancel_waits_until_what_was_done_is_undone() {
+    let fake = Fake::start();
+    fake.on(&format!("POST {OPERATIONS}/u1/actions/cancel"), Reply::Json(202, update("u1", "Running", Value::Null)));
+    let error = json!({"code": "Cancelled", "message": "owner (cli) asked for its end", "suggestions": []});
+    fake.list(&format!("GET {OPERATIONS}"), 13, vec![update("u1", "Cancelled", error)]);
+    let ran = fake.run(&["operation", "cancel", "u1"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "operation/u1 cancelled\n"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_cancel_that_comes_too_late_says_so() {
+    let fake = Fake::start();
+    fake.on(&format!("POST {OPERATIONS}/u1/actions/cancel"), Reply::Json(202, update("u1", "Running", Value::Null)));
+    fake.list(&format!("GET {OPERATIONS}"), 13, vec![update("u1", "Succeeded", Value::Null)]);
+    let ran = fake.run(&["operation", "cancel", "u1"]).await;
+    assert_eq!(ran.code, 5);
+    assert!(ran.err.contains("operation/u1 was done before it could be cancelled"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_retry_follows_the_new_operation() {
+    let fake = Fake::start();
+    fake.on(&format!("POST {OPERATIONS}/u1/actions/retry"), Reply::Json(202, update("u2", "Pending", Value::Null)));
+    fake.list(&format!("GET {OPERATIONS}"), 13, vec![update("u2", "Succeeded", Value::Null)]);
+    let ran = fake.run(&["operation", "retry", "u1"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "operation/u2 succeeded\n"), "{}", ran.err);
+}
