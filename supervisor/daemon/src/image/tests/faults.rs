@@ -173,9 +173,12 @@ async fn what_is_not_there_is_named() {
 #[tokio::test]
 async fn a_registry_that_is_not_there_is_named() {
     let at = Fixture::new();
-    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let result = at.ensure(&format!("{unused}/web:1")).await;
-    at.assert_refused(result, "RegistryUnreachable", &[&format!("{unused} refuses connections")]);
+    // Its own for as long as the test runs, and not listened on.
+    let unheard = tokio::net::TcpSocket::new_v4().unwrap();
+    unheard.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = unheard.local_addr().unwrap();
+    let result = at.ensure(&format!("{address}/web:1")).await;
+    at.assert_refused(result, "RegistryUnreachable", &[&format!("{address} refuses connections")]);
     let result = at.ensure("registry.invalid/web:1").await;
     at.assert_refused(result, "RegistryUnreachable", &["registry.invalid is not known by that name"]);
 }
