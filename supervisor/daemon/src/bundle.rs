@@ -37,7 +37,7 @@ use tokio::sync::mpsc::Sender;
 
 use crate::operation::order;
 use crate::reconcile::{Outcome, Reconciler};
-use crate::store::{Clock, Store, StoreError, Tx};
+use crate::store::{Clock, ReadTx, Store, StoreError, Tx};
 use decide::Wish;
 use health::Lookouts;
 use seams::{Cause, Machine, Observed, Provider, UnitState};
@@ -227,8 +227,10 @@ fn write(tx: &mut Tx<'_>, view: &View, kind: Option<OperationKind>, status: Bund
 }
 
 /// The operations on this very bundle, not on an earlier one of its name; the oldest first.
-pub(crate) fn operations_of(mut all: Vec<Operation>, bundle: &Bundle) -> Vec<Operation> {
+pub(crate) fn operations_of(tx: &ReadTx<'_>, bundle: &Bundle) -> Result<Vec<Operation>, StoreError> {
+    let BundleKey { namespace, name } = key_of(bundle);
+    let mut all: Vec<Operation> = tx.list_about(&namespace, &name)?;
     all.retain(|op| Some(&op.spec.target.uid) == bundle.metadata.uid.as_ref());
     all.sort_by_key(order);
-    all
+    Ok(all)
 }

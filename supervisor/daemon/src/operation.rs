@@ -161,7 +161,7 @@ pub fn order(operation: &Operation) -> (u64, Option<String>) {
 
 /// Unfinished operations by target, the oldest first.
 async fn unfinished(store: &Store) -> Result<HashMap<Target, Vec<Operation>>, StoreError> {
-    let mut all: Vec<Operation> = store.read(|tx| tx.list::<Operation>(None)).await?;
+    let mut all: Vec<Operation> = store.read(|tx| tx.list_lasting::<Operation>()).await?;
     all.retain(|op| !op.status.as_ref().is_some_and(|status| status.state.finished()));
     all.sort_by_key(order);
     let mut queues: HashMap<Target, Vec<Operation>> = HashMap::new();

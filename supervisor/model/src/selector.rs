@@ -65,6 +65,12 @@ impl Selector {
         Ok(Self { labels, fields: fields.collect::<Result<_, _>>()? })
     }
 
+    /// The one name that objects it chooses can have, if it asks for one.
+    pub fn only_name(&self) -> Option<&str> {
+        let by_name = |field: &&FieldRequirement| field.equal && field.pointer == "/metadata/name";
+        self.fields.iter().find(by_name).map(|field| field.value.as_str())
+    }
+
     /// Whether it chooses an object.
     pub fn matches(&self, object: &Value) -> bool {
         self.labels.iter().all(|requirement| requirement.matches(object))

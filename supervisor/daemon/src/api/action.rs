@@ -157,7 +157,7 @@ impl Asked {
                 format!("bundle {name} is being removed: {} is no longer possible; install it again", self.action.name);
             return Err(Error::new(Reason::Conflict, message));
         }
-        let all: Vec<Operation> = tx.list(Some(&self.target.namespace))?;
+        let all: Vec<Operation> = tx.list_about(&self.target.namespace, name)?;
         let ours = |operation: &Operation| {
             operation.spec.target == self.target && operation.spec.kind == OperationKind::Uninstall
         };

@@ -99,7 +99,7 @@ impl Asked {
     }
 
     fn unfinished(&self, tx: &Tx<'_>, operation: &Operation) -> Result<Option<String>, Error> {
-        let all: Vec<Operation> = tx.list(Some(&self.namespace))?;
+        let all: Vec<Operation> = tx.list_about(&self.namespace, &operation.spec.target.name)?;
         let other = |one: &Operation| one.spec.target == operation.spec.target && !operation_state(one).finished();
         Ok(all.into_iter().find(other).and_then(|one| one.metadata.name))
     }

@@ -13,7 +13,7 @@ use berth_model::field::FieldError;
 use berth_model::kinds::{BUNDLE, Request};
 use berth_model::quantity;
 use berth_model::resource::bundle::{VolumeSummary, gone_back};
-use berth_model::resource::operation::{Operation, Target};
+use berth_model::resource::operation::Target;
 use berth_model::resource::revision::{self, NoWayBack, Revision};
 use berth_model::resource::volume::{VolumeState, volume_name};
 use berth_model::resource::{Bundle, Volume};
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use super::reply::Error;
 use super::request::Ask;
 use super::write::{admit, must_get};
-use crate::operation::order;
+use crate::bundle::operations_of;
 use crate::store::{ReadTx, Tx};
 
 /// So long a registry may take to say whether it still has an image.
@@ -57,8 +57,7 @@ impl Goal {
         let bundle = must_get(tx, &BUNDLE, namespace, name)?;
         let bundle: Bundle = serde_json::from_value(bundle)
             .map_err(|_| Error::new(Reason::InternalError, "the bundle's record cannot be read"))?;
-        let mut revisions: Vec<Revision> = tx.list(Some(namespace))?;
-        revisions.retain(|one| one.spec.bundle == name);
+        let revisions: Vec<Revision> = tx.list_about(namespace, name)?;
         let revision = revision::goal(&revisions, &bundle.spec, to).map_err(|why| refused(name, &why))?.clone();
         let volumes = volumes(tx, namespace, name)?;
         refuse_lost(name, &revision, &volumes)?;
@@ -102,15 +101,15 @@ impl Goal {
 
 /// The operation that made of the bundle what it is, or was to.
 fn newest(tx: &ReadTx<'_>, bundle: &Bundle) -> Result<Option<String>, Error> {
-    let mut all: Vec<Operation> = tx.list(bundle.metadata.namespace.as_deref())?;
-    all.retain(|op| Some(&op.spec.target.uid) == bundle.metadata.uid.as_ref() && op.spec.kind.makes_revision());
-    Ok(all.into_iter().max_by_key(order).and_then(|op| op.metadata.name))
+    let all = operations_of(tx, bundle)?;
+    let newest = all.into_iter().rfind(|op| op.spec.kind.makes_revision());
+    Ok(newest.and_then(|op| op.metadata.name))
 }
 
 /// The volumes that were made for the bundle and are not being destroyed.
 fn volumes(tx: &ReadTx<'_>, namespace: &str, bundle: &str) -> Result<Vec<VolumeSummary>, Error> {
-    let all: Vec<Volume> = tx.list(Some(namespace))?;
-    let own = all.into_iter().filter(|volume| volume.spec.bundle == bundle).map(|volume| {
+    let all: Vec<Volume> = tx.list_about(namespace, bundle)?;
+    let own = all.into_iter().map(|volume| {
         let status = volume.status.unwrap_or_default();
         let name = volume.metadata.name.unwrap_or_default();
         VolumeSummary { name, state: status.state, size: quantity::show_bytes(status.size) }

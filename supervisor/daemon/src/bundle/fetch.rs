@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use super::seams::{Machine, Observed, Provider};
 use super::view::{View, container_id, operation_state, state_of};
 use super::{BundleError, BundleKey, operations_of};
-use crate::store::{Deletion, EventType, Store, StoreError, Tx};
+use crate::store::{Deletion, EventType, ReadTx, Store, StoreError, Tx};
 
 /// Finished operations kept per bundle.
 const KEPT_OPERATIONS: usize = 20;
@@ -33,10 +33,10 @@ pub(super) async fn view(
     let stored = store
         .read(move |tx| {
             let Some(bundle) = tx.get::<Bundle>(&wanted.namespace, &wanted.name)? else { return Ok(None) };
-            let revisions = revisions_of(tx.list(Some(&wanted.namespace))?, &wanted.name);
-            let operations = operations_of(tx.list(Some(&wanted.namespace))?, &bundle);
-            let mut volumes: Vec<Volume> = tx.list(Some(&wanted.namespace))?;
-            volumes.retain(|volume| volume.spec.bundle == wanted.name);
+            let (namespace, name) = (&wanted.namespace, &wanted.name);
+            let revisions = revisions_of(tx, namespace, name)?;
+            let operations = operations_of(tx, &bundle)?;
+            let volumes: Vec<Volume> = tx.list_about(namespace, name)?;
             Ok(Some((bundle, revisions, operations, volumes)))
         })
         .await?;
@@ -47,10 +47,10 @@ pub(super) async fn view(
 }
 
 /// The revisions of a bundle, by number.
-pub(super) fn revisions_of(mut all: Vec<Revision>, bundle: &str) -> Vec<Revision> {
-    all.retain(|revision| revision.spec.bundle == bundle);
+pub(super) fn revisions_of(tx: &ReadTx<'_>, namespace: &str, bundle: &str) -> Result<Vec<Revision>, StoreError> {
+    let mut all: Vec<Revision> = tx.list_about(namespace, bundle)?;
     all.sort_by_key(|revision| revision.spec.number);
-    all
+    Ok(all)
 }
 
 async fn observe(machine: &dyn Machine, revisions: &[Revision]) -> Result<BTreeMap<u64, Observed>, BundleError> {
@@ -95,7 +95,7 @@ fn is_alarm(reason: &str) -> bool {
 pub(super) fn begin(tx: &mut Tx<'_>, bundle: &Bundle, kind: OperationKind) -> Result<(), StoreError> {
     let namespace = bundle.metadata.namespace.clone().unwrap_or_default();
     let name = bundle.metadata.name.clone().unwrap_or_default();
-    let present = operations_of(tx.list::<Operation>(Some(&namespace))?, bundle);
+    let present = operations_of(tx, bundle)?;
     if present.iter().any(|op| !operation_state(op).finished()) {
         return Ok(());
     }
@@ -139,9 +139,9 @@ fn operation(target: &Target, generation: i64, kind: OperationKind, again: Optio
 /// Removes the oldest revisions of a bundle beyond those that are kept, but none that an operation after
 /// this one will go back to.
 pub(super) fn remove_surplus(tx: &mut Tx<'_>, namespace: &str, name: &str, operation: &str) -> Result<(), StoreError> {
-    let revisions = revisions_of(tx.list(Some(namespace))?, name);
-    let mut open: Vec<Operation> = tx.list(Some(namespace))?;
-    open.retain(|op| op.spec.target.name == name && !operation_state(op).finished());
+    let revisions = revisions_of(tx, namespace, name)?;
+    let mut open: Vec<Operation> = tx.list_about(namespace, name)?;
+    open.retain(|op| !operation_state(op).finished());
     open.retain(|op| op.metadata.name.as_deref() != Some(operation));
     let needed: Vec<u64> = open.iter().filter_map(|op| op.spec.rollback_to).collect();
     for number in surplus(&revisions, KEPT_REVISIONS, &needed) {
@@ -153,7 +153,7 @@ pub(super) fn remove_surplus(tx: &mut Tx<'_>, namespace: &str, name: &str, opera
 
 /// Lets a bundle go: its own last act.
 pub(super) fn release(tx: &mut Tx<'_>, namespace: &str, name: &str) -> Result<(), StoreError> {
-    for revision in revisions_of(tx.list::<Revision>(Some(namespace))?, name) {
+    for revision in revisions_of(tx, namespace, name)? {
         tx.delete::<Revision>(namespace, revision.metadata.name.as_deref().unwrap_or_default(), &Deletion::default())?;
     }
     if tx.get::<Bundle>(namespace, name)?.is_some() {

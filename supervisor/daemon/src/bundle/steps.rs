@@ -110,9 +110,8 @@ impl Steps {
 
     async fn revisions(&self, task: &Task) -> Result<Vec<Revision>, StepError> {
         let target = task.spec.target.clone();
-        let all = self.store.read(move |tx| tx.list::<Revision>(Some(&target.namespace))).await;
-        all.map(|all| revisions_of(all, &task.spec.target.name))
-            .map_err(|error| store_failed(error, "reading the revisions"))
+        let all = self.store.read(move |tx| revisions_of(tx, &target.namespace, &target.name)).await;
+        all.map_err(|error| store_failed(error, "reading the revisions"))
     }
 
     /// The revision this operation made.

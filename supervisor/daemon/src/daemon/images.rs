@@ -92,7 +92,7 @@ impl LocalImages {
     /// that have begun.
     pub(super) async fn in_use(&self) -> Result<HashSet<String>, StoreError> {
         let (revisions, operations) =
-            self.store.read(|tx| Ok((tx.list::<Revision>(None)?, tx.list::<Operation>(None)?))).await?;
+            self.store.read(|tx| Ok((tx.list::<Revision>(None)?, tx.list_lasting::<Operation>()?))).await?;
         Ok(digests_to_keep(&revisions, &operations))
     }
 

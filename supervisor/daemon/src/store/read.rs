@@ -72,6 +72,10 @@ pub(super) fn typed<K: Kind>(object: &Value) -> Result<K, StoreError> {
     })
 }
 
+fn named_body(row: &Row<'_>) -> rusqlite::Result<(String, String, String)> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+}
+
 /// The kind a row says it is of.
 pub(super) fn kind(key: &str) -> Result<&'static Registration, StoreError> {
     kinds::by_key(key).ok_or_else(|| Fault::UnknownKind(key.to_owned()).into())
@@ -124,12 +128,37 @@ impl<'c> ReadTx<'c> {
 
     /// All objects of a kind, in one namespace or all, by namespace and name.
     pub fn list<K: Kind>(&self, namespace: Option<&str>) -> Result<Vec<K>, StoreError> {
-        self.list_values(K::registration(), namespace)?.iter().map(typed).collect()
+        let sql = "SELECT namespace, name, body FROM object
+                   WHERE kind = ?1 AND (?2 IS NULL OR namespace = ?2) ORDER BY namespace, name";
+        self.typed_rows(sql, params![K::registration().key(), namespace])
+    }
+
+    /// Revisions and volumes of a bundle, or operations on what has that name, by name.
+    pub fn list_about<K: Kind>(&self, namespace: &str, subject: &str) -> Result<Vec<K>, StoreError> {
+        let sql = "SELECT namespace, name, body FROM object
+                   WHERE kind = ?1 AND namespace = ?2 AND subject = ?3 ORDER BY name";
+        self.typed_rows(sql, params![K::registration().key(), namespace, subject])
+    }
+
+    /// The objects of a kind whose life has no end yet: of operations, those that are not finished.
+    pub fn list_lasting<K: Kind>(&self) -> Result<Vec<K>, StoreError> {
+        let sql = "SELECT namespace, name, body FROM object
+                   WHERE kind = ?1 AND expires_at IS NULL ORDER BY namespace, name";
+        self.typed_rows(sql, params![K::registration().key()])
+    }
+
+    fn typed_rows<K: Kind>(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<K>, StoreError> {
+        let decode = |(namespace, name, text): (String, String, String)| {
+            let what = || format!("{} {namespace}/{name}", K::KIND);
+            let decoded = serde_json::from_str(&text);
+            decoded.map_err(|source| Fault::Decode { what: what(), source: Arc::new(source) }.into())
+        };
+        self.rows(sql, parameters, named_body, "list objects")?.into_iter().map(decode).collect()
     }
 
     /// [`ReadTx::list`] for a kind that is known at run time only.
     pub fn list_values(&self, kind: &'static Registration, namespace: Option<&str>) -> Result<Vec<Value>, StoreError> {
-        Ok(self.objects(kind, namespace)?.into_values().collect())
+        Ok(self.objects(kind, namespace, None)?.into_values().collect())
     }
 
     /// Part of a list, now or as it was at an earlier version.
@@ -139,7 +168,7 @@ impl<'c> ReadTx<'c> {
     pub fn page(&self, kind: &'static Registration, wanted: &PageRequest) -> Result<Page, StoreError> {
         let newest = self.version()?;
         let version = wanted.at.unwrap_or(newest);
-        let mut objects = self.objects(kind, wanted.namespace.as_deref())?;
+        let mut objects = self.objects(kind, wanted.namespace.as_deref(), wanted.selector.only_name())?;
         if version != newest {
             self.turn_back(kind, wanted, version, &mut objects)?;
         }
@@ -180,11 +209,11 @@ impl<'c> ReadTx<'c> {
         &self,
         kind: &'static Registration,
         namespace: Option<&str>,
+        name: Option<&str>,
     ) -> Result<BTreeMap<(String, String), Value>, StoreError> {
         let sql = "SELECT namespace, name, body FROM object
-                   WHERE kind = ?1 AND (?2 IS NULL OR namespace = ?2)";
-        let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?));
-        let rows = self.rows(sql, params![kind.key(), namespace], row, "list objects")?;
+                   WHERE kind = ?1 AND (?2 IS NULL OR namespace = ?2) AND (?3 IS NULL OR name = ?3)";
+        let rows = self.rows(sql, params![kind.key(), namespace, name], named_body, "list objects")?;
         let decode = |(namespace, name, text): (String, String, String)| {
             let object = body(|| format!("{} {namespace}/{name}", kind.key()), &text)?;
             Ok(((namespace, name), object))

@@ -22,7 +22,8 @@ const APPLICATION_ID: i64 = 0x4252_5448;
 
 /// Each step leads from the schema before it to its own; the schema's number is how many were
 /// taken. Steps are never changed once released.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE meta (
         key   TEXT    NOT NULL PRIMARY KEY,
         value INTEGER NOT NULL
@@ -72,7 +73,21 @@ const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (key, target)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX idempotency_operation ON idempotency (operation);
-"];
+",
+    "
+    -- The bundle or volume that an object is about: what is looked for by it is found without reading all of its kind.
+    ALTER TABLE object ADD COLUMN subject TEXT GENERATED ALWAYS AS (
+        CASE kind
+            WHEN 'operations.berth.dev' THEN json_extract(body, '$.spec.target.name')
+            WHEN 'revisions.berth.dev'  THEN json_extract(body, '$.spec.bundle')
+            WHEN 'volumes.berth.dev'    THEN json_extract(body, '$.spec.bundle')
+        END
+    ) VIRTUAL;
+    CREATE INDEX object_subject ON object (kind, namespace, subject) WHERE subject IS NOT NULL;
+    -- Operations that are not finished among the many that are.
+    CREATE INDEX object_lasting ON object (kind) WHERE expires_at IS NULL;
+",
+];
 
 /// How long a statement waits for another process that reads the file.
 const BUSY: Duration = Duration::from_secs(10);

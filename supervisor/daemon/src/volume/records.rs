@@ -85,9 +85,8 @@ impl Volumes {
 
     /// All that were made for a bundle of that name, whether it wants them now or not.
     pub(super) async fn of_bundle(&self, namespace: &str, bundle: &str) -> Result<Vec<Volume>, StepError> {
-        let namespace = namespace.to_owned();
-        let all = self.store.read(move |tx| tx.list::<Volume>(Some(&namespace))).await.map_err(store_failed)?;
-        Ok(all.into_iter().filter(|volume| volume.spec.bundle == bundle).collect())
+        let (namespace, bundle) = (namespace.to_owned(), bundle.to_owned());
+        self.store.read(move |tx| tx.list_about::<Volume>(&namespace, &bundle)).await.map_err(store_failed)
     }
 
     pub(super) async fn growing(&self, namespace: &str, bundle: &str) -> Result<Vec<Volume>, StepError> {

@@ -201,14 +201,9 @@ fn record(tx: &mut Tx<'_>, namespace: &str, name: &str, made_from: MadeFrom) -> 
     refuse_taken_ports(&everyone, &bundle)?;
     let held: Vec<Held> = everyone.iter().map(held).collect();
     let allocation = allocate(&held, made_from.pool, namespace, name, made_from.drawn)?;
-    let number = own_revisions(everyone, namespace, name).last().map_or(0, |last| last.spec.number) + 1;
+    let number = revisions_of(tx, namespace, name)?.last().map_or(0, |last| last.spec.number) + 1;
     tx.create(&revision(&bundle, number, made_from, allocation))?;
     Ok(number)
-}
-
-fn own_revisions(everyone: Vec<Revision>, namespace: &str, name: &str) -> Vec<Revision> {
-    let own = everyone.into_iter().filter(|one| one.metadata.namespace.as_deref() == Some(namespace));
-    revisions_of(own.collect(), name)
 }
 
 fn held(revision: &Revision) -> Held {

@@ -123,8 +123,8 @@ impl Steps {
 
     /// The devices that a revision's unit needs.
     pub(super) async fn devices(&self, task: &Task, revision: &Revision) -> Result<Vec<Device>, StepError> {
-        let namespace = task.spec.target.namespace.clone();
-        let all = self.store.read(move |tx| tx.list::<Volume>(Some(&namespace))).await;
+        let target = task.spec.target.clone();
+        let all = self.store.read(move |tx| tx.list_about::<Volume>(&target.namespace, &target.name)).await;
         let all = all.map_err(|error| store_failed(error, "reading the volumes"))?;
         let device = |wish: &VolumeWish| {
             let name = volume_name(&task.spec.target.name, &wish.name);

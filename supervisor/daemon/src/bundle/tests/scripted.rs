@@ -358,7 +358,7 @@ impl Daemon {
     }
 
     pub async fn revisions(&self) -> Vec<Revision> {
-        revisions_of(self.store.read(|tx| tx.list(None)).await.unwrap(), "web")
+        self.store.read(|tx| revisions_of(tx, "default", "web")).await.unwrap()
     }
 
     pub async fn put(&self, change: impl FnOnce(&mut BundleSpec) + Send + 'static) {

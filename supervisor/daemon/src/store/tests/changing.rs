@@ -17,7 +17,7 @@ fn bundle(name: &str) -> Bundle {
     }
 }
 
-fn operation(name: &str) -> Operation {
+pub(super) fn operation(name: &str) -> Operation {
     let target = Target { kind: "Bundle".into(), namespace: "default".into(), name: "web".into(), uid: String::new() };
     let spec = serde_json::json!({ "kind": OperationKind::Start, "target": target, "actor": somebody() });
     let spec: OperationSpec = serde_json::from_value(spec).unwrap();
