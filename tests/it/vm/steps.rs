@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use berth_model::resource::operation::OperationKind::{
-    self, Erase, Grow, Install, Lock, Restart, Start, Stop, Uninstall, Unlock, Update,
+    self, Erase, Grow, Install, Lock, Restart, Rollback, Start, Stop, Uninstall, Unlock, Update,
 };
 use berth_tests::machine::Machine;
 
@@ -17,15 +17,16 @@ const DISARM: &str =
     "rm -r /run/systemd/system/berthd.service.d && systemctl daemon-reload && systemctl restart berthd";
 
 /// A service's life: what is asked for, how its bundle stands then, and what its port answers.
-const LIFE: [(OperationKind, &str, &str, &str); 10] = [
+const LIFE: [(OperationKind, &str, &str, &str); 11] = [
     (Install, "install 127.0.0.1:5000/nginx:1 --name web --publish 8081:80 --volume data:/data:16Mi", UP, FIRST),
     (Update, "update web --image 127.0.0.1:5000/nginx:2", UP, SECOND),
-    (Grow, "volume grow web-data 32Mi", UP, SECOND),
+    (Rollback, "rollback web", UP, FIRST),
+    (Grow, "volume grow web-data 32Mi", UP, FIRST),
     (Stop, "stop web", DOWN, NOBODY),
     (Lock, "volume lock web-data", DOWN, NOBODY),
     (Unlock, "volume unlock web-data", DOWN, NOBODY),
-    (Start, "start web", UP, SECOND),
-    (Restart, "restart web", UP, SECOND),
+    (Start, "start web", UP, FIRST),
+    (Restart, "restart web", UP, FIRST),
     (Uninstall, "uninstall web", "none", NOBODY),
     (Erase, "volume erase web-data --yes", "none", NOBODY),
 ];
@@ -36,10 +37,11 @@ const SECOND: &str = "nginx under Berth, image 2";
 const NOBODY: &str = "nobody";
 
 /// What is tried when not everything is: a point of each operation, early ones and late ones.
-const SAMPLE: [[&str; 10]; 2] = [
+const SAMPLE: [[&str; 11]; 2] = [
     [
         "Install/FormatVolumes/applied",
         "Update/PrepareRevision/recorded",
+        "Rollback/ResolveImage/begun",
         "Grow/GrowImages/applied",
         "Stop/StopUnit/applied",
         "Lock/LockVolume/applied",
@@ -52,6 +54,7 @@ const SAMPLE: [[&str; 10]; 2] = [
     [
         "Install/Promote/recorded",
         "Update/StopOld/applied",
+        "Rollback/StartUnit/applied",
         "Grow/GrowFilesystems/applied",
         "Stop/StopUnit/begun",
         "Lock/LockVolume/begun",
@@ -74,7 +77,7 @@ pub(super) fn points(kind: OperationKind, moments: &[&str]) -> Vec<String> {
 
 /// For each life, the point at which each operation of it dies; `None` once it has died at all of them. `BERTH_LONG` is
 /// the number of the life to begin with: 1, or that in which an earlier run was cut short.
-fn lives() -> Vec<[Option<String>; 10]> {
+fn lives() -> Vec<[Option<String>; 11]> {
     let Ok(first) = std::env::var("BERTH_LONG") else {
         return SAMPLE.map(|life| life.map(|point| Some(point.to_owned()))).to_vec();
     };
