@@ -89,7 +89,7 @@ impl Parts {
     }
 
     fn key(&self, plan: &Plan, accel: Accel) -> Result<String, SavedError> {
-        let mut key = Key::new("saved 1");
+        let mut key = Key::new("saved 2");
         for part in [&self.guest.key, &self.payload.key, &self.images.key] {
             key.add(part.as_bytes());
         }
