@@ -124,7 +124,8 @@ impl Recorder {
 
     pub(super) async fn step_compensated(&mut self, name: StepName) -> Result<(), StoreError> {
         self.change_step(name, |step, _| {
-            if step.state == StepState::Succeeded {
+            // A step that was interrupted is at work no more, either.
+            if matches!(step.state, StepState::Succeeded | StepState::Running) {
                 step.state = StepState::Compensated;
             }
         })

@@ -327,7 +327,7 @@ pub enum StepState {
     Failed,
     /// Not needed.
     Skipped,
-    /// Done once, undone since.
+    /// Done or begun once, undone since.
     Compensated,
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_model::resource::operation::{OperationState, OperationStatus, StepName};
+use berth_model::resource::operation::{OperationState, OperationStatus, StepName, StepState};
 use berth_model::resource::revision::RevisionState;
 use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,8 @@ async fn last(daemon: &Daemon) -> OperationStatus {
 async fn nothing_came_of_it(daemon: &Daemon, world: &World) {
     let status = last(daemon).await;
     assert_eq!(status.state, OperationState::Cancelled);
+    let at_work = status.steps.iter().find(|step| step.state == StepState::Running);
+    assert_eq!(at_work, None, "a step of an operation that has ended");
     let error = status.error.unwrap();
     assert_eq!((error.code.as_str(), error.message.as_str()), ("Cancelled", "owner (cli) asked for its end"));
     assert!(error.suggestions[0].contains("berth operation retry web-"), "{:?}", error.suggestions);
