@@ -1,0 +1,79 @@
+//! What happened, and the long work that is under way.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{duration, name};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EventsArgs {
+    /// Only about this, e.g. bundle/web or web.
+    #[arg(long = "for", value_name = "[KIND/]NAME")]
+    pub regarding: Option<String>,
+    /// Only of this level, warning being the higher one.
+    #[arg(long, value_enum)]
+    pub level: Option<Level>,
+    /// Only with this reason, e.g. StartFailed.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Only what was seen within this time, e.g. 10m.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub since: Option<Duration>,
+    /// Of all namespaces.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Go on showing new ones.
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Level {
+    /// What goes well.
+    Normal,
+    /// What somebody may have to look at.
+    Warning,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct OperationsArgs {
+    /// Of all namespaces.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Go on showing changes.
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct OperationArgs {
+    #[command(subcommand)]
+    pub command: OperationCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum OperationCommand {
+    /// Show an operation with its steps.
+    Show {
+        /// Its name.
+        #[arg(value_parser = name)]
+        name: String,
+        /// Follow it to its end; the exit code is that of the operation.
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// End an operation that is not done; what it has done so far is undone.
+    Cancel {
+        /// Its name.
+        #[arg(value_parser = name)]
+        name: String,
+    },
+    /// Try once more what an operation was to do that failed or was cancelled.
+    Retry {
+        /// Its name.
+        #[arg(value_parser = name)]
+        name: String,
+    },
+}
