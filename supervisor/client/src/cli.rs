@@ -32,6 +32,7 @@ mod sheet;
 mod shell;
 mod status;
 mod system;
+mod top;
 mod values;
 mod version;
 mod views;
@@ -123,6 +124,7 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Rollback(args) => revisions::roll_back(&context, &args).await,
         Command::Revisions(args) => revisions::list(&context, &args).await,
         Command::Status(args) => status::run(&context, args).await,
+        Command::Top(args) => top::run(&context, &args).await,
         Command::Logs(args) => logs::run(&context, &args).await,
         Command::Exec(args) => exec::run(&context, &args).await,
         Command::Get(args) => get::run(&context, args).await,
@@ -204,6 +206,11 @@ impl Context {
     /// Writes a line to stderr, for people.
     fn note(&self, text: &str) -> Result<(), Failure> {
         writeln!(std::io::stderr(), "{text}").map_err(Failure::Output)
+    }
+
+    /// A person is reading what is said.
+    fn shows_on_terminal(&self) -> bool {
+        std::io::stdout().is_terminal()
     }
 
     /// A person is watching the progress.

@@ -26,6 +26,8 @@ mod reading;
 mod revisions;
 #[path = "cli/run.rs"]
 mod run;
+#[path = "cli/topping.rs"]
+mod topping;
 #[path = "cli/values.rs"]
 mod values;
 #[path = "cli/volumes.rs"]

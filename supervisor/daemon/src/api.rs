@@ -10,7 +10,7 @@
 //! operation.rs  the same for operations: cancel, retry
 //! exec.rs     a command in a service, over a WebSocket
 //! stream.rs   images in, logs out        health.rs discovery.rs   about the machine itself
-//! cleanup.rs  what nothing needs any more
+//! cleanup.rs  what nothing needs any more        system.rs  what is used
 //! network.rs  who reaches whom, and by which rule
 //! reply.rs    objects in the shape asked for; errors as `Status`, nowhere else
 //! ```
@@ -32,6 +32,7 @@ mod request;
 mod rollback;
 mod route;
 mod stream;
+mod system;
 mod volume;
 mod watch;
 mod write;
@@ -57,6 +58,7 @@ pub use exec::{Begun, CommandRequest, CommandsPort};
 pub use health::Readiness;
 pub use listen::{bind_socket, serve_socket, serve_tls};
 pub use stream::{ByteStream, ImagesPort, LogRequest, LogsPort, PortError};
+pub use system::SystemPort;
 pub use watch::WatchPace;
 
 use action::ACTIONS;
@@ -81,6 +83,8 @@ pub struct Api {
     pub images: Arc<dyn ImagesPort>,
     /// Removes what nothing needs.
     pub cleanup: Arc<dyn CleanupPort>,
+    /// Looks after the machine.
+    pub system: Arc<dyn SystemPort>,
     /// Output of bundles.
     pub logs: Arc<dyn LogsPort>,
     /// Commands in bundles.
@@ -125,6 +129,7 @@ fn table() -> Table {
     ];
     rows.extend([
         berth(Method::POST, "system/cleanup", "system", "cleanup", Verb::Create, cleanup::cleanup),
+        berth(Method::GET, "system/usage", "system", "usage", Verb::Get, system::usage),
         berth(Method::GET, "network", "network", "", Verb::Get, network::status),
         berth(Method::GET, "network/verdicts", "network", "verdicts", Verb::Get, network::verdicts),
         berth(Method::GET, "network/lookup", "network", "lookup", Verb::Get, network::lookup),

@@ -26,6 +26,7 @@ mod properties;
 mod provided;
 mod references;
 mod signals;
+mod system;
 mod usage;
 pub(crate) mod volumes;
 
@@ -155,7 +156,7 @@ pub async fn run(config: Config, clock: Clock) -> Result<(), DaemonError> {
 async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
     let store = Store::open(&config.database(), Arc::clone(&clock))?;
     let metrics = Metrics::new();
-    metrics.ask(Arc::new(usage::Usage { store: store.clone() }));
+    metrics.ask(Arc::new(usage::Usage { store: store.clone(), data: config.data.clone() }));
     let systemd = Systemd::connect().await?;
     let sealer = sealer(config).await?;
     let keys = Arc::new(volumes::SealedKeys(sealer.clone()));
@@ -244,6 +245,7 @@ fn router(parts: &Parts, config: &Config, cleanup: Arc<Cleaner>) -> Result<Route
         readiness: Readiness::default(),
         images: Arc::new(local_images(parts)),
         cleanup,
+        system: Arc::new(system::System::new(parts, config)),
         logs: Arc::new(logs::JournalLogs::new(parts.store.clone())),
         overlaps: parts.net.overlapping(),
         commands: Arc::new(commands::Commands::new(parts.store.clone(), &config.runtime)),

@@ -1,4 +1,4 @@
-//! What control groups (version 2) and links have used, as the kernel counts it.
+//! What control groups (version 2), links and the machine have used, as the kernel counts it.
 //!
 //! Both come and go while they are looked at: what is gone is `None`, and so is what its kernel does not count.
 
@@ -58,6 +58,65 @@ pub struct LinkUsage {
     pub received: u64,
     /// That went out.
     pub sent: u64,
+}
+
+/// What all of the machine uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MachineUsage {
+    /// Processors that are there.
+    pub cores: u64,
+    /// Time that they were at work since the boot, all together, microseconds.
+    pub cpu_us: u64,
+    /// Tasks that run or want to, on average over a minute, in hundredths.
+    pub load_hundredths: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes of it that could be had without swapping.
+    pub memory_available: u64,
+    /// Time since the boot, microseconds.
+    pub uptime_us: u64,
+}
+
+/// What all of the machine uses, from that directory, which is `/proc`.
+///
+/// # Errors
+/// [`UsageError`]. What a line does not tell is nought.
+pub fn of_machine(proc: &Path) -> Result<MachineUsage, UsageError> {
+    let file = |name: &str| {
+        let path = proc.join(name);
+        std::fs::read_to_string(&path).map_err(|source| UsageError { path, source })
+    };
+    let (stat, memory) = (file("stat")?, file("meminfo")?);
+    let kibibytes = |key: &str| {
+        let rest = memory.lines().find_map(|line| line.strip_prefix(key));
+        rest.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or_default() * 1024
+    };
+    Ok(MachineUsage {
+        cores: stat.lines().filter(|line| is_processor(line)).count() as u64,
+        cpu_us: at_work(&stat).unwrap_or_default(),
+        load_hundredths: hundredths(&file("loadavg")?).unwrap_or_default(),
+        memory: kibibytes("MemTotal:"),
+        memory_available: kibibytes("MemAvailable:"),
+        uptime_us: hundredths(&file("uptime")?).unwrap_or_default() * 10_000,
+    })
+}
+
+/// `cpu0 ...`, but not `cpu  ...`, which is all of them.
+fn is_processor(line: &str) -> bool {
+    line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// User, nice, system, irq and softirq of the first line; idle and waiting are no work, and what was stolen is others'.
+/// The kernel tells them to user space in hundredths of a second, whatever it counts in.
+fn at_work(stat: &str) -> Option<u64> {
+    let fields: Vec<u64> = stat.lines().next()?.split_whitespace().skip(1).map_while(|one| one.parse().ok()).collect();
+    Some([0, 1, 2, 5, 6].iter().filter_map(|at| fields.get(*at)).sum::<u64>() * 10_000)
+}
+
+/// The first word of a text, `12.34`.
+fn hundredths(text: &str) -> Option<u64> {
+    let (whole, part) = text.split_whitespace().next()?.split_once('.')?;
+    Some(whole.parse::<u64>().ok()? * 100 + part.get(..2)?.parse::<u64>().ok()?)
 }
 
 /// What the group at that directory uses; `None` if there is none.
@@ -153,6 +212,32 @@ mod tests {
             ..GroupUsage::default()
         };
         assert_eq!(of_group(group.path()).unwrap(), Some(expected));
+    }
+
+    #[test]
+    fn the_machine_is_read_as_the_kernel_writes_it() {
+        let proc = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            (
+                "stat",
+                "cpu  10 1 20 500 7 2 1 9 0 0\ncpu0 5 0 10 250 7 1 1 9 0 0\ncpu1 5 1 10 250 0 1 0 0 0 0\nintr 9\n",
+            ),
+            ("meminfo", "MemTotal:        2048 kB\nMemFree:          100 kB\nMemAvailable:    1024 kB\n"),
+            ("loadavg", "0.52 0.40 0.30 1/100 4242\n"),
+            ("uptime", "61.23 100.00\n"),
+        ] {
+            std::fs::write(proc.path().join(name), text).unwrap();
+        }
+        let expected = MachineUsage {
+            cores: 2,
+            cpu_us: 340_000,
+            load_hundredths: 52,
+            memory: 2 << 20,
+            memory_available: 1 << 20,
+            uptime_us: 61_230_000,
+        };
+        assert_eq!(of_machine(proc.path()).unwrap(), expected);
+        assert!(of_machine(Path::new("/proc")).unwrap().cores > 0);
     }
 
     #[test]

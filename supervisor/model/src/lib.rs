@@ -23,3 +23,4 @@ pub mod resource;
 pub mod selector;
 pub mod session;
 pub mod status;
+pub mod usage;

@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(super) use images::{ImageArgs, ImageCommand};
-pub(super) use machine::{SystemArgs, SystemCommand, VersionArgs};
+pub(super) use machine::{SystemArgs, SystemCommand, TopArgs, TopOrder, VersionArgs};
 pub(super) use network::{DnsArgs, DnsCommand, NetworkArgs, NetworkCommand, PolicyArgs, PolicyCommand};
 pub(super) use objects::{ApplyArgs, DeleteArgs, GetArgs, ResourceArgs};
 pub(super) use services::{
@@ -93,6 +93,8 @@ pub(super) enum Command {
     Uninstall(UninstallArgs),
     /// Show how services fare.
     Status(StatusArgs),
+    /// Show what services and the machine use: processor, memory, disks, processes.
+    Top(TopArgs),
     /// Show what a service writes.
     Logs(LogsArgs),
     /// Run a command in a service; the exit code is the command's.

@@ -11,6 +11,7 @@ mod operations;
 mod rights;
 mod rollback;
 mod secrets;
+mod system;
 mod volumes;
 mod watches;
 
@@ -181,6 +182,7 @@ impl World {
             readiness: readiness.clone(),
             images: images.clone(),
             cleanup: images.clone(),
+            system: Arc::new(system::FakeSystem),
             logs: logs.clone(),
             overlaps: tokio::sync::watch::Sender::new(vec![OVERLAP.to_owned()]).subscribe(),
             commands: commands.clone(),

@@ -1,11 +1,14 @@
-//! What bundles use and how the store fares, read for each scrape of `/metrics`.
+//! What bundles use and how the store fares, read for each scrape of `/metrics` and each look of `berth top`.
 
 use std::path::{Path, PathBuf};
 
+use berth_host::disk_image;
 use berth_host::usage::{self, GroupUsage, LinkUsage, Pressure};
 use berth_model::condition::ConditionType;
+use berth_model::pressure::Disk;
 use berth_model::resource::revision::Revision;
 use berth_model::resource::{Bundle, Volume};
+use berth_model::usage::{BundleUsage, MachineUsage};
 use futures_util::future::BoxFuture;
 use tracing::warn;
 
@@ -39,12 +42,30 @@ static QUEUE: Series = gauge("store_queue_depth", "Writes that wait for the stor
 static REVISION: Series = gauge("store_revision", "Number of the newest change in the store");
 
 /// Reads it.
+#[derive(Clone)]
 pub(super) struct Usage {
     pub(super) store: Store,
+    /// Where the data lie.
+    pub(super) data: PathBuf,
+}
+
+/// A look at what is used did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookError {
+    /// What there is.
+    #[error("reading which bundles there are")]
+    Store(#[from] StoreError),
+    /// What it uses.
+    #[error("reading what the machine uses")]
+    Machine(#[from] usage::UsageError),
+    /// Its disk.
+    #[error("measuring the data disk")]
+    Disk(#[from] disk_image::ImageError),
 }
 
 /// A bundle, and where the kernel counts for it.
 struct Counted {
+    name: [String; 2],
     labels: Vec<(&'static str, String)>,
     ready: bool,
     restarts: u64,
@@ -53,6 +74,20 @@ struct Counted {
 }
 
 impl Usage {
+    /// What everything uses now.
+    pub(super) async fn look(&self) -> Result<berth_model::usage::Usage, LookError> {
+        let (bundles, revisions) =
+            self.store.read(|tx| Ok((tx.list::<Bundle>(None)?, tx.list::<Revision>(None)?))).await?;
+        let counted: Vec<Counted> = bundles.iter().map(|bundle| located(bundle, &revisions)).collect();
+        let data = self.data.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let bundles = counted.into_iter().map(told_of).collect();
+            let (machine, uptime_us) = machine(&data)?;
+            Ok(berth_model::usage::Usage::new(uptime_us, machine, bundles))
+        });
+        read.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
     async fn samples(&self) -> Result<Vec<Sample>, StoreError> {
         let (bundles, revisions, volumes) = self
             .store
@@ -94,7 +129,40 @@ fn located(bundle: &Bundle, revisions: &[Revision]) -> Counted {
         restarts: status.restarts,
         group: status.unit.map(|unit| Path::new(GROUPS).join(slice(&namespace)).join(unit)),
         link: serves.map(|revision| revision.spec.allocation.host_link.clone()),
+        name: [namespace.clone(), name.clone()],
         labels: vec![("namespace", namespace), ("bundle", name)],
+    }
+}
+
+fn machine(data: &Path) -> Result<(MachineUsage, u64), LookError> {
+    let now = usage::of_machine(Path::new("/proc"))?;
+    let room = disk_image::room(data)?;
+    let machine = MachineUsage {
+        cores: now.cores,
+        cpu_us: now.cpu_us,
+        load_hundredths: now.load_hundredths,
+        memory: now.memory,
+        memory_available: now.memory_available,
+        uptime: now.uptime_us / 1_000_000,
+        disk: Disk { total: room.total, free: room.free },
+    };
+    Ok((machine, now.uptime_us))
+}
+
+fn told_of(bundle: Counted) -> BundleUsage {
+    let group = bundle.group.as_deref().and_then(|group| told(usage::of_group(group))).unwrap_or_default();
+    let [namespace, name] = bundle.name;
+    let GroupUsage { cpu_us, memory, tasks, read, written, .. } = group;
+    BundleUsage {
+        namespace,
+        name,
+        ready: bundle.ready,
+        restarts: bundle.restarts,
+        cpu_us,
+        memory,
+        tasks,
+        read,
+        written,
     }
 }
 
@@ -145,7 +213,7 @@ fn of_volume(volume: &Volume) -> Sample {
 
 fn told<T>(read: Result<Option<T>, usage::UsageError>) -> Option<T> {
     read.unwrap_or_else(|error| {
-        warn!("a number for /metrics is missing: {}", crate::log::chain(&error));
+        warn!("a number of what is used is missing: {}", crate::log::chain(&error));
         None
     })
 }
@@ -169,8 +237,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("berth.db"), Arc::new(|| Timestamp::UNIX_EPOCH)).unwrap();
         let newest = number(*store.revision().borrow());
-        let told: Vec<_> = Usage { store }.read().await.iter().map(|one| (one.series.name, one.value)).collect();
+        let told: Vec<_> = Usage { store, data: dir.path().to_owned() }
+            .read()
+            .await
+            .iter()
+            .map(|one| (one.series.name, one.value))
+            .collect();
         assert_eq!(told, [("store_queue_depth", 0.0), ("store_revision", newest)]);
+    }
+
+    #[tokio::test]
+    async fn a_look_tells_of_every_bundle_and_of_the_machine_even_where_nothing_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("berth.db"), Arc::new(|| Timestamp::UNIX_EPOCH)).unwrap();
+        let bundle: Bundle = serde_json::from_value(serde_json::json!({
+            "metadata": {"namespace": "default", "name": "web"}, "spec": {"image": "localhost/web:1"},
+        }))
+        .unwrap();
+        store.write(&crate::store::house_keeping(), move |tx| tx.create(&bundle)).await.unwrap();
+        let look = Usage { store, data: dir.path().to_owned() }.look().await.unwrap();
+        let web = BundleUsage { namespace: "default".into(), name: "web".into(), ..BundleUsage::default() };
+        assert_eq!(look.bundles, [web]);
+        assert!(look.machine.cores > 0 && look.machine.memory > look.machine.memory_available, "{look:?}");
+        assert!(look.taken_us > 0 && look.machine.disk.total > 0, "{look:?}");
     }
 
     #[test]

@@ -209,6 +209,7 @@ async fn a_wrong_master_key_refuses_reads_of_values_and_shows_the_rest() {
         readiness: world.readiness.clone(),
         images: world.images.clone(),
         cleanup: world.images.clone(),
+        system: Arc::new(super::system::FakeSystem),
         logs: world.logs.clone(),
         overlaps: tokio::sync::watch::Sender::default().subscribe(),
         commands: world.commands.clone(),
