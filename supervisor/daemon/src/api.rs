@@ -5,6 +5,7 @@
 //! route.rs    the way from a row to its handler: authentication, authorization, counting
 //! read.rs watch.rs write.rs   the generic verbs, for every kind in the registry
 //! action.rs   what is more than a write: start, stop, restart, update, uninstall
+//! references.rs  where references of bundles lead, and that they do
 //! rollback.rs where a rollback leads, and why it does not
 //! volume.rs   the same for volumes: grow, lock, unlock, erase
 //! operation.rs  the same for operations: cancel, retry
@@ -27,6 +28,7 @@ mod listen;
 mod network;
 mod operation;
 mod read;
+mod references;
 mod reply;
 mod request;
 mod rollback;

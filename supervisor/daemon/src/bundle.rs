@@ -17,6 +17,7 @@
 pub mod decide;
 mod fetch;
 mod health;
+pub(crate) mod references;
 pub mod seams;
 pub mod status;
 pub mod steps;

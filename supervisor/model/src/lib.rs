@@ -19,6 +19,7 @@ pub mod projection;
 pub mod provided;
 pub mod quantity;
 pub mod readiness;
+pub mod reference;
 pub mod resource;
 pub mod selector;
 pub mod session;

@@ -1,5 +1,5 @@
-//! From what a bundle asks of ConfigMaps and Secrets to the variables and files it is given: a pure
-//! function of the bundle and of what the objects hold.
+//! From what a bundle asks of ConfigMaps, Secrets and other bundles to the variables and files it is
+//! given: a pure function of the bundle and of what the objects hold.
 //!
 //! It is used twice: with values, to provide them, and with digests in the place of secret values,
 //! to see a change without the values (the outcome then is compared, never delivered).
@@ -10,6 +10,7 @@ use std::fmt;
 use k8s_openapi::ByteString;
 
 use crate::provided::{Directory, Provided, ProvidedFile, Variable};
+use crate::reference::{HOST, PORT, Reference, references, template};
 use crate::resource::bundle::projection::{
     CONFIG_MAP_MODE, EnvFrom, EnvSource, Files, KeyRef, Mode, SECRET_MODE, VolumeMount,
 };
@@ -22,6 +23,8 @@ pub enum SourceKind {
     ConfigMap,
     /// A Secret.
     Secret,
+    /// Another bundle, which holds what references can lead to ([`crate::reference::offers`]).
+    Bundle,
 }
 
 /// An object by kind and name.
@@ -35,6 +38,7 @@ impl fmt::Display for SourceKind {
         out.write_str(match self {
             Self::ConfigMap => "ConfigMap",
             Self::Secret => "Secret",
+            Self::Bundle => "Bundle",
         })
     }
 }
@@ -51,6 +55,17 @@ pub enum Missing {
     /// A variable cannot hold it.
     #[error("key {2} of {0} {1} is no text and so no value of a variable; mount it as a file")]
     NoText(SourceKind, String, String),
+    /// A bundle has no such port, or none at all.
+    #[error("Bundle {bundle} declares no port{}", .port.as_ref().map(|port| format!(" {port}")).unwrap_or_default())]
+    Port {
+        /// The bundle.
+        bundle: String,
+        /// The name of the port, if one was named.
+        port: Option<String>,
+    },
+    /// A reference does not say which of several keys it means.
+    #[error("Secret {0} has several keys")]
+    Several(String),
 }
 
 impl Missing {
@@ -63,6 +78,11 @@ impl Missing {
     pub fn advice(&self) -> String {
         let word = |kind: &SourceKind| kind.to_string().to_lowercase();
         match self {
+            Self::Object(SourceKind::Bundle, name) => format!("install {name}, or refer to a bundle that is there"),
+            Self::Port { bundle: name, .. } => {
+                format!("add it to spec.ports of {name}, or refer to a port that it has")
+            }
+            Self::Several(name) => format!("say which, like `${{{{secret.{name}.KEY}}}}`"),
             Self::Object(kind, name) => format!("create it with `berth {} create {name}`", word(kind)),
             Self::Key(kind, name, key) => {
                 format!("add {key} to it with `berth {} set {name}`, or name a key that it has", word(kind))
@@ -78,7 +98,8 @@ pub fn wanted(spec: &BundleSpec) -> BTreeSet<Source> {
     let keys = vars.filter_map(key_of).map(|(kind, key)| (kind, key.name.clone()));
     let wholes = spec.env_from.iter().filter_map(object_of).map(|(kind, name, _)| (kind, name.to_owned()));
     let files = spec.volume_mounts.iter().filter_map(files_of).map(|(kind, files)| (kind, files.name.clone()));
-    keys.chain(wholes).chain(files).collect()
+    let referred = references(spec).into_iter().map(|(_, reference)| source_of(&reference));
+    keys.chain(wholes).chain(files).chain(referred).collect()
 }
 
 /// What the container is given; nothing if it asks for nothing.
@@ -145,6 +166,9 @@ fn whole(from: &EnvFrom, held: &Held) -> Result<Vec<Variable>, Missing> {
 /// One variable, or none if what it is made from may be missing and is.
 fn variable(var: &EnvVar, held: &Held) -> Result<Vec<Variable>, Missing> {
     let of = |value: String| vec![Variable { name: var.name.clone(), value }];
+    if let Some(template) = template(var) {
+        return template.filled(|reference| lead(reference, held)).map(of);
+    }
     let Some(source) = &var.value_from else { return Ok(of(var.value.clone())) };
     let Some((kind, wanted)) = key_of(source) else { return Ok(Vec::new()) };
     let Some(object) = find(held, kind, &wanted.name, wanted.optional)? else { return Ok(Vec::new()) };
@@ -154,6 +178,40 @@ fn variable(var: &EnvVar, held: &Held) -> Result<Vec<Variable>, Missing> {
         None if wanted.optional => Ok(Vec::new()),
         None => Err(Missing::Key(kind, name().0, name().1)),
     }
+}
+
+/// The object that a reference leads to.
+pub fn source_of(reference: &Reference) -> Source {
+    match reference {
+        Reference::Host { bundle } | Reference::Port { bundle, .. } => (SourceKind::Bundle, bundle.clone()),
+        Reference::Secret { name, .. } => (SourceKind::Secret, name.clone()),
+    }
+}
+
+/// The value that a reference leads to.
+///
+/// # Errors
+/// What is missing on the way.
+pub fn lead(reference: &Reference, held: &Held) -> Result<String, Missing> {
+    let (kind, name) = source_of(reference);
+    let object = held.get(&(kind, name.clone())).ok_or_else(|| Missing::Object(kind, name.clone()))?;
+    let (key, absent) = match reference {
+        Reference::Host { .. } => (HOST.to_owned(), Missing::Object(kind, name.clone())),
+        Reference::Port { port: None, .. } => (PORT.to_owned(), Missing::Port { bundle: name.clone(), port: None }),
+        Reference::Port { port: Some(port), .. } => {
+            (format!("{PORT}.{port}"), Missing::Port { bundle: name.clone(), port: Some(port.clone()) })
+        }
+        Reference::Secret { key: Some(key), .. } => (key.clone(), Missing::Key(kind, name.clone(), key.clone())),
+        Reference::Secret { key: None, .. } => match object.len() {
+            0 | 1 => {
+                let only = object.keys().next().cloned().unwrap_or_else(|| "at all".to_owned());
+                (only.clone(), Missing::Key(kind, name.clone(), only))
+            }
+            _ => return Err(Missing::Several(name)),
+        },
+    };
+    let value = object.get(&key).ok_or(absent)?;
+    text(value).ok_or(Missing::NoText(kind, name, key))
 }
 
 fn text(value: &[u8]) -> Option<String> {
@@ -268,6 +326,32 @@ mod tests {
         let told: Vec<String> = missing.iter().map(ToString::to_string).collect();
         assert_eq!(told, ["Secret absent is not there", "ConfigMap app has no key nope", "Secret db has no key user"]);
         assert_eq!(missing[0].advice(), "create it with `berth secret create absent`");
+    }
+
+    fn referring(value: &str) -> BundleSpec {
+        spec(json!({"env": [{"name": "URL", "value": value}]}))
+    }
+
+    #[test]
+    fn a_reference_becomes_the_value_that_it_leads_to() {
+        let mut held = held();
+        let ports = spec(json!({"ports": [{"name": "sql", "containerPort": 5432}]}));
+        held.insert((SourceKind::Bundle, "pg".to_owned()), crate::reference::offers("pg", &ports));
+        let value = |text: &str| resolve(&referring(text), &held).map(|provided| provided.env[0].value.clone());
+        let url = "x://${{secret.db}}@${{pg.HOST}}:${{pg.PORT}}/${{secret.db.password}}/${{pg.PORT.sql}}";
+        assert_eq!(value(url).unwrap(), "x://hunter2@pg:5432/hunter2/5432");
+        let told = |text: &str| value(text).unwrap_err()[0].to_string();
+        assert_eq!(told("${{gone.HOST}}"), "Bundle gone is not there");
+        assert_eq!(told("${{pg.PORT.web}}"), "Bundle pg declares no port web");
+        assert_eq!(told("${{secret.db.user}}"), "Secret db has no key user");
+    }
+
+    #[test]
+    fn a_secret_of_several_keys_needs_one_named() {
+        let mut held = held();
+        held.entry((SourceKind::Secret, "db".to_owned())).or_default().insert("user".into(), b"web".to_vec());
+        let told = resolve(&referring("${{secret.db}}"), &held).unwrap_err();
+        assert_eq!(told[0].advice(), "say which, like `${{secret.db.KEY}}`");
     }
 
     #[test]

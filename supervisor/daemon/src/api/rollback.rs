@@ -21,6 +21,7 @@ use berth_model::status::{Failure, Reason};
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::references;
 use super::reply::Error;
 use super::request::Ask;
 use super::write::{admit, must_get};
@@ -91,6 +92,7 @@ impl Goal {
         new["spec"] = json!(spec);
         let admitted = admit(&BUNDLE, new, &Request::Patch(&old))?;
         let written = tx.update_value(&BUNDLE, admitted.object)?.into_inner();
+        references::check(tx, &BUNDLE, &written, Some(&old))?;
         Ok(Told {
             generation: berth_model::meta::generation(&written),
             rollback_of: self.undone,

@@ -8,6 +8,7 @@ mod lists;
 mod network;
 mod objects;
 mod operations;
+mod references;
 mod rights;
 mod rollback;
 mod secrets;

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
 use super::read::{scope, selector, visible};
+use super::references;
 use super::reply::{self, Error, Reply};
 use super::request::{Ask, about};
 use crate::secret::Sealer;
@@ -44,6 +45,7 @@ pub(super) async fn create(mut ask: Ask, kind: &'static Registration) -> Reply {
     let work = move |tx: &mut Tx<'_>| -> Result<Kept, Error> {
         let seal = |object: &mut Value| seal(&sealer, kind, object, None);
         let object = tx.create_finished(kind, admitted.object, seal)?;
+        references::check(tx, kind, &object, None)?;
         Ok(Kept { object, warnings })
     };
     let kept = transact(&ask, work).await?;
@@ -96,6 +98,7 @@ async fn replace(ask: Ask, kind: &'static Registration, by: Replacement) -> Repl
         let warnings = validation.judge(kind, &admitted)?;
         seal(&sealer, kind, &mut admitted.object, Some(&old))?;
         let object = tx.update_value(kind, admitted.object)?.into_inner();
+        references::check(tx, kind, &object, Some(&old))?;
         Ok(Kept { object, warnings })
     };
     let kept = transact(&ask, work).await?;

@@ -4,8 +4,9 @@
 use berth_model::allocation::{self, IDS_PER_CONTAINER};
 use berth_model::plan::{IdRange, InterfaceAddress, Network, PLAN_VERSION, Plan, Process, Root, Security, Volume};
 use berth_model::quantity;
+use berth_model::reference::template;
 use berth_model::resource::bundle::{
-    BundleSpec, DEFAULT_CPU, DEFAULT_IO_WEIGHT, DEFAULT_MEMORY, DEFAULT_PIDS, RestartPolicy,
+    BundleSpec, DEFAULT_CPU, DEFAULT_IO_WEIGHT, DEFAULT_MEMORY, DEFAULT_PIDS, EnvVar, RestartPolicy,
 };
 use berth_model::resource::revision::{ResolvedImage, Revision, layer_directory};
 use std::net::IpAddr;
@@ -221,7 +222,9 @@ pub fn arguments(image: &ResolvedImage, wish: &BundleSpec) -> Vec<String> {
 
 /// The image's variables, then the bundle's; a later one of the same name wins.
 pub fn environment(image: &ResolvedImage, wish: &BundleSpec) -> Vec<String> {
-    let own = wish.env.iter().filter(|var| var.value_from.is_none()).map(|var| format!("{}={}", var.name, var.value));
+    // What comes from elsewhere is provided beside the plan.
+    let literal = |var: &&EnvVar| var.value_from.is_none() && template(var).is_none();
+    let own = wish.env.iter().filter(literal).map(|var| format!("{}={}", var.name, var.value));
     let mut result: Vec<String> = Vec::new();
     for pair in [DEFAULT_PATH.to_owned()].into_iter().chain(image.env.iter().cloned()).chain(own) {
         let name = pair.split('=').next().unwrap_or_default();
@@ -246,7 +249,7 @@ fn capabilities(user: &str, wish: &BundleSpec) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_model::resource::bundle::{EnvVar, SecurityContext};
+    use berth_model::resource::bundle::SecurityContext;
     use berth_model::resource::revision::{Allocation, RevisionSpec};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -282,6 +285,7 @@ mod tests {
                     host_link: "bv4-2".into(),
                 },
                 provided: String::new(),
+                references: Vec::new(),
                 restores: None,
             },
             status: None,

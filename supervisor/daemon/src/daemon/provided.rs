@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use berth_model::kinds::{CONFIG_MAP, Registration, SECRET};
+use berth_model::kinds::{BUNDLE, CONFIG_MAP, Registration, SECRET};
+use berth_model::meta;
 use berth_model::projection::{Held, Source, SourceKind, resolve, wanted};
 use berth_model::provided::Provided;
+use berth_model::reference::offers;
 use berth_model::resource::bundle::BundleSpec;
 use futures_util::future::BoxFuture;
 use ring::digest::{SHA256, digest};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::bundle::seams::{Cause, Provider, Survey, Unprovided};
@@ -25,7 +28,7 @@ pub(super) struct Objects {
 
 /// An object is not of the shape in which it was taken in.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} {1} cannot be read: a value is no base64")]
+#[error("{0} {1} cannot be read")]
 struct Malformed(SourceKind, String);
 
 impl Objects {
@@ -42,7 +45,8 @@ impl Objects {
         let read = self.store.read(move |tx| {
             let mut found = Vec::new();
             for source in sources {
-                if let Some(object) = tx.get_value(kind_of(source.0), &namespace, &source.1)? {
+                let found_one = tx.get_value(kind_of(source.0), &namespace, &source.1)?;
+                if let Some(object) = found_one.filter(|object| !is_leaving(source.0, object)) {
                     found.push((source, object));
                 }
             }
@@ -55,7 +59,7 @@ impl Objects {
         let mut held = Held::new();
         for (source, object) in self.stored(namespace, spec).await? {
             let shown = match source.0 {
-                SourceKind::ConfigMap => object,
+                SourceKind::ConfigMap | SourceKind::Bundle => object,
                 SourceKind::Secret => redact_object(SECRET.sealed, object),
             };
             let values = values(&source, &shown)?;
@@ -73,7 +77,7 @@ impl Objects {
         let mut held = Held::new();
         for (source, object) in stored {
             let open = match source.0 {
-                SourceKind::ConfigMap => object,
+                SourceKind::ConfigMap | SourceKind::Bundle => object,
                 SourceKind::Secret => self.sealer.reveal_object(SECRET.sealed, &object).map_err(failed)?,
             };
             let values = values(&source, &open).map_err(failed)?;
@@ -85,6 +89,10 @@ impl Objects {
 
 fn values(source: &Source, object: &Value) -> Result<BTreeMap<String, Vec<u8>>, Malformed> {
     let (kind, name) = source;
+    if *kind == SourceKind::Bundle {
+        let spec = BundleSpec::deserialize(&object["spec"]);
+        return spec.map(|spec| offers(name, &spec)).map_err(|_| Malformed(*kind, name.clone()));
+    }
     let mut values = BTreeMap::new();
     for (map, encoded) in [("data", *kind == SourceKind::Secret), ("binaryData", true)] {
         for (key, value) in object.get(map).and_then(Value::as_object).into_iter().flatten() {
@@ -100,7 +108,13 @@ fn kind_of(kind: SourceKind) -> &'static Registration {
     match kind {
         SourceKind::ConfigMap => &CONFIG_MAP,
         SourceKind::Secret => &SECRET,
+        SourceKind::Bundle => &BUNDLE,
     }
+}
+
+/// A bundle that is being removed leads nowhere any more. Values of the others last until they are gone.
+fn is_leaving(kind: SourceKind, object: &Value) -> bool {
+    kind == SourceKind::Bundle && meta::is_deleting(object)
 }
 
 /// Of Secrets it is made from keyed digests, so that no guess can be checked against it.
@@ -223,6 +237,24 @@ mod tests {
         assert_eq!(objects.survey("default", &spec()).await.unwrap().unwrap(), present);
         let error = objects.provide("default", &spec()).await.unwrap_err();
         assert!(matches!(&error, Unprovided::Failed(cause) if cause.to_string() == "secrets are locked"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_reference_leads_to_what_another_bundle_declares_until_that_is_removed() {
+        let world = World::new();
+        let actor = Actor { identity: "test".into(), source: "api".into() };
+        let ports = json!([{"name": "sql", "containerPort": 5432}]);
+        let db = json!({"metadata": {"namespace": "default", "name": "db"}, "spec": {"image": "r/db", "ports": ports}});
+        world.objects.store.write(&actor, move |tx| tx.create_value(&BUNDLE, db)).await.unwrap();
+        let env = json!([{"name": "URL", "value": "${{db.HOST}}:${{db.PORT}}"}]);
+        let spec: BundleSpec = serde_json::from_value(json!({"image": "r/web", "env": env})).unwrap();
+        let provided = world.objects.provide("default", &spec).await.unwrap();
+        assert_eq!(provided.env[0].value, "db:5432");
+        assert_eq!(world.objects.survey("default", &spec).await.unwrap().unwrap().len(), 32);
+        let how = crate::store::Deletion::default();
+        world.objects.store.write(&actor, move |tx| tx.delete_value(&BUNDLE, "default", "db", &how)).await.unwrap();
+        let missing = world.objects.survey("default", &spec).await.unwrap().unwrap_err();
+        assert_eq!(missing[0].to_string(), "Bundle db is not there");
     }
 
     #[tokio::test]

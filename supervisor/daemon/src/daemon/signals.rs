@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use berth_host::systemd::{Change, Systemd};
+use berth_model::event::ChangeKind;
 use berth_model::kinds::{self, Kind};
+use berth_model::meta;
 use berth_model::projection::{Source, SourceKind, wanted};
 use berth_model::resource::{Bundle, Operation, Revision, Volume};
 use tokio::sync::mpsc::Sender;
@@ -68,7 +70,7 @@ fn concerned(change: &StoreChange) -> Option<BundleKey> {
     Some(BundleKey { namespace: change.namespace.clone(), name: name? })
 }
 
-/// The bundles that take something from a ConfigMap or a Secret among what changed.
+/// The bundles that take something from a ConfigMap, a Secret or another bundle among what changed.
 async fn takers(store: &Store, changes: &[StoreChange]) -> Result<Vec<BundleKey>, StoreError> {
     let changed: BTreeSet<(String, Source)> = changes.iter().filter_map(source).collect();
     if changed.is_empty() {
@@ -83,9 +85,19 @@ async fn takers(store: &Store, changes: &[StoreChange]) -> Result<Vec<BundleKey>
 }
 
 fn source(change: &StoreChange) -> Option<(String, Source)> {
-    let kinds = [(&kinds::CONFIG_MAP, SourceKind::ConfigMap), (&kinds::SECRET, SourceKind::Secret)];
+    let kinds = [
+        (&kinds::CONFIG_MAP, SourceKind::ConfigMap),
+        (&kinds::SECRET, SourceKind::Secret),
+        (&kinds::BUNDLE, SourceKind::Bundle),
+    ];
     let (_, kind) = kinds.into_iter().find(|(kind, _)| change.kind == *kind)?;
-    Some((change.namespace.clone(), (kind, change.name.clone())))
+    // How a bundle fares leads nowhere else.
+    let same = |old: &serde_json::Value| {
+        meta::generation(old) == meta::generation(&change.object)
+            && meta::is_deleting(old) == meta::is_deleting(&change.object)
+    };
+    let is_news = change.what != ChangeKind::Modified || change.previous.as_ref().is_none_or(|old| !same(old));
+    (kind != SourceKind::Bundle || is_news).then(|| (change.namespace.clone(), (kind, change.name.clone())))
 }
 
 /// Follows systemd until nobody listens. A new connection is told to the machine, which has lost its

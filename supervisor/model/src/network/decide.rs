@@ -219,7 +219,9 @@ impl Opened<'_> {
             Self::Next => None,
             Self::Class(class) => Some(format!("`egress: {}` allows it", class.word())),
             Self::Itself => Some("a bundle reaches itself".into()),
-            Self::Dependency => Some("the dependency is declared (spec.dependsOn), and so is the port".into()),
+            Self::Dependency => Some(
+                "the dependency is declared (spec.dependsOn, or a reference in spec.env), and so is the port".into(),
+            ),
             Self::Open(namespace) => {
                 Some(format!("namespace {namespace} is open (spec.network.openNamespaces of Settings berth)"))
             }

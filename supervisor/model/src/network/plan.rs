@@ -1,6 +1,6 @@
 //! From what is in the store to the plan.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Namespace;
@@ -9,6 +9,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use super::policy::{Labels, Selectable, compile};
 use super::{End, Member, Name, Network, Plan, Port};
 use crate::allocation::{gateway, gateway6, network_of};
+use crate::reference::dependencies;
 use crate::resource::revision::{Allocation, Revision, RevisionState};
 use crate::resource::settings::NetworkSettings;
 use crate::resource::{Bundle, bundle};
@@ -128,9 +129,8 @@ fn depend(members: &mut [Member], bundles: &BTreeMap<Name, &Bundle>) {
     let at: BTreeMap<Name, usize> = members.iter().enumerate().map(|(at, one)| (one.name.clone(), at)).collect();
     for (name, bundle) in bundles {
         let Some(&dependent) = at.get(name) else { continue };
-        let wanted: BTreeSet<&String> = bundle.spec.depends_on.iter().collect();
-        for other in wanted {
-            let other = Name { namespace: name.namespace.clone(), name: other.clone() };
+        for other in dependencies(&bundle.spec) {
+            let other = Name { namespace: name.namespace.clone(), name: other };
             if let Some(member) = at.get(&other).and_then(|at| members.get_mut(*at)) {
                 member.dependents.push(dependent);
             }

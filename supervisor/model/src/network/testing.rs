@@ -50,6 +50,7 @@ impl World {
                 image: Default::default(),
                 allocation,
                 provided: String::new(),
+                references: Vec::new(),
                 restores: None,
             },
             status: Some(RevisionStatus { state, ..RevisionStatus::default() }),

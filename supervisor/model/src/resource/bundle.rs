@@ -59,7 +59,7 @@ pub struct BundleSpec {
     #[serde(default)]
     pub restart: RestartPolicy,
     /// Bundles of the same namespace whose declared ports it may reach, and whose names it may
-    /// look up.
+    /// look up, beside those that its variables refer to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<String>,
     /// What it may reach outside this machine.
@@ -76,7 +76,7 @@ pub struct BundleSpec {
 pub struct EnvVar {
     /// Name.
     pub name: String,
-    /// Value, taken literally.
+    /// Value, taken literally but for references like `${{db.HOST}}` ([`crate::reference`]).
     #[serde(default)]
     pub value: String,
     /// Where the value comes from instead.

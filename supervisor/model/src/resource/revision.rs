@@ -34,9 +34,23 @@ pub struct RevisionSpec {
     /// empty if it took nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub provided: String,
+    /// What the references in its variables led to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<Resolved>,
     /// The number of the revision that it was made from by a rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restores: Option<u64>,
+}
+
+/// Where a reference led.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resolved {
+    /// As it is written, e.g. `${{db.PORT}}`.
+    pub reference: String,
+    /// What it stood for; never kept of a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
 }
 
 /// An image pinned by digest, with what a start needs of it.

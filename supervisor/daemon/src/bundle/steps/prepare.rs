@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::provision::found;
 use super::{Done, Steps, store_failed};
 use crate::bundle::fetch::revisions_of;
+use crate::bundle::references::resolved;
 use crate::bundle::seams::ImageFailure;
 use crate::bundle::view::{container_id, state_of};
 use crate::operation::{StepDone, StepError, Task};
@@ -70,7 +71,7 @@ impl Steps {
         if let Some(done) = self.candidate(task).await? {
             return Ok(StepDone::said(format!("revision {} is recorded", done.spec.number)));
         }
-        let image: ResolvedImage = resolved(task)?;
+        let image: ResolvedImage = resolved_image(task)?;
         if let Some(number) = self.serves_already(task, &image).await? {
             let done = StepDone::said(format!("nothing is new: revision {number} stays"));
             return Ok(done.keeping("revision", number.into()));
@@ -202,7 +203,9 @@ fn record(tx: &mut Tx<'_>, namespace: &str, name: &str, made_from: MadeFrom) -> 
     let held: Vec<Held> = everyone.iter().map(held).collect();
     let allocation = allocate(&held, made_from.pool, namespace, name, made_from.drawn)?;
     let number = revisions_of(tx, namespace, name)?.last().map_or(0, |last| last.spec.number) + 1;
-    tx.create(&revision(&bundle, number, made_from, allocation))?;
+    let mut made = revision(&bundle, number, made_from, allocation);
+    made.spec.references = resolved(tx, namespace, &bundle.spec)?;
+    tx.create(&made)?;
     Ok(number)
 }
 
@@ -264,6 +267,7 @@ fn revision(bundle: &Bundle, number: u64, made_from: MadeFrom, allocation: Alloc
             image: made_from.image,
             allocation,
             provided: made_from.provided,
+            references: Vec::new(),
             restores: made_from.restores,
         },
         status: Some(RevisionStatus::default()),
@@ -285,7 +289,7 @@ pub(super) fn text(task: &Task, key: &str) -> Result<String, StepError> {
     task.results.get(key).and_then(Value::as_str).map(ToOwned::to_owned).ok_or_else(unreadable)
 }
 
-fn resolved(task: &Task) -> Result<ResolvedImage, StepError> {
+fn resolved_image(task: &Task) -> Result<ResolvedImage, StepError> {
     let value = task.results.get("resolved").cloned().ok_or_else(unreadable)?;
     serde_json::from_value(value).map_err(|error| unreadable().caused_by(error))
 }

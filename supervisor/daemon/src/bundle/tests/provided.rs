@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_model::projection::SourceKind;
+use berth_model::reference::offers;
 use berth_model::resource::bundle::{BundleSpec, Phase};
 use berth_model::resource::operation::{OperationKind, OperationState};
 use serde_json::json;
@@ -94,6 +95,42 @@ async fn a_changed_value_makes_a_new_revision_and_an_unchanged_one_none() {
     daemon.settle().await;
     assert_eq!(daemon.bundle().await.unwrap().status.unwrap().revision, Some(2));
     assert_eq!(given(&world, "default.web.r2"), ["PASSWORD=two"]);
+    assert_eq!(*world.starts.lock().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn what_a_reference_leads_to_is_given_and_recorded_and_a_change_of_it_is_followed_once() {
+    let world = world(Some("hunter2"));
+    let leads_to = |port: u16| {
+        let spec = json!({"image": "r/pg", "ports": [{"name": "sql", "containerPort": port}]});
+        let offered = offers("web", &serde_json::from_value(spec).unwrap());
+        world.held.lock().unwrap().insert((SourceKind::Bundle, "web".to_owned()), offered);
+    };
+    leads_to(5432);
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &world, AbortPoints::default(), CancellationToken::new());
+    let refers = |spec: &mut BundleSpec| {
+        let url = "${{secret.db.password}}@${{web.HOST}}:${{web.PORT}}";
+        spec.env = serde_json::from_value(json!([{"name": "URL", "value": url}])).unwrap();
+        spec.ports = serde_json::from_value(json!([{"name": "sql", "containerPort": 5432}])).unwrap();
+    };
+    daemon.put(refers).await;
+    daemon.settle().await;
+    assert_eq!(given(&world, "default.web.r1"), ["URL=hunter2@web:5432"]);
+    let plan = serde_json::to_string(&world.plans.lock().unwrap()["default.web.r1"]).unwrap();
+    assert!(!plan.contains("${{") && !plan.contains("hunter2"), "{plan}");
+    let revision = daemon.revisions().await.pop().unwrap();
+    let recorded: Vec<String> = revision
+        .spec
+        .references
+        .iter()
+        .map(|one| format!("{} {}", one.reference, one.value.as_deref().unwrap_or("?")))
+        .collect();
+    assert_eq!(recorded, ["${{web.HOST}} web", "${{web.PORT}} 5432", "${{secret.db.password}} ?"]);
+
+    leads_to(5433);
+    daemon.settle().await;
+    assert_eq!(given(&world, "default.web.r2"), ["URL=hunter2@web:5433"]);
     assert_eq!(*world.starts.lock().unwrap(), 2);
 }
 

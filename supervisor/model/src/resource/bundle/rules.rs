@@ -9,6 +9,7 @@ use super::{Bundle, BundleSpec, EnvVar, Port, Resources, devices, health, projec
 use crate::field::{FieldError, Rule};
 use crate::id::{self, ImageReference};
 use crate::quantity;
+use crate::reference::Template;
 
 /// Capabilities that can be asked for; the rest of the kernel's list would let a service out of
 /// its box.
@@ -86,10 +87,7 @@ fn env(index: usize, var: &EnvVar) -> Vec<FieldError> {
         Some(_) if !value.is_empty() => wrong("give `value` or `valueFrom`, not both"),
         Some(source) => projection::validate_source(&field("valueFrom"), source),
         None if value.contains('\0') => wrong("a value cannot hold a NUL character"),
-        None if value.contains("${{") => wrong(
-            "references like `${{...}}` are not resolved; for a Secret use `valueFrom`, for another bundle its name",
-        ),
-        None => Vec::new(),
+        None => value.parse::<Template>().err().map_or_else(Vec::new, |error| wrong(&error.to_string())),
     }
 }
 
