@@ -122,7 +122,7 @@ impl Bundles {
         let written = self.store.write(&berthd(), move |tx| {
             for mut bundle in gone {
                 status::not_running(&mut bundle, now);
-                tx.update_status(&bundle)?;
+                tx.write_status(&bundle)?;
             }
             Ok::<_, StoreError>(())
         });
@@ -220,7 +220,7 @@ fn write(tx: &mut Tx<'_>, view: &View, kind: Option<OperationKind>, status: Bund
     }
     fetch::tell(tx, &bundle, &status)?;
     bundle.status = Some(status);
-    tx.update_status(&bundle)?;
+    tx.write_status(&bundle)?;
     if let Some(kind) = kind {
         fetch::begin(tx, &bundle, kind)?;
     }

@@ -2,7 +2,7 @@
 //!
 //! An [`Operation`] is a record in the store; this module is the one place that carries them out.
 //! It is woken by the store, takes the oldest unfinished operation of every target that has none at
-//! work, and runs its steps in their order. Each step's beginning and end is a transaction, so after
+//! work, and runs its steps in their order. Each step's end, with the next one's beginning, is a transaction, so after
 //! `kill -9` the first step that is not `Succeeded` is simply run again: steps are written to be
 //! repeatable, and what they found out lies in `status.result`.
 //!
@@ -179,9 +179,9 @@ async fn carry_out(
     operation: Operation,
     overtaken: CancellationToken,
 ) -> Result<Ended, StoreError> {
-    recorder.begin().await?;
-    for step in recorder.remaining() {
-        recorder.step_begins(step).await?;
+    let steps = recorder.remaining();
+    recorder.begin(steps.first().copied()).await?;
+    for (at, &step) in steps.iter().enumerate() {
         abort.reached(operation.spec.kind, step, "begun");
         let task = recorder.task();
         let outcome = tokio::select! {
@@ -192,7 +192,7 @@ async fn carry_out(
         match outcome {
             Some(Ok(done)) => {
                 abort.reached(operation.spec.kind, step, "applied");
-                recorder.step_done(step, done).await?;
+                recorder.step_done(step, done, steps.get(at + 1).copied()).await?;
                 abort.reached(operation.spec.kind, step, "recorded");
             }
             Some(Err(error)) => return give_up(recorder, &*executor, step, Some(error)).await,

@@ -11,7 +11,7 @@
 //!
 //! **Reading.** A read is a closure on one of a few read-only connections, on a thread that may
 //! block, and sees one snapshot. [`Store::revision`] tells of new versions, [`Store::changes`]
-//! what they were; versions before the last [`Store::compact`] are answered with
+//! what they were (the newest from memory, as they were written: [`recent`]); versions before the last [`Store::compact`] are answered with
 //! [`Refusal::Gone`].
 //!
 //! **Removing.** An object with finalizers is marked and stays until the last is taken off.
@@ -27,6 +27,7 @@ mod event;
 mod keys;
 mod read;
 mod readers;
+mod recent;
 mod schema;
 mod shape;
 mod tx;
@@ -51,6 +52,7 @@ pub use read::{Page, PageRequest, ReadTx};
 pub use tx::{Tx, Written};
 
 use readers::Readers;
+use recent::Recent;
 use writer::Writer;
 
 /// Where transactions get their time from.
@@ -64,6 +66,7 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 pub struct Store {
     writer: Writer,
     readers: Readers,
+    recent: Recent,
     newest: watch::Receiver<u64>,
 }
 
@@ -87,8 +90,9 @@ impl Store {
         let mut connection = schema::open_writer(path)?;
         prepare(&mut connection).map_err(Fault::sql("prepare the writing connection"))?;
         schema::bring_up(&mut connection, path, clock())?;
-        let (writer, newest) = Writer::start(connection, clock)?;
-        Ok(Store { writer, readers: Readers::new(path), newest })
+        let recent = Recent::new(read::version(&connection)?);
+        let (writer, newest) = Writer::start(connection, clock, recent.clone())?;
+        Ok(Store { writer, readers: Readers::new(path), recent, newest })
     }
 
     /// Runs `f` on one snapshot.
@@ -129,8 +133,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Refusal::Gone`] if some of them are forgotten; [`Refusal::Ahead`] if `since` is yet to come.
-    pub async fn changes(&self, since: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
-        self.read(move |tx| tx.changes(since, limit)).await
+    pub async fn changes(&self, since: u64, limit: usize) -> Result<Vec<Arc<Change>>, StoreError> {
+        if let Some(recent) = self.recent.after(since, limit) {
+            return Ok(recent);
+        }
+        let older = self.read(move |tx| tx.changes(since, limit)).await?;
+        Ok(older.into_iter().map(Arc::new).collect())
     }
 
     /// Forgets the changes up to and including version `keep_since`; objects stay.

@@ -152,7 +152,7 @@ impl View {
     }
 
     /// What this watch sees of a change, if anything.
-    fn event(&self, change: Change) -> Result<Option<Bytes>, Error> {
+    fn event(&self, change: &Change) -> Result<Option<Bytes>, Error> {
         let elsewhere = self.namespace.as_ref().is_some_and(|only| *only != change.namespace);
         if change.kind != self.kind || elsewhere {
             return Ok(None);
@@ -160,7 +160,7 @@ impl View {
         let before = change.previous.as_ref().is_some_and(|object| self.selector.matches(object));
         let after = self.selector.matches(&change.object);
         let what = seen(change.what, before, after);
-        what.map(|what| self.line(what, change.object)).transpose()
+        what.map(|what| self.line(what, change.object.clone())).transpose()
     }
 }
 
@@ -209,7 +209,7 @@ impl Feed {
             }
             for change in changes {
                 self.since = change.resource_version;
-                if let Some(line) = self.view.event(change)? {
+                if let Some(line) = self.view.event(&change)? {
                     self.send(line).await?;
                 }
             }

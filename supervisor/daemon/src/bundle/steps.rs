@@ -138,7 +138,7 @@ impl Steps {
                 let failure = revision.status.take().and_then(|status| status.failure);
                 let failure = failure.filter(|_| matches!(state, RevisionState::Candidate | RevisionState::Failed));
                 revision.status = Some(RevisionStatus { state, failure });
-                tx.update_status(&revision)?;
+                tx.write_status(&revision)?;
             }
             Ok::<_, StoreError>(())
         };

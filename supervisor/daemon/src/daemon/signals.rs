@@ -46,7 +46,7 @@ async fn forward(store: &Store, mut seen: u64, wake: &Sender<BundleKey>) -> Resu
         let Some(last) = changes.last() else { return Ok(seen) };
         seen = last.resource_version;
         let takers = takers(store, &changes).await?;
-        for key in changes.iter().filter_map(concerned).chain(takers) {
+        for key in changes.iter().filter_map(|change| concerned(change)).chain(takers) {
             if wake.send(key).await.is_err() {
                 return Ok(seen);
             }
@@ -71,8 +71,8 @@ fn concerned(change: &StoreChange) -> Option<BundleKey> {
 }
 
 /// The bundles that take something from a ConfigMap, a Secret or another bundle among what changed.
-async fn takers(store: &Store, changes: &[StoreChange]) -> Result<Vec<BundleKey>, StoreError> {
-    let changed: BTreeSet<(String, Source)> = changes.iter().filter_map(source).collect();
+async fn takers(store: &Store, changes: &[Arc<StoreChange>]) -> Result<Vec<BundleKey>, StoreError> {
+    let changed: BTreeSet<(String, Source)> = changes.iter().filter_map(|change| source(change)).collect();
     if changed.is_empty() {
         return Ok(Vec::new());
     }

@@ -78,36 +78,38 @@ impl Recorder {
         Ok(Some(told.coded("Cancelled").suggest(format!("`berth operation retry {name}` tries it again")).permanent()))
     }
 
-    pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
-        self.save(|status, now| {
+    /// The operation begins, or goes on, with its first step that is not done.
+    pub(super) async fn begin(&mut self, first: Option<StepName>) -> Result<(), StoreError> {
+        self.save(move |status, now| {
             status.state = OperationState::Running;
             status.started_at.get_or_insert_with(|| now.to_string());
+            step_begins(status, first, now);
         })
         .await
     }
 
-    pub(super) async fn step_begins(&mut self, name: StepName) -> Result<(), StoreError> {
+    /// A step is done, and the next one begins: one transaction, as nothing is between them.
+    pub(super) async fn step_done(
+        &mut self,
+        name: StepName,
+        done: StepDone,
+        next: Option<StepName>,
+    ) -> Result<(), StoreError> {
         self.progress.send_replace((0, String::new()));
-        self.change_step(name, |step, now| {
-            step.state = StepState::Running;
-            step.attempt += 1;
-            step.started_at = Some(now.to_string());
-        })
-        .await
-    }
-
-    pub(super) async fn step_done(&mut self, name: StepName, done: StepDone) -> Result<(), StoreError> {
         if !self.status.result.is_object() {
             self.status.result = Value::Object(serde_json::Map::new());
         }
         if let Some(results) = self.status.result.as_object_mut() {
             results.extend(done.results);
         }
-        self.change_step(name, |step, now| {
-            step.state = StepState::Succeeded;
-            step.progress = 100;
-            step.message = done.message;
-            step.finished_at = Some(now.to_string());
+        self.save(move |status, now| {
+            change_step(status, name, |step| {
+                step.state = StepState::Succeeded;
+                step.progress = 100;
+                step.message = done.message;
+                step.finished_at = Some(now.to_string());
+            });
+            step_begins(status, next, now);
         })
         .await
     }
@@ -186,12 +188,7 @@ impl Recorder {
         name: StepName,
         change: impl FnOnce(&mut Step, Timestamp) + Send + 'static,
     ) -> Result<(), StoreError> {
-        self.save(move |status, now| {
-            if let Some(step) = status.steps.iter_mut().find(|step| step.name == name) {
-                change(step, now);
-            }
-        })
-        .await
+        self.save(move |status, now| change_step(status, name, |step| change(step, now))).await
     }
 
     async fn save(
@@ -208,13 +205,28 @@ impl Recorder {
                     // The one part of the status that others write.
                     status.cancelled_by = operation.status.and_then(|stored| stored.cancelled_by);
                     operation.status = Some(status.clone());
-                    tx.update_status(&operation)?;
+                    tx.write_status(&operation)?;
                 }
                 Ok::<_, StoreError>(status)
             })
             .await?;
         Ok(())
     }
+}
+
+fn change_step(status: &mut OperationStatus, name: StepName, change: impl FnOnce(&mut Step)) {
+    if let Some(step) = status.steps.iter_mut().find(|step| step.name == name) {
+        change(step);
+    }
+}
+
+fn step_begins(status: &mut OperationStatus, name: Option<StepName>, now: Timestamp) {
+    let Some(name) = name else { return };
+    change_step(status, name, |step| {
+        step.state = StepState::Running;
+        step.attempt += 1;
+        step.started_at = Some(now.to_string());
+    });
 }
 
 fn took(status: &OperationStatus) -> Duration {

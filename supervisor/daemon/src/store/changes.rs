@@ -1,5 +1,7 @@
 //! The change log: what watchers are told, and what older lists are made from.
 
+use std::sync::Arc;
+
 use berth_model::event::ChangeKind;
 use berth_model::kinds::Registration;
 use berth_model::resource::operation::Actor;
@@ -40,6 +42,8 @@ pub(super) struct Entry<'a> {
     pub(super) kind: &'static Registration,
     pub(super) what: ChangeKind,
     pub(super) object: &'a Value,
+    /// The object as it is stored.
+    pub(super) text: &'a str,
     pub(super) previous: Option<&'a Value>,
 }
 
@@ -60,7 +64,8 @@ impl ReadTx<'_> {
 }
 
 impl Tx<'_> {
-    pub(super) fn log(&self, entry: &Entry<'_>) -> Result<(), StoreError> {
+    pub(super) fn log(&mut self, entry: &Entry<'_>) -> Result<(), StoreError> {
+        let previous = entry.previous.map(Value::to_string);
         let sql = "INSERT INTO change
                    (version, kind, namespace, name, what, at, identity, source, object, previous)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
@@ -73,10 +78,27 @@ impl Tx<'_> {
             self.now().as_microsecond(),
             self.actor().identity,
             self.actor().source,
-            entry.object.to_string(),
-            entry.previous.map(Value::to_string),
+            entry.text,
+            previous,
         ];
-        self.execute(sql, parameters, "log a change").map(drop)
+        self.execute(sql, parameters, "log a change")?;
+        let bytes = entry.text.len() + previous.map_or(0, |text| text.len());
+        self.news.changes.push((Arc::new(self.change(entry)), bytes));
+        Ok(())
+    }
+
+    fn change(&self, entry: &Entry<'_>) -> Change {
+        Change {
+            resource_version: entry.version,
+            kind: entry.kind,
+            namespace: berth_model::meta::namespace(entry.object).to_owned(),
+            name: berth_model::meta::name(entry.object).to_owned(),
+            what: entry.what,
+            object: entry.object.clone(),
+            previous: entry.previous.cloned(),
+            actor: self.actor().clone(),
+            at: self.now(),
+        }
     }
 
     /// Forgets the changes up to and including a version; objects stay.
@@ -87,7 +109,9 @@ impl Tx<'_> {
         let mark = keep_since.min(self.version()?).max(self.compacted()?).cast_signed();
         self.execute("DELETE FROM change WHERE version <= ?1", [mark], "forget changes")?;
         let sql = "UPDATE meta SET value = ?1 WHERE key = 'compacted'";
-        self.execute(sql, [mark], "mark what is forgotten").map(drop)
+        self.execute(sql, [mark], "mark what is forgotten")?;
+        self.news.compacted = Some(mark.cast_unsigned());
+        Ok(())
     }
 }
 

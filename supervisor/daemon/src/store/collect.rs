@@ -298,7 +298,8 @@ impl Tx<'_> {
         meta::set(&mut last, "resourceVersion", Some(version.to_string().into()));
         self.execute("DELETE FROM object WHERE uid = ?1", [&uid], "remove an object")?;
         let what = ChangeKind::Deleted;
-        self.log(&Entry { version, kind, what, object: &last, previous: before.as_ref() })?;
+        let text = last.to_string();
+        self.log(&Entry { version, kind, what, object: &last, text: &text, previous: before.as_ref() })?;
         steps.push_back(Step::Orphaned { owner: uid, propagation: Propagation::Background });
         steps.extend(owners.into_iter().map(|owner| Step::Released { owner }));
         if kind.namespaced {

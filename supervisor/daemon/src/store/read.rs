@@ -8,6 +8,7 @@ use berth_model::kinds::{self, Kind, Registration};
 use berth_model::meta;
 use berth_model::selector::Selector;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::changes::Change;
@@ -59,6 +60,10 @@ fn number(connection: &Connection, key: &str) -> Result<u64, StoreError> {
 
 /// Decodes the body of a row.
 pub(super) fn body(what: impl Fn() -> String, text: &str) -> Result<Value, StoreError> {
+    decoded(what, text)
+}
+
+fn decoded<T: DeserializeOwned>(what: impl Fn() -> String, text: &str) -> Result<T, StoreError> {
     let decoded = serde_json::from_str(text);
     decoded.map_err(|source| Fault::Decode { what: what(), source: Arc::new(source) }.into())
 }
@@ -98,7 +103,8 @@ impl<'c> ReadTx<'c> {
 
     /// Reads one object; `namespace` is empty for kinds without.
     pub fn get<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>, StoreError> {
-        self.get_value(K::registration(), namespace, name)?.as_ref().map(typed).transpose()
+        let found = self.get_text(K::registration(), namespace, name)?;
+        found.map(|text| decoded(|| format!("{} {namespace}/{name}", K::KIND), &text)).transpose()
     }
 
     /// [`ReadTx::get`] for a kind that is known at run time only.
@@ -108,12 +114,16 @@ impl<'c> ReadTx<'c> {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Value>, StoreError> {
+        let found = self.get_text(kind, namespace, name)?;
+        found.map(|text| body(|| format!("{} {namespace}/{name}", kind.key()), &text)).transpose()
+    }
+
+    fn get_text(&self, kind: &'static Registration, namespace: &str, name: &str) -> Result<Option<String>, StoreError> {
         let sql = "SELECT body FROM object WHERE kind = ?1 AND namespace = ?2 AND name = ?3";
         let found = self.connection.prepare_cached(sql).and_then(|mut ready| {
             ready.query_row(params![kind.key(), namespace, name], |row| row.get::<_, String>(0)).optional()
         });
-        let found = found.map_err(Fault::of("read an object"))?;
-        found.map(|text| body(|| format!("{} {namespace}/{name}", kind.key()), &text)).transpose()
+        Ok(found.map_err(Fault::of("read an object"))?)
     }
 
     /// Reads an object by its uid, whatever its kind.
@@ -149,9 +159,7 @@ impl<'c> ReadTx<'c> {
 
     fn typed_rows<K: Kind>(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<K>, StoreError> {
         let decode = |(namespace, name, text): (String, String, String)| {
-            let what = || format!("{} {namespace}/{name}", K::KIND);
-            let decoded = serde_json::from_str(&text);
-            decoded.map_err(|source| Fault::Decode { what: what(), source: Arc::new(source) }.into())
+            decoded(|| format!("{} {namespace}/{name}", K::KIND), &text)
         };
         self.rows(sql, parameters, named_body, "list objects")?.into_iter().map(decode).collect()
     }

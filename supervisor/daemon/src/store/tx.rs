@@ -18,6 +18,7 @@ use super::changes::Entry;
 use super::collect;
 use super::error::{Fault, Refusal, StoreError};
 use super::read::{self, ReadTx};
+use super::recent::News;
 use super::shape::{self, encode, invalid, same_version, set_finalizers};
 
 /// How often a name is drawn for `generateName`.
@@ -63,6 +64,7 @@ pub struct Tx<'c> {
     now: Timestamp,
     actor: Actor,
     manager: String,
+    pub(super) news: News,
 }
 
 impl<'c> Deref for Tx<'c> {
@@ -83,7 +85,12 @@ pub(super) enum Part {
 impl<'c> Tx<'c> {
     pub(super) fn new(connection: &'c Connection, now: Timestamp, actor: Actor) -> Self {
         let manager = actor.identity.clone();
-        Self { read: ReadTx::new(connection), now, actor, manager }
+        Self { read: ReadTx::new(connection), now, actor, manager, news: News::default() }
+    }
+
+    /// What it has changed.
+    pub(super) fn into_news(self) -> News {
+        self.news
     }
 
     /// The time of this transaction.
@@ -183,6 +190,14 @@ impl<'c> Tx<'c> {
         self.update_status_value(K::registration(), encode(object)?)?.try_map(|object| read::typed(&object))
     }
 
+    /// [`Tx::update_status`] for whoever has no use for the object as it is then.
+    ///
+    /// # Errors
+    /// As [`Tx::update_status`].
+    pub fn write_status<K: Kind>(&mut self, object: &K) -> Result<(), StoreError> {
+        self.update_status_value(K::registration(), encode(object)?).map(drop)
+    }
+
     /// [`Tx::update_status`] for a kind that is known at run time only.
     pub fn update_status_value(
         &mut self,
@@ -256,17 +271,21 @@ impl<'c> Tx<'c> {
         old: Option<&Value>,
         part: Part,
     ) -> Result<Value, StoreError> {
-        self.own_fields(kind, &mut object, old, part)?;
+        // Nobody else writes the records: there is nothing to tell apart.
+        if !kind.record {
+            self.own_fields(kind, &mut object, old, part)?;
+        }
         let version = self.next_version()?;
         meta::set(&mut object, "resourceVersion", Some(version.to_string().into()));
         let what = if old.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
-        self.put_row(kind, &object, version)?;
+        let text = object.to_string();
+        self.put_row(kind, &object, &text, version)?;
         self.put_owners(&object)?;
-        self.log(&Entry { version, kind, what, object: &object, previous: old })?;
+        self.log(&Entry { version, kind, what, object: &object, text: &text, previous: old })?;
         Ok(object)
     }
 
-    fn put_row(&self, kind: &'static Registration, object: &Value, version: u64) -> Result<(), StoreError> {
+    fn put_row(&self, kind: &'static Registration, object: &Value, text: &str, version: u64) -> Result<(), StoreError> {
         let sql = "INSERT INTO object
                    (uid, kind, namespace, name, version, generation, deleted_at, expires_at, body)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
@@ -283,7 +302,7 @@ impl<'c> Tx<'c> {
             meta::generation(object),
             deleted.map(Timestamp::as_microsecond),
             expiry.map(Timestamp::as_microsecond),
-            object.to_string(),
+            text,
         ];
         self.execute(sql, parameters, "write an object").map(drop)
     }

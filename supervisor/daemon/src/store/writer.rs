@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{Fault, StoreError};
+use super::recent::{News, Recent};
 use super::tx::Tx;
 use super::{Clock, read};
 
@@ -25,7 +26,15 @@ const BATCH: usize = 64;
 /// Tells a caller how it went, once that is known.
 type Settle = Box<dyn FnOnce(Result<(), Fault>) + Send>;
 /// Does the work of one closure inside the open transaction, or hears why there is none.
-type Job = Box<dyn FnOnce(Result<(&Connection, Timestamp), Fault>) -> Settle + Send>;
+type Job = Box<dyn FnOnce(Result<Open<'_>, Fault>) -> Settle + Send>;
+
+/// The open transaction.
+struct Open<'a> {
+    connection: &'a Connection,
+    now: Timestamp,
+    /// What it has changed so far.
+    news: &'a mut News,
+}
 
 enum Message {
     Write(Job),
@@ -40,12 +49,16 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread with its connection.
-    pub(super) fn start(connection: Connection, clock: Clock) -> Result<(Writer, watch::Receiver<u64>), StoreError> {
+    pub(super) fn start(
+        connection: Connection,
+        clock: Clock,
+        recent: Recent,
+    ) -> Result<(Writer, watch::Receiver<u64>), StoreError> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (newest, told) = watch::channel(read::version(&connection)?);
         std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || Thread { connection, clock, newest }.run(jobs))
+            .spawn(move || Thread { connection, clock, recent, newest }.run(jobs))
             .map_err(|error| Fault::Spawn(Arc::new(error)))?;
         Ok((Writer { queue }, told))
     }
@@ -60,9 +73,16 @@ impl Writer {
         E: From<StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = move |open: Result<(&Connection, Timestamp), Fault>| -> Settle {
+        let job = move |open: Result<Open<'_>, Fault>| -> Settle {
             let result = match open {
-                Ok((connection, now)) => isolated(connection, || f(&mut Tx::new(connection, now, actor))),
+                Ok(open) => {
+                    let mut tx = Tx::new(open.connection, open.now, actor);
+                    let result = isolated(open.connection, || f(&mut tx));
+                    if result.is_ok() {
+                        open.news.extend(tx.into_news());
+                    }
+                    result
+                }
                 Err(fault) => Err(E::from(fault.into())),
             };
             Box::new(move |committed| {
@@ -122,6 +142,7 @@ fn told(panic: &(dyn Any + Send)) -> Fault {
 struct Thread {
     connection: Connection,
     clock: Clock,
+    recent: Recent,
     newest: watch::Sender<u64>,
 }
 
@@ -170,6 +191,7 @@ impl Thread {
     ) -> (Result<(), Fault>, Option<oneshot::Sender<()>>) {
         let mut begun = self.execute("BEGIN IMMEDIATE", "begin a transaction");
         let mut close = None;
+        let mut news = News::default();
         for message in messages {
             match (message, &begun) {
                 (Message::Close(done), _) => {
@@ -178,7 +200,8 @@ impl Thread {
                 }
                 (Message::Write(job), Err(fault)) => settles.push(job(Err(fault.clone()))),
                 (Message::Write(job), Ok(())) => {
-                    settles.push(job(Ok((&self.connection, (self.clock)()))));
+                    let open = Open { connection: &self.connection, now: (self.clock)(), news: &mut news };
+                    settles.push(job(Ok(open)));
                     if self.connection.is_autocommit() {
                         begun = Err(Fault::Lost);
                         break;
@@ -186,16 +209,17 @@ impl Thread {
                 }
             }
         }
-        (begun.and_then(|()| self.commit()), close)
+        (begun.and_then(|()| self.commit(news)), close)
     }
 
-    fn commit(&self) -> Result<(), Fault> {
+    fn commit(&self, news: News) -> Result<(), Fault> {
         let committed = self.execute("COMMIT", "commit a transaction");
         if committed.is_err() && !self.connection.is_autocommit() {
             self.execute("ROLLBACK", "roll a failed transaction back")?;
         }
         committed?;
         let version = read::version(&self.connection).map_err(|_| Fault::Lost)?;
+        self.recent.add(news, version);
         self.newest.send_if_modified(|known| std::mem::replace(known, version) != version);
         Ok(())
     }

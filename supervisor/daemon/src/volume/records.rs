@@ -168,7 +168,7 @@ impl Volumes {
                 return Ok(());
             };
             change(found.status.get_or_insert_default());
-            tx.update_status(&found).map(drop)
+            tx.write_status(&found)
         };
         self.store.write(&berthd(), write).await.map_err(store_failed)
     }

@@ -154,7 +154,7 @@ impl Steps {
             status.last_termination = Some(end);
             tell(tx, &bundle, &status)?;
             bundle.status = Some(status);
-            tx.update_status(&bundle).map(drop)
+            tx.write_status(&bundle)
         };
         let written: Result<(), StoreError> = self.record(write).await;
         written.map_err(|error| store_failed(error, "recording how the service ended"))
@@ -189,7 +189,7 @@ impl Steps {
             ..Failure::default()
         };
         candidate.status.get_or_insert_default().failure = Some(failure);
-        let written: Result<(), StoreError> = self.record(move |tx| tx.update_status(&candidate).map(drop)).await;
+        let written: Result<(), StoreError> = self.record(move |tx| tx.write_status(&candidate)).await;
         written.map_err(|error| store_failed(error, "recording how the service ended"))
     }
 }

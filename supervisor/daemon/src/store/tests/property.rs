@@ -110,7 +110,7 @@ impl Run {
             return;
         }
         if self.past.contains_key(&since) {
-            let mut told: Vec<String> = changes.unwrap().iter().map(change_text).collect();
+            let mut told: Vec<String> = changes.unwrap().iter().map(|change| change_text(change)).collect();
             let tail = self.oracle.told.iter().skip(usize::try_from(since).unwrap());
             let mut expected: Vec<String> = tail.map(told_text).collect();
             told.sort();

@@ -33,7 +33,10 @@ async fn a_deleted_object_is_gone_and_watchers_get_its_last_state() {
     let change = fixture.store.changes(version, 10).await.unwrap().remove(0);
     assert_eq!(change.object["metadata"]["resourceVersion"], (version + 1).to_string());
     assert_eq!(change.object["data"]["key"], "1");
-    assert_eq!(change.previous.unwrap()["metadata"]["resourceVersion"], made.metadata.resource_version.unwrap());
+    assert_eq!(
+        change.previous.as_ref().unwrap()["metadata"]["resourceVersion"],
+        made.metadata.resource_version.unwrap()
+    );
     assert!(matches!(refusal(fixture.delete::<ConfigMap>("default", "a").await), Refusal::NotFound { .. }));
 }
 
