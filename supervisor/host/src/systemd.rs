@@ -26,7 +26,6 @@ pub use escape::escape;
 pub use properties::{Exec, NotifyAccess, Restart, ServiceType, UnitProperties, Value};
 use session::Shared;
 pub use session::{Change, Changes};
-use state::Properties;
 pub use state::{ActiveState, BadProperty, UnitState, UnitSummary};
 
 const DESTINATION: &str = "org.freedesktop.systemd1";
@@ -291,15 +290,19 @@ impl Systemd {
             Err(error) if error.has_name("NoSuchUnit") => return Ok(None),
             reply => body_of(&reply?, method, unit)?,
         };
-        let (of_unit, of_service) =
-            tokio::try_join!(self.properties(unit, &path, UNIT), self.properties(unit, &path, SERVICE))?;
-        let load: Option<String> = of_unit.get("LoadState").and_then(|state| state.clone().try_into().ok());
-        if load.as_deref() == Some("not-found") {
-            return Ok(None);
-        }
-        UnitState::read(&of_unit, &of_service)
-            .map(Some)
-            .map_err(|source| SystemdError::State { unit: unit.to_owned(), source })
+        let (load, active, invocation, main_pid, restarts) = tokio::try_join!(
+            self.property::<String>(unit, &path, UNIT, "LoadState"),
+            self.property::<String>(unit, &path, UNIT, "ActiveState"),
+            self.property::<Vec<u8>>(unit, &path, UNIT, "InvocationID"),
+            self.property::<u32>(unit, &path, SERVICE, "MainPID"),
+            self.property(unit, &path, SERVICE, "NRestarts"),
+        )?;
+        Ok((load != "not-found").then(|| UnitState {
+            active: ActiveState::parse(&active),
+            main_pid: (main_pid != 0).then_some(main_pid),
+            restarts,
+            invocation: state::hex(&invocation),
+        }))
     }
 
     /// What happens to the units whose names begin with `prefix`, from now on.
@@ -320,10 +323,17 @@ impl Systemd {
         Ok(*state == Variant::from("stopping"))
     }
 
-    async fn properties(&self, unit: &str, path: &str, interface: &str) -> Result<Properties, SystemdError> {
-        let method = "GetAll";
-        let reply = self.call(path, PROPERTIES, method, unit, &interface).await?;
-        body_of(&reply, method, unit)
+    async fn property<T: TryFrom<OwnedVariant>>(
+        &self,
+        unit: &str,
+        path: &str,
+        interface: &str,
+        name: &'static str,
+    ) -> Result<T, SystemdError> {
+        let method = "Get";
+        let reply = self.call(path, PROPERTIES, method, unit, &(interface, name)).await?;
+        let value: OwnedVariant = body_of(&reply, method, unit)?;
+        T::try_from(value).map_err(|_| SystemdError::State { unit: unit.to_owned(), source: BadProperty(name) })
     }
 
     /// A call that answers with a job, and the end of that job.

@@ -65,10 +65,10 @@ impl Selector {
         Ok(Self { labels, fields: fields.collect::<Result<_, _>>()? })
     }
 
-    /// The one name that objects it chooses can have, if it asks for one.
-    pub fn only_name(&self) -> Option<&str> {
-        let by_name = |field: &&FieldRequirement| field.equal && field.pointer == "/metadata/name";
-        self.fields.iter().find(by_name).map(|field| field.value.as_str())
+    /// The one value that a field of the objects it chooses can have, if it asks for one; the field as a JSON pointer.
+    pub fn only(&self, pointer: &str) -> Option<&str> {
+        let asks = |field: &&FieldRequirement| field.equal && field.pointer == pointer;
+        self.fields.iter().find(asks).map(|field| field.value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// Whether it chooses an object.

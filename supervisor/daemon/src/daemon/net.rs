@@ -10,7 +10,8 @@ use std::time::Duration;
 use berth_host::link::{Links, Network, Route};
 use berth_host::{flows, fs, nft};
 use berth_model::allocation::Pool;
-use berth_model::kinds::{Kind, Registration};
+use berth_model::event::ChangeKind;
+use berth_model::kinds::Kind;
 use berth_model::network::{Plan, Zone};
 use berth_model::resource::{Bundle, Revision, Settings};
 use futures_util::future::BoxFuture;
@@ -22,7 +23,7 @@ use tracing::{error, info, warn};
 use crate::bundle::seams::{Cause, Net};
 use crate::metrics::{Effect, Metrics};
 use crate::network::{self, Segment, rules};
-use crate::store::Store;
+use crate::store::{Change, Store};
 
 /// Every bridge of ours begins so.
 const BRIDGE: &str = "berth";
@@ -148,14 +149,25 @@ async fn is_gone() -> bool {
 /// Whether anything the network is made from has changed. Too many changes to tell are a yes.
 async fn concerns(store: &Store, seen: u64) -> bool {
     match store.changes(seen, BATCH).await {
-        Ok(changes) => changes.len() == BATCH || changes.iter().any(|change| is_concerned(change.kind)),
+        Ok(changes) => changes.len() == BATCH || changes.iter().any(|change| is_concerned(change)),
         Err(_) => true,
     }
 }
 
-fn is_concerned(kind: &'static Registration) -> bool {
-    let concerned = [Bundle::registration(), Revision::registration(), NetworkPolicy::registration()];
-    concerned.contains(&kind) || [Namespace::registration(), Settings::registration()].contains(&kind)
+fn is_concerned(change: &Change) -> bool {
+    if change.kind == Bundle::registration() {
+        return change.what != ChangeKind::Modified || is_other_wish(change);
+    }
+    let concerned = [Revision::registration(), NetworkPolicy::registration(), Namespace::registration()];
+    concerned.contains(&change.kind) || change.kind == Settings::registration()
+}
+
+/// How a bundle fares, which changes with every step of an operation on it, is no matter of the network.
+fn is_other_wish(change: &Change) -> bool {
+    let before = change.previous.as_ref();
+    ["/spec", "/metadata/labels"]
+        .iter()
+        .any(|part| change.object.pointer(part) != before.and_then(|before| before.pointer(part)))
 }
 
 impl LinuxNet {
@@ -231,5 +243,46 @@ fn taken(port: u16, udp: bool) -> std::io::Result<bool> {
         Ok(()) => Ok(false),
         Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(true),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_model::resource::operation::Actor;
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn change(what: ChangeKind, object: Value, previous: Option<Value>) -> Change {
+        let actor = Actor { identity: "test".into(), source: "api".into() };
+        let (kind, at) = (Bundle::registration(), Timestamp::UNIX_EPOCH);
+        Change {
+            resource_version: 1,
+            kind,
+            namespace: String::new(),
+            name: String::new(),
+            what,
+            object,
+            previous,
+            actor,
+            at,
+        }
+    }
+
+    #[test]
+    fn a_bundle_concerns_the_network_by_its_wish_and_its_labels_and_not_by_how_it_fares() {
+        let before =
+            json!({"metadata": {"labels": {"a": "b"}}, "spec": {"image": "i"}, "status": {"phase": "Pending"}});
+        let with = |part: &str, value: Value| {
+            let mut after = before.clone();
+            *after.pointer_mut(part).unwrap() = value;
+            is_concerned(&change(ChangeKind::Modified, after, Some(before.clone())))
+        };
+        assert!(!with("/status", json!({"phase": "Running"})));
+        assert!(with("/spec", json!({"image": "i", "dependsOn": ["db"]})));
+        assert!(with("/metadata/labels", json!({})));
+        assert!(is_concerned(&change(ChangeKind::Added, before.clone(), None)));
+        assert!(is_concerned(&change(ChangeKind::Deleted, before.clone(), Some(before))));
     }
 }

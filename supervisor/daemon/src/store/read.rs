@@ -7,12 +7,13 @@ use berth_model::event::ChangeKind;
 use berth_model::kinds::{self, Kind, Registration};
 use berth_model::meta;
 use berth_model::selector::Selector;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::changes::Change;
 use super::error::{Fault, Refusal, StoreError};
+use super::shape;
 
 /// What can be read; all of it as of one moment.
 pub struct ReadTx<'c> {
@@ -166,7 +167,7 @@ impl<'c> ReadTx<'c> {
 
     /// [`ReadTx::list`] for a kind that is known at run time only.
     pub fn list_values(&self, kind: &'static Registration, namespace: Option<&str>) -> Result<Vec<Value>, StoreError> {
-        Ok(self.objects(kind, namespace, None)?.into_values().collect())
+        Ok(self.objects(kind, &[("namespace", namespace)])?.into_values().collect())
     }
 
     /// Part of a list, now or as it was at an earlier version.
@@ -176,7 +177,13 @@ impl<'c> ReadTx<'c> {
     pub fn page(&self, kind: &'static Registration, wanted: &PageRequest) -> Result<Page, StoreError> {
         let newest = self.version()?;
         let version = wanted.at.unwrap_or(newest);
-        let mut objects = self.objects(kind, wanted.namespace.as_deref(), wanted.selector.only_name())?;
+        let subject = shape::subject_field(kind).and_then(|field| wanted.selector.only(field));
+        let columns = [
+            ("namespace", wanted.namespace.as_deref()),
+            ("name", wanted.selector.only("/metadata/name")),
+            ("subject", subject),
+        ];
+        let mut objects = self.objects(kind, &columns)?;
         if version != newest {
             self.turn_back(kind, wanted, version, &mut objects)?;
         }
@@ -216,12 +223,16 @@ impl<'c> ReadTx<'c> {
     fn objects(
         &self,
         kind: &'static Registration,
-        namespace: Option<&str>,
-        name: Option<&str>,
+        columns: &[(&str, Option<&str>)],
     ) -> Result<BTreeMap<(String, String), Value>, StoreError> {
-        let sql = "SELECT namespace, name, body FROM object
-                   WHERE kind = ?1 AND (?2 IS NULL OR namespace = ?2) AND (?3 IS NULL OR name = ?3)";
-        let rows = self.rows(sql, params![kind.key(), namespace, name], named_body, "list objects")?;
+        let mut sql = "SELECT namespace, name, body FROM object WHERE kind = ?1".to_owned();
+        let mut values = vec![kind.key()];
+        // Only what is asked for: an index is of no use to a condition that may be none.
+        for (column, value) in columns.iter().filter_map(|(column, value)| Some((column, (*value)?))) {
+            values.push(value.to_owned());
+            sql.push_str(&format!(" AND {column} = ?{}", values.len()));
+        }
+        let rows = self.rows(&sql, params_from_iter(values), named_body, "list objects")?;
         let decode = |(namespace, name, text): (String, String, String)| {
             let object = body(|| format!("{} {namespace}/{name}", kind.key()), &text)?;
             Ok(((namespace, name), object))

@@ -31,6 +31,21 @@ pub(super) fn newborn(kind: &Registration, object: Value, uid: &str, now: Timest
     new
 }
 
+/// Where objects of a kind name what they are about: found by an index, see [`super::ReadTx::list_about`].
+pub(super) fn subject_field(kind: &Registration) -> Option<&'static str> {
+    match kind.key().as_str() {
+        "operations.berth.dev" => Some("/spec/target/name"),
+        "revisions.berth.dev" | "volumes.berth.dev" => Some("/spec/bundle"),
+        "events" => Some("/involvedObject/name"),
+        _ => None,
+    }
+}
+
+/// What an object is about.
+pub(super) fn subject<'o>(kind: &Registration, object: &'o Value) -> Option<&'o str> {
+    object.pointer(subject_field(kind)?)?.as_str()
+}
+
 /// A moment as objects carry it: whole seconds.
 pub(super) fn time(moment: Timestamp) -> Value {
     json!(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(moment))

@@ -287,10 +287,10 @@ impl<'c> Tx<'c> {
 
     fn put_row(&self, kind: &'static Registration, object: &Value, text: &str, version: u64) -> Result<(), StoreError> {
         let sql = "INSERT INTO object
-                   (uid, kind, namespace, name, version, generation, deleted_at, expires_at, body)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                   (uid, kind, namespace, name, version, generation, deleted_at, expires_at, body, subject)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
                    ON CONFLICT (uid) DO UPDATE SET
-                   version = ?5, generation = ?6, deleted_at = ?7, expires_at = ?8, body = ?9";
+                   version = ?5, generation = ?6, deleted_at = ?7, expires_at = ?8, body = ?9, subject = ?10";
         let expiry = (kind.life)(object).and_then(|life| self.now.checked_add(life).ok());
         let deleted = meta::text(object, "deletionTimestamp").parse::<Timestamp>().ok();
         let parameters = params![
@@ -303,6 +303,7 @@ impl<'c> Tx<'c> {
             deleted.map(Timestamp::as_microsecond),
             expiry.map(Timestamp::as_microsecond),
             text,
+            shape::subject(kind, object),
         ];
         self.execute(sql, parameters, "write an object").map(drop)
     }

@@ -1,6 +1,9 @@
 //! Objects that are found by what they are about, and not by reading all of their kind.
 
+use berth_model::kinds::Kind;
+use berth_model::meta;
 use berth_model::resource::operation::{Operation, OperationState, OperationStatus};
+use berth_model::selector::Selector;
 use rusqlite::Connection;
 
 use super::changing::operation;
@@ -44,6 +47,26 @@ async fn an_operation_lasts_until_it_has_finished() {
     fixture.write(move |tx| tx.update_status(&done)).await.unwrap();
     let lasting: Vec<Operation> = fixture.store.read(|tx| tx.list_lasting()).await.unwrap();
     assert_eq!(names(&lasting), ["open"]);
+}
+
+#[tokio::test]
+async fn a_list_that_asks_for_one_thing_is_found_by_it_and_by_all_else_it_asks_for() {
+    let fixture = Fixture::new();
+    for (name, bundle) in [("b", "web"), ("a", "web"), ("c", "db")] {
+        fixture.create(about(name, bundle)).await.unwrap();
+    }
+    let kind = Operation::registration();
+    let listed = async |fields: &str| {
+        let selector = Selector::parse(kind, "", fields).unwrap();
+        let wanted = PageRequest { selector, ..PageRequest::default() };
+        let page = fixture.store.read(move |tx| tx.page(kind, &wanted)).await.unwrap();
+        page.items.iter().map(|object| meta::name(object).to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("spec.target.name=web").await, ["a", "b"]);
+    assert_eq!(listed("spec.target.name=web,metadata.name=b").await, ["b"]);
+    assert_eq!(listed("spec.target.name=web,status.state=Running").await, Vec::<String>::new());
+    assert_eq!(listed("spec.target.name!=web").await, ["c"]);
+    assert_eq!(listed("metadata.name=c").await, ["c"]);
 }
 
 #[tokio::test]
