@@ -124,7 +124,7 @@ impl<'c> ReadTx<'c> {
         let found = self.connection.prepare_cached(sql).and_then(|mut ready| {
             ready.query_row(params![kind.key(), namespace, name], |row| row.get::<_, String>(0)).optional()
         });
-        Ok(found.map_err(Fault::of("read an object"))?)
+        found.map_err(Fault::of("read an object"))
     }
 
     /// Reads an object by its uid, whatever its kind.
