@@ -8,6 +8,7 @@
 mod apply;
 mod args;
 mod bounded;
+mod changeset;
 mod delete;
 mod describe;
 mod edit;
@@ -131,6 +132,7 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Describe(args) => describe::run(&context, &args).await,
         Command::Edit(args) => edit::run(&context, &args).await,
         Command::Apply(args) => apply::run(&context, &args).await,
+        Command::ChangeSet(args) => changeset::run(&context, &args.command).await,
         Command::Delete(args) => delete::run(&context, &args).await,
         Command::Events(args) => events::run(&context, &args).await,
         Command::Operations(args) => operations::list(&context, &args).await,

@@ -215,6 +215,27 @@ impl Client {
         self.transport.json(&berth(&path, Method::POST)).await
     }
 
+    /// Asks for an action on a change set; the answer is the set, its plan, or the Operation that applied it. Only
+    /// `apply` is sent again if the answer breaks off: an edit would be staged twice.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn change_set_action(
+        &self,
+        namespace: &str,
+        name: &str,
+        action: &str,
+        body: Value,
+        key: String,
+    ) -> Result<Value, ClientError> {
+        let path = ["namespaces", namespace, "changesets", name, "actions", action];
+        let request = berth(&path, Method::POST).body(Body::Json(body));
+        match action {
+            "apply" => self.insist(&request.once(key)).await,
+            _ => self.transport.json(&request).await,
+        }
+    }
+
     /// Finds a type this client does not know by asking the server for the kinds of a group and version.
     ///
     /// # Errors

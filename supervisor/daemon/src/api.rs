@@ -8,6 +8,7 @@
 //! references.rs  where references of bundles lead, and that they do
 //! rollback.rs where a rollback leads, and why it does not
 //! volume.rs   the same for volumes: grow, lock, unlock, erase
+//! changeset.rs  edits that wait to be made together
 //! operation.rs  the same for operations: cancel, retry
 //! exec.rs     a command in a service, over a WebSocket
 //! stream.rs   images in, logs out        health.rs discovery.rs   about the machine itself
@@ -20,6 +21,7 @@
 //! from `berth_model::kinds` alone: a new one has all its routes by being registered.
 
 mod action;
+mod changeset;
 mod cleanup;
 mod discovery;
 mod exec;
@@ -154,6 +156,10 @@ fn table() -> Table {
         let path = format!("namespaces/{{namespace}}/operations/{{name}}/{}", action.subresource);
         let handler = move |ask| operation::ask_for(ask, action);
         berth(Method::POST, &path, "operations", action.subresource, Verb::Create, handler)
+    }));
+    rows.extend(changeset::ACTIONS.iter().map(|action| {
+        let path = format!("namespaces/{{namespace}}/changesets/{{name}}/{action}");
+        berth(Method::POST, &path, "changesets", action, Verb::Create, move |ask| changeset::ask_for(ask, action))
     }));
     rows.extend(KINDS.iter().flat_map(|kind| generic(kind)));
     Table(rows)

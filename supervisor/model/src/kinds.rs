@@ -16,7 +16,9 @@ mod networking;
 mod table;
 
 pub use admit::{Admitted, Decoded, Request};
-pub use berth::{BUNDLE, DATA_FINALIZER, OPERATION, OPERATION_LIFE, REVISION, SETTINGS, TEARDOWN_FINALIZER, VOLUME};
+pub use berth::{
+    BUNDLE, CHANGE_SET, DATA_FINALIZER, OPERATION, OPERATION_LIFE, REVISION, SETTINGS, TEARDOWN_FINALIZER, VOLUME,
+};
 pub use core::{CONFIG_MAP, EVENT, EVENT_LIFE, LAST_APPLIED, NAMESPACE, SECRET};
 pub use networking::NETWORK_POLICY;
 pub use table::{Column, age};
@@ -99,8 +101,19 @@ pub struct Registration {
 }
 
 /// Every kind, in the order of discovery.
-pub static KINDS: &[&Registration] =
-    &[&NAMESPACE, &CONFIG_MAP, &SECRET, &EVENT, &NETWORK_POLICY, &BUNDLE, &REVISION, &VOLUME, &OPERATION, &SETTINGS];
+pub static KINDS: &[&Registration] = &[
+    &NAMESPACE,
+    &CONFIG_MAP,
+    &SECRET,
+    &EVENT,
+    &NETWORK_POLICY,
+    &BUNDLE,
+    &REVISION,
+    &VOLUME,
+    &CHANGE_SET,
+    &OPERATION,
+    &SETTINGS,
+];
 
 impl Registration {
     /// `v1` or `berth.dev/v1`.

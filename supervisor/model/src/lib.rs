@@ -1,6 +1,7 @@
 //! What Berth is about, as plain values: no IO, no clock, no randomness.
 
 pub mod allocation;
+pub mod changes;
 pub mod cleanup;
 pub mod condition;
 pub mod connection;

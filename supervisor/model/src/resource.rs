@@ -1,12 +1,14 @@
 //! The kinds Berth serves itself, one file each, and the frame they share.
 
 pub mod bundle;
+pub mod change_set;
 pub mod operation;
 pub mod revision;
 pub mod settings;
 pub mod volume;
 
 pub use bundle::Bundle;
+pub use change_set::ChangeSet;
 pub use operation::Operation;
 pub use revision::Revision;
 pub use settings::Settings;

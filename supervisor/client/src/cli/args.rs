@@ -1,6 +1,7 @@
 //! Words and flags of the command line. Here is what every command takes and the list of them; the
 //! flags of each are in the file of their area.
 
+mod changes;
 mod images;
 mod machine;
 mod network;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(super) use changes::{AddArgs, ChangeSetArgs, ChangeSetCommand, Preferred};
 pub(super) use images::{ImageArgs, ImageCommand};
 pub(super) use machine::{SystemArgs, SystemCommand, TopArgs, TopOrder, VersionArgs};
 pub(super) use network::{DnsArgs, DnsCommand, NetworkArgs, NetworkCommand, PolicyArgs, PolicyCommand};
@@ -109,6 +111,9 @@ pub(super) enum Command {
     Apply(ApplyArgs),
     /// Delete resources.
     Delete(DeleteArgs),
+    /// Stage edits of several resources, see what they come to, and make them all at once.
+    #[command(name = "changeset", visible_alias = "cs")]
+    ChangeSet(ChangeSetArgs),
     /// Show what happened, the latest last.
     Events(EventsArgs),
     /// Show long work, the latest last.

@@ -31,7 +31,7 @@ pub(super) fn check(tx: &ReadTx<'_>, kind: &Registration, new: &Value, old: Opti
 }
 
 /// What is wrong with new references, field by field.
-pub(super) fn findings(
+fn findings(
     tx: &ReadTx<'_>,
     kind: &Registration,
     new: &Value,
@@ -56,7 +56,8 @@ fn spec_of(kind: &Registration, object: &Value) -> Option<BundleSpec> {
     BundleSpec::deserialize(object.get("spec")?).ok()
 }
 
-fn told(tx: &ReadTx<'_>, namespace: &str, found: &Astray) -> Result<FieldError, StoreError> {
+/// A finding as it is told, by the field of the bundle.
+pub(super) fn told(tx: &ReadTx<'_>, namespace: &str, found: &Astray) -> Result<FieldError, StoreError> {
     let Astray { index, reference, missing } = found;
     let meant = match meant(tx, namespace, reference, missing)? {
         Some(name) => format!("did you mean `{name}`? Otherwise "),

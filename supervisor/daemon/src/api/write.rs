@@ -204,7 +204,7 @@ fn answer(ask: &Ask, kind: &Registration, code: StatusCode, kept: Kept) -> Reply
 }
 
 /// Makes a body agree with the place it was sent to.
-fn frame(kind: &Registration, body: &mut Value, namespace: &str, name: &str) -> Result<(), Error> {
+pub(super) fn frame(kind: &Registration, body: &mut Value, namespace: &str, name: &str) -> Result<(), Error> {
     if !body.is_object() {
         return Err(Error::bad_request("the body must be a JSON object"));
     }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  being deleted ................................. Uninstall
-//!  no revision serves ............................ Install
+//!  no revision serves ............................ Install (once the bundle it was under its old name is gone)
 //!  (what it takes from ConfigMaps and Secrets is missing: tried once, then waited for)
 //!  the serving one was made from another wish .... Update (or an older one is not yet gone), or Rollback
 //!                                                  again, if that wish is of one that did not succeed
@@ -60,6 +60,7 @@ pub fn decide(view: &View) -> Wish {
         return Wish::Nothing;
     }
     match wanted(view) {
+        Some(OperationKind::Install) if view.old_name_leaves => Wish::Nothing,
         Some(kind) => schedule(view, kind),
         None => Wish::Nothing,
     }

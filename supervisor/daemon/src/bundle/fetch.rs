@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_model::kinds::TEARDOWN_FINALIZER;
 use berth_model::resource::Volume;
-use berth_model::resource::bundle::{Bundle, BundleStatus};
+use berth_model::resource::bundle::{Bundle, BundleStatus, RENAMED_FROM};
 use berth_model::resource::operation::{
     Actor, Operation, OperationKind, OperationSpec, OperationStatus, Priority, Target,
 };
@@ -37,13 +37,22 @@ pub(super) async fn view(
             let revisions = revisions_of(tx, namespace, name)?;
             let operations = operations_of(tx, &bundle)?;
             let volumes: Vec<Volume> = tx.list_about(namespace, name)?;
-            Ok(Some((bundle, revisions, operations, volumes)))
+            let old_name_leaves = leaves(tx, &bundle)?;
+            Ok(Some((bundle, revisions, operations, volumes, old_name_leaves)))
         })
         .await?;
-    let Some((bundle, revisions, operations, volumes)) = stored else { return Ok(None) };
+    let Some((bundle, revisions, operations, volumes, old_name_leaves)) = stored else { return Ok(None) };
     let observed = observe(machine, &revisions).await?;
     let survey = provider.survey(&key.namespace, &bundle.spec).await.map_err(BundleError::Survey)?;
-    Ok(Some(View { bundle, revisions, volumes, operations, observed, survey, now }))
+    Ok(Some(View { bundle, revisions, volumes, operations, observed, survey, old_name_leaves, now }))
+}
+
+/// Whether the bundle that this one was is still there.
+fn leaves(tx: &ReadTx<'_>, bundle: &Bundle) -> Result<bool, StoreError> {
+    let old = bundle.metadata.annotations.as_ref().and_then(|all| all.get(RENAMED_FROM));
+    let Some(old) = old else { return Ok(false) };
+    let old = tx.get::<Bundle>(bundle.metadata.namespace.as_deref().unwrap_or_default(), old)?;
+    Ok(old.is_some_and(|old| old.metadata.deletion_timestamp.is_some()))
 }
 
 /// The revisions of a bundle, by number.

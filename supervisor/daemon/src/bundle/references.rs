@@ -34,7 +34,7 @@ pub(crate) fn astray(tx: &ReadTx<'_>, namespace: &str, spec: &BundleSpec) -> Res
 }
 
 /// What a revision keeps of where its references led: nothing of a Secret.
-pub(super) fn resolved(tx: &ReadTx<'_>, namespace: &str, spec: &BundleSpec) -> Result<Vec<Resolved>, StoreError> {
+pub(crate) fn resolved(tx: &ReadTx<'_>, namespace: &str, spec: &BundleSpec) -> Result<Vec<Resolved>, StoreError> {
     let mut all: Vec<Reference> = references(spec).into_iter().map(|(_, reference)| reference).collect();
     all.sort();
     all.dedup();

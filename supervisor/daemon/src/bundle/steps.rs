@@ -82,7 +82,8 @@ impl Executor for Steps {
             | StepName::CloseVolume
             | StepName::DestroyKey
             | StepName::RemoveImage
-            | StepName::ForgetVolume => Box::pin(async move { Err(not_ours(step)) }),
+            | StepName::ForgetVolume
+            | StepName::ApplyChange => Box::pin(async move { Err(not_ours(step)) }),
         }
     }
 

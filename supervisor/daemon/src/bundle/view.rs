@@ -28,6 +28,8 @@ pub struct View {
     pub observed: BTreeMap<u64, Observed>,
     /// What was found of all that it takes from ConfigMaps and Secrets.
     pub survey: Survey,
+    /// The bundle that this one was before it got another name is not gone yet.
+    pub old_name_leaves: bool,
     /// Now.
     pub now: Timestamp,
 }

@@ -8,6 +8,7 @@ use berth_model::event::ChangeKind;
 use berth_model::kinds::{self, Kind};
 use berth_model::meta;
 use berth_model::projection::{Source, SourceKind, wanted};
+use berth_model::resource::bundle::RENAMED_FROM;
 use berth_model::resource::{Bundle, Operation, Revision, Volume};
 use tokio::sync::mpsc::Sender;
 use tracing::{error, warn};
@@ -79,7 +80,10 @@ async fn takers(store: &Store, changes: &[Arc<StoreChange>]) -> Result<Vec<Bundl
     let mut bundles = store.read(|tx| tx.list::<Bundle>(None)).await?;
     bundles.retain(|bundle| {
         let namespace = bundle.metadata.namespace.clone().unwrap_or_default();
-        wanted(&bundle.spec).into_iter().any(|source| changed.contains(&(namespace.clone(), source)))
+        // One that got another name waits until the old one is free.
+        let old = bundle.metadata.annotations.as_ref().and_then(|all| all.get(RENAMED_FROM));
+        let old = old.map(|old| (SourceKind::Bundle, old.clone()));
+        wanted(&bundle.spec).into_iter().chain(old).any(|source| changed.contains(&(namespace.clone(), source)))
     });
     Ok(bundles.iter().map(crate::bundle::key_of).collect())
 }

@@ -11,7 +11,7 @@ use super::{Kind, Registration};
 use crate::policy::Verb;
 use crate::quantity;
 use crate::resource::operation::OperationState;
-use crate::resource::{self, Bundle, Operation, Revision, Settings, Volume};
+use crate::resource::{self, Bundle, ChangeSet, Operation, Revision, Settings, Volume};
 
 /// On every Bundle from its creation: taken off when all that belongs to it is gone.
 pub const TEARDOWN_FINALIZER: &str = "berth.dev/teardown";
@@ -179,6 +179,34 @@ pub static SETTINGS: Registration = Registration {
     ..PLAIN
 };
 
+/// Edits that are made together.
+pub static CHANGE_SET: Registration = Registration {
+    kind: "ChangeSet",
+    plural: "changesets",
+    singular: "changeset",
+    short_names: &["cs"],
+    label_name: true,
+    columns: &[
+        Column::NAME,
+        Column::text("State", "Open or Applied."),
+        Column::number("Entries", "Edits in it."),
+        Column::text("Authors", "Who made them."),
+        Column::AGE,
+        Column::text("Description", "What it is for."),
+        Column::text("Operation", "What applied it.").wide(),
+    ],
+    cells: change_set_cells,
+    selectable: &["status.state"],
+    life: |object| (object["status"]["state"] == "Applied").then_some(OPERATION_LIFE),
+    complete: |body, _| {
+        if let Some(fields) = body.as_object_mut() {
+            fields.entry("spec").or_insert_with(|| json!({}));
+        }
+    },
+    decode: decode::<ChangeSet>,
+    ..PLAIN
+};
+
 /// Records of long work.
 pub static OPERATION: Registration = Registration {
     kind: "Operation",
@@ -225,6 +253,12 @@ impl Kind for Volume {
     }
 }
 
+impl Kind for ChangeSet {
+    fn registration() -> &'static Registration {
+        &CHANGE_SET
+    }
+}
+
 impl Kind for Settings {
     fn registration() -> &'static Registration {
         &SETTINGS
@@ -257,6 +291,22 @@ fn bundle_cells(object: &Value, now: Timestamp) -> Vec<Value> {
         reason,
         text(object, "/status/unit"),
         shown(text(object, "/status/image"), object["spec"]["image"].as_str().unwrap_or("")),
+    ]
+}
+
+fn change_set_cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    let entries = object.pointer("/status/entries").and_then(Value::as_array);
+    let author = |entry: &Value| entry["author"]["identity"].as_str().unwrap_or_default().to_owned();
+    let authors: std::collections::BTreeSet<String> = entries.into_iter().flatten().map(author).collect();
+    let state = text(object, "/status/state");
+    vec![
+        text(object, "/metadata/name"),
+        if state == "" { Value::from("Open") } else { state },
+        Value::from(count(object, "/status/entries")),
+        Value::from(authors.into_iter().collect::<Vec<_>>().join(",")),
+        since(object, "/metadata/creationTimestamp", now),
+        text(object, "/spec/description"),
+        text(object, "/status/operation"),
     ]
 }
 

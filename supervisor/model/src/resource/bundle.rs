@@ -10,6 +10,10 @@ crate::resource::object! {
     Bundle, "bundles", BundleSpec, BundleStatus
 }
 
+/// Annotation of a bundle that a change set gave another name: the old one. It waits until the bundle
+/// of that name is gone, so that both never hold one port.
+pub const RENAMED_FROM: &str = "berth.dev/renamed-from";
+
 /// What an administrator writes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -66,10 +66,13 @@ pub enum OperationKind {
     Unlock,
     /// A volume is destroyed with its key.
     Erase,
+    /// The edits of a change set, all in one transaction. It is recorded when it is done, with a step for each
+    /// object.
+    ApplyChanges,
 }
 
 impl OperationKind {
-    /// Every kind, for tests that are generated from them.
+    /// Every kind that is carried out step by step, for tests that are generated from them.
     pub const ALL: [OperationKind; 11] = [
         Self::Install,
         Self::Update,
@@ -134,6 +137,7 @@ impl OperationKind {
             Self::Lock => &[S::LockVolume],
             Self::Unlock => &[S::UnlockVolume],
             Self::Erase => &[S::CloseVolume, S::DestroyKey, S::RemoveImage, S::ForgetVolume],
+            Self::ApplyChanges => &[],
         }
     }
 }
@@ -193,6 +197,8 @@ pub enum StepName {
     RemoveImage,
     /// Its record is gone.
     ForgetVolume,
+    /// One object of a change set.
+    ApplyChange,
 }
 
 /// What an operation works on.

@@ -50,6 +50,7 @@ async fn wish_for(daemon: &Daemon, kind: OperationKind) {
             daemon.ask_of_volume("web-data", kind).await;
         }
         OperationKind::Restart => unreachable!("only people ask for it"),
+        OperationKind::ApplyChanges => unreachable!("it is one transaction"),
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::scripted::{Daemon, World, ending};
+use crate::bundle::decide::{Wish, decide};
 use crate::bundle::seams::{Observed, UnitState};
 use crate::operation::AbortPoints;
 
@@ -212,4 +213,16 @@ async fn a_unit_that_crashed_while_something_is_missing_waits_for_it() {
     let (reason, _) = stands(&daemon).await;
     assert_eq!(reason, "SecretsProvisioned SecretsPending");
     assert_eq!(*world.starts.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_bundle_with_another_name_waits_until_the_old_one_is_gone() {
+    let world = world(None);
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &world, AbortPoints::default(), CancellationToken::new());
+    daemon.put(|_| {}).await;
+    let mut view = daemon.view(jiff::SignedDuration::ZERO).await;
+    assert_eq!(decide(&view), Wish::Now(OperationKind::Install));
+    view.old_name_leaves = true;
+    assert_eq!(decide(&view), Wish::Nothing);
 }

@@ -95,6 +95,7 @@ async fn a_unit_that_a_restart_has_stopped_is_being_started_and_was_stopped_by_n
         operations: vec![restart],
         observed: [(1, down)].into(),
         survey: Ok(String::new()),
+        old_name_leaves: false,
         now: jiff::Timestamp::UNIX_EPOCH,
     };
     let status = status(&view, &Wish::Nothing);

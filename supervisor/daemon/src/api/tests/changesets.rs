@@ -1,0 +1,221 @@
+use super::*;
+
+const SETS: &str = "/apis/berth.dev/v1/namespaces/default/changesets";
+
+async fn set(world: &World) {
+    world.post(SETS, json!({ "metadata": { "name": "s" } })).await.created();
+}
+
+async fn act(world: &World, action: &str, body: Value) -> Answer {
+    world.post(&format!("{SETS}/s/actions/{action}"), body).await
+}
+
+async fn add(world: &World, edit: Value) -> Value {
+    let mut edit = edit;
+    if edit["kind"].is_null() {
+        edit["kind"] = "Bundle".into();
+    }
+    act(world, "add", edit).await.ok()
+}
+
+async fn plan(world: &World) -> Vec<String> {
+    let plan = act(world, "plan", json!({})).await.ok();
+    let line = |change: &Value| {
+        let from = change["renamedFrom"].as_str().map(|old| format!(" from {old}")).unwrap_or_default();
+        format!("{} {}{from}", change["verb"].as_str().unwrap(), change["name"].as_str().unwrap())
+    };
+    plan["changes"].as_array().unwrap().iter().map(line).chain([format!("restarts {}", plan["restarts"])]).collect()
+}
+
+/// A database, and a service that refers to it.
+async fn two(world: &World) {
+    let db = json!({ "image": "registry.example/db:1", "ports": [{"name": "sql", "containerPort": 5432}] });
+    world.post(BUNDLES, json!({ "metadata": { "name": "db" }, "spec": db })).await.created();
+    let env = json!([{"name": "URL", "value": "db://${{db.HOST}}:${{db.PORT}}"}]);
+    let web = json!({ "image": "registry.example/web:1", "env": env });
+    world.post(BUNDLES, json!({ "metadata": { "name": "web" }, "spec": web })).await.created();
+    world.bundle("other").await;
+}
+
+fn image(image: &str) -> Value {
+    json!({ "spec": { "image": image } })
+}
+
+fn causes(answer: &Answer) -> Vec<String> {
+    let causes = answer.body["details"]["causes"].as_array().cloned().unwrap_or_default();
+    causes.iter().map(|cause| cause["field"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn staged_edits_do_not_act_until_they_are_applied_all_at_once() {
+    let world = World::new();
+    two(&world).await;
+    set(&world).await;
+    add(&world, json!({"verb": "update", "name": "web", "object": image("registry.example/web:2")})).await;
+    add(&world, json!({"verb": "update", "name": "web", "object": image("registry.example/web:3")})).await;
+    let new = json!({"metadata": {"name": "new"}, "spec": {"image": "registry.example/new:1"}});
+    add(&world, json!({"verb": "create", "name": "new", "object": new})).await;
+    let conf = json!({"data": {"a": "1"}});
+    let staged = add(&world, json!({"verb": "apply", "kind": "configmap", "name": "conf", "object": conf})).await;
+    let entries = staged["status"]["entries"].as_array().unwrap();
+    assert_eq!(
+        (entries.len(), &entries[0]["author"]["identity"], &entries[0]["time"]),
+        (4, &json!("owner"), &json!(NOW))
+    );
+    assert_eq!(entries[1]["before"]["content"]["spec"]["image"], "registry.example/web:2");
+    assert_eq!(world.get(&format!("{BUNDLES}/web")).await.ok()["spec"]["image"], "registry.example/web:1");
+    assert_eq!(world.get(&format!("{BUNDLES}/new")).await.code, 404);
+
+    assert_eq!(plan(&world).await, ["create new", "update web", "create conf", "restarts [\"web\"]"]);
+    assert_eq!(world.get(&format!("{BUNDLES}/new")).await.code, 404, "a plan does nothing");
+    let operation = act(&world, "apply", json!({})).await.ok();
+    assert_eq!(
+        (&operation["spec"]["kind"], &operation["status"]["state"]),
+        (&json!("ApplyChanges"), &json!("Succeeded"))
+    );
+    let steps: Vec<&str> =
+        operation["status"]["steps"].as_array().unwrap().iter().map(|step| step["message"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["bundle/new created", "bundle/web updated: spec.image", "configmap/conf created"]);
+    assert_eq!(world.get(&format!("{BUNDLES}/web")).await.ok()["spec"]["image"], "registry.example/web:3");
+    assert_eq!(world.get(&format!("{CONFIG_MAPS}/conf")).await.ok()["data"]["a"], "1");
+    let after = world.get(&format!("{SETS}/s")).await.ok();
+    assert_eq!(after["status"]["operation"], operation["metadata"]["name"]);
+    let again = act(&world, "apply", json!({})).await;
+    assert!(again.failed().2.contains("was applied by operation"), "{}", again.body);
+}
+
+#[tokio::test]
+async fn a_bundle_with_another_name_is_followed_by_all_that_refer_to_it() {
+    let world = World::new();
+    two(&world).await;
+    set(&world).await;
+    let ports = json!({"spec": {"ports": [{"name": "sql", "containerPort": 5433}]}});
+    add(&world, json!({"verb": "update", "name": "db", "object": ports})).await;
+    add(&world, json!({"verb": "rename", "name": "db", "to": "pg"})).await;
+    add(&world, json!({"verb": "update", "name": "other", "object": {"spec": {"dependsOn": ["pg"]}}})).await;
+    assert_eq!(
+        plan(&world).await,
+        ["update other", "rename pg from db", "update web", "restarts [\"pg\",\"web\"]"],
+        "what only may reach more does not restart"
+    );
+    act(&world, "apply", json!({})).await.ok();
+    let web = world.get(&format!("{BUNDLES}/web")).await.ok();
+    assert_eq!(web["spec"]["env"][0]["value"], "db://${{pg.HOST}}:${{pg.PORT}}");
+    let pg = world.get(&format!("{BUNDLES}/pg")).await.ok();
+    assert_eq!(pg["spec"]["ports"][0]["containerPort"], 5433);
+    assert_eq!(pg["metadata"]["annotations"]["berth.dev/renamed-from"], "db");
+    assert!(world.get(&format!("{BUNDLES}/db")).await.ok()["metadata"]["deletionTimestamp"].is_string());
+}
+
+#[tokio::test]
+async fn a_change_of_what_a_reference_leads_to_restarts_who_refers_once() {
+    let world = World::new();
+    two(&world).await;
+    set(&world).await;
+    let ports = json!({"spec": {"ports": [{"name": "sql", "containerPort": 5433}]}});
+    add(&world, json!({"verb": "update", "name": "db", "object": ports})).await;
+    assert_eq!(plan(&world).await, ["update db", "restarts [\"db\",\"web\"]"]);
+    add(&world, json!({"verb": "update", "name": "web", "object": image("registry.example/web:2")})).await;
+    assert_eq!(plan(&world).await, ["update db", "update web", "restarts [\"db\",\"web\"]"]);
+}
+
+#[tokio::test]
+async fn one_wrong_edit_refuses_the_whole_set_by_object_and_field() {
+    let world = World::new();
+    two(&world).await;
+    set(&world).await;
+    add(&world, json!({"verb": "update", "name": "other", "object": image("registry.example/web:2")})).await;
+    add(&world, json!({"verb": "delete", "name": "db"})).await;
+    let answer = act(&world, "apply", json!({})).await;
+    assert_eq!((answer.code, causes(&answer)), (422, vec!["bundle/web spec.env[0].value".to_owned(); 2]));
+    assert_eq!(world.get(&format!("{BUNDLES}/other")).await.ok()["spec"]["image"], "registry.example/web:1");
+    assert!(world.get(&format!("{BUNDLES}/db")).await.ok()["metadata"]["deletionTimestamp"].is_null());
+
+    let bad = json!({"kind": "Bundle", "verb": "update", "name": "web", "object": {"spec": {"image": ""}}});
+    assert_eq!(causes(&act(&world, "add", bad).await), ["spec.image"]);
+    let secret = json!({"kind": "Secret", "verb": "create", "name": "x", "object": {}});
+    let refused = act(&world, "add", secret).await;
+    assert!(refused.code == 422 && refused.body["message"].as_str().unwrap().contains("cannot be staged"));
+}
+
+#[tokio::test]
+async fn a_set_whose_base_moved_is_refused_until_it_is_led_on() {
+    let world = World::new();
+    two(&world).await;
+    set(&world).await;
+    add(&world, json!({"verb": "update", "name": "web", "object": image("registry.example/web:2")})).await;
+    let web = format!("{BUNDLES}/web");
+    world.merge(&web, json!({"spec": {"resources": {"cpu": "1"}}})).await.ok();
+    let moved = act(&world, "apply", json!({})).await;
+    assert_eq!((moved.code, causes(&moved)), (409, vec!["bundle/web spec.resources.cpu".to_owned()]));
+    act(&world, "rebase", json!({})).await.ok();
+    act(&world, "apply", json!({})).await.ok();
+    let spec = world.get(&web).await.ok()["spec"].clone();
+    assert_eq!((&spec["image"], &spec["resources"]["cpu"]), (&json!("registry.example/web:2"), &json!("1")));
+}
+
+#[tokio::test]
+async fn what_both_have_changed_is_told_by_name_when_a_set_is_led_on() {
+    let world = World::new();
+    two(&world).await;
+    set(&world).await;
+    add(&world, json!({"verb": "update", "name": "web", "object": image("registry.example/web:2")})).await;
+    let web = format!("{BUNDLES}/web");
+    world.merge(&web, image("registry.example/web:3")).await.ok();
+    let answer = act(&world, "rebase", json!({})).await;
+    assert_eq!((answer.code, causes(&answer)), (409, vec!["bundle/web spec.image".to_owned()]));
+    act(&world, "rebase", json!({"prefer": "ours"})).await.ok();
+    act(&world, "apply", json!({})).await.ok();
+    assert_eq!(world.get(&web).await.ok()["spec"]["image"], "registry.example/web:2");
+}
+
+#[tokio::test]
+async fn of_many_who_add_at_once_nobody_loses_an_edit() {
+    let world = World::new();
+    set(&world).await;
+    let edits = (0..20).map(|number| {
+        let (world, name) = (&world, format!("c{number}"));
+        async move {
+            add(world, json!({"verb": "create", "kind": "ConfigMap", "name": name, "object": {}})).await;
+        }
+    });
+    futures_util::future::join_all(edits).await;
+    let staged = world.get(&format!("{SETS}/s")).await.ok();
+    assert_eq!(staged["status"]["entries"].as_array().unwrap().len(), 20);
+    let stale = json!({"kind": "ConfigMap", "verb": "delete", "name": "c0", "resourceVersion": "1"});
+    assert_eq!(act(&world, "add", stale).await.failed().1, "Conflict");
+}
+
+#[tokio::test]
+async fn a_set_that_is_dropped_takes_its_drafts_along() {
+    let world = World::new();
+    two(&world).await;
+    set(&world).await;
+    add(&world, json!({"verb": "delete", "name": "web"})).await;
+    world.delete(&format!("{SETS}/s")).await.ok();
+    assert_eq!(act(&world, "apply", json!({})).await.code, 404);
+    assert!(world.get(&format!("{BUNDLES}/web")).await.ok()["metadata"]["deletionTimestamp"].is_null());
+}
+
+#[tokio::test]
+async fn the_same_key_applies_a_set_once() {
+    let world = World::new();
+    two(&world).await;
+    set(&world).await;
+    add(&world, json!({"verb": "delete", "name": "other"})).await;
+    let path = format!("{SETS}/s/actions/apply");
+    let once = world.ask(Method::POST, &path, &[("idempotency-key", "k")], "{}").await.ok();
+    let twice = world.ask(Method::POST, &path, &[("idempotency-key", "k")], "{}").await.ok();
+    assert_eq!(once["metadata"]["uid"], twice["metadata"]["uid"]);
+}
+
+#[tokio::test]
+async fn a_bundle_with_volumes_keeps_its_name() {
+    let world = World::new();
+    let volumes = json!([{"name": "data", "mountPath": "/data", "size": "64Mi"}]);
+    let db = json!({ "image": "registry.example/db:1", "volumes": volumes });
+    world.post(BUNDLES, json!({ "metadata": { "name": "db" }, "spec": db })).await.created();
+    set(&world).await;
+    let answer = act(&world, "add", json!({"kind": "Bundle", "verb": "rename", "name": "db", "to": "pg"})).await;
+    assert!(answer.code == 409 && answer.failed().2.contains("would not find its data"), "{}", answer.body);
+}
