@@ -4,6 +4,8 @@
 
 #[path = "cli/cancelling.rs"]
 mod cancelling;
+#[path = "cli/changesets.rs"]
+mod changesets;
 #[path = "cli/cleaning.rs"]
 mod cleaning;
 #[path = "cli/connecting.rs"]

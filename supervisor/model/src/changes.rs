@@ -272,10 +272,10 @@ fn fields(content: &Value) -> BTreeMap<String, Value> {
 
 fn collect(value: &Value, path: &str, found: &mut BTreeMap<String, Value>) {
     match (value, named(value)) {
-        (Value::Object(map), _) if !map.is_empty() => {
+        (Value::Object(map), _) => {
             map.iter().for_each(|(name, value)| collect(value, &format!("{path}.{name}"), found));
         }
-        (_, Some(items)) if !items.is_empty() => {
+        (_, Some(items)) => {
             items
                 .iter()
                 .for_each(|(name, rest)| collect(&Value::Object(rest.clone()), &format!("{path}[{name}]"), found));

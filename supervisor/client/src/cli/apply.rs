@@ -3,7 +3,11 @@
 //! A change is a merge patch with the manifest itself: fields that the manifest leaves out stay as
 //! they are, lists are replaced as a whole, `null` removes a field.
 
+use berth_model::projection::source_of;
+use berth_model::reference::{Reference, references};
 use berth_model::resource::Bundle;
+use berth_model::resource::bundle::BundleSpec;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::args::ApplyArgs;
@@ -36,7 +40,7 @@ impl Applied {
 }
 
 pub(super) async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failure> {
-    let manifests = manifest::read_all(context, &args.file).await?;
+    let manifests = in_order(manifest::read_all(context, &args.file).await?);
     if context.is_printing() {
         return manifests.iter().try_for_each(|manifest| context.say(&command(context, manifest)));
     }
@@ -54,6 +58,25 @@ pub(super) async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failu
         Some(true) => wait(context, &bundles).await,
         _ => Ok(()),
     }
+}
+
+/// Bundles come behind what their variables refer to; all else, and a ring of references, stays in its order.
+fn in_order(mut rest: Vec<Manifest>) -> Vec<Manifest> {
+    let mut ordered = Vec::new();
+    while !rest.is_empty() {
+        let ready = rest.iter().position(|one| !rest.iter().any(|other| other != one && refers(one, other)));
+        ordered.push(rest.remove(ready.unwrap_or_default()));
+    }
+    ordered
+}
+
+fn refers(one: &Manifest, other: &Manifest) -> bool {
+    let spec = BundleSpec::deserialize(&one.object["spec"]).ok().filter(|_| one.kind == ResourceType::of::<Bundle>());
+    let leads_there = |(_, reference): (usize, Reference)| {
+        let (kind, name) = source_of(&reference);
+        kind.to_string() == other.kind.kind && name == other.name && one.namespace == other.namespace
+    };
+    spec.is_some_and(|spec| references(&spec).into_iter().any(leads_there))
 }
 
 async fn one(context: &Context, manifest: &Manifest) -> Result<(Applied, Value), Failure> {
@@ -115,4 +138,35 @@ async fn wait(context: &Context, bundles: &[(Applied, Value)]) -> Result<(), Fai
         context.note(&format!("bundle/{} is ready", bundle.name()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn bundle(name: &str, value: &str) -> Manifest {
+        let env = json!([{"name": "URL", "value": value}]);
+        Manifest {
+            kind: ResourceType::of::<Bundle>(),
+            namespace: "default".into(),
+            name: name.into(),
+            object: json!({"spec": {"image": "r/x:1", "env": env}}),
+        }
+    }
+
+    #[test]
+    fn what_is_referred_to_is_applied_first_and_nothing_else_changes_its_place() {
+        let all = vec![
+            bundle("app", "${{web.HOST}}"),
+            bundle("first", ""),
+            bundle("web", "${{db.HOST}} ${{web.HOST}} ${{elsewhere.HOST}}"),
+            bundle("db", ""),
+        ];
+        let names: Vec<String> = in_order(all).into_iter().map(|one| one.name).collect();
+        assert_eq!(names, ["first", "db", "web", "app"]);
+        let ring = vec![bundle("a", "${{b.HOST}}"), bundle("b", "${{a.HOST}}")];
+        assert_eq!(in_order(ring).len(), 2);
+    }
 }

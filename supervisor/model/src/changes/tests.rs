@@ -138,7 +138,7 @@ fn edits_are_led_on_to_what_is_there_now() {
     let there = seen(image("web", "r/x:9"));
     let rebased = rebase(&entries, |_| there.clone(), Prefer::Neither).unwrap();
     assert_eq!(rebased[0].before, there);
-    let change = fold(&rebased).unwrap().changes().pop().unwrap();
+    let change = fold(&rebased).unwrap().changes().remove(0);
     let after = change.after.unwrap();
     assert_eq!(
         (after["spec"]["image"].clone(), after["spec"]["env"][0]["value"].clone()),

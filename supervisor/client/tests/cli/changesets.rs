@@ -1,0 +1,93 @@
+//! Change sets: staged, looked at, applied.
+
+use serde_json::{Value, json};
+
+use crate::fake::Fake;
+use crate::reading::BUNDLES;
+
+const SETS: &str = "/apis/berth.dev/v1/namespaces/default/changesets";
+
+fn set(version: &str, entries: &Value) -> Value {
+    json!({
+        "apiVersion": "berth.dev/v1", "kind": "ChangeSet",
+        "metadata": {"name": "s", "namespace": "default", "resourceVersion": version},
+        "spec": {}, "status": {"state": "Open", "entries": entries}
+    })
+}
+
+fn web(image: &str) -> Value {
+    json!({"apiVersion": "berth.dev/v1", "kind": "Bundle", "metadata": {"name": "web", "namespace": "default"},
+           "spec": {"image": image, "env": [{"name": "A", "value": "1"}]}})
+}
+
+#[tokio::test]
+async fn a_field_is_set_on_top_of_what_is_staged_and_again_if_somebody_was_faster() {
+    let fake = Fake::start();
+    let entry = json!({"author": {"identity": "owner", "source": "cli"}, "time": "2026-11-21T00:00:00Z",
+        "verb": "update", "apiVersion": "berth.dev/v1", "kind": "Bundle", "name": "web",
+        "before": {"resourceVersion": "3", "content": web("r/web:1")}, "after": web("r/web:2")});
+    fake.json(&format!("GET {SETS}/s"), set("7", &json!([])));
+    fake.json(&format!("GET {SETS}/s"), set("8", &json!([entry])));
+    fake.json(&format!("GET {BUNDLES}/web"), web("r/web:1"));
+    let line = format!("POST {SETS}/s/actions/add");
+    fake.refuse(&line, 409, "Conflict", "changeset s has changed meanwhile");
+    fake.json(&line, set("9", &json!([])));
+    let ran = fake.run(&["changeset", "add", "s", "web", "--set", "restart=always", "--env", "A=2"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "bundle/web staged in changeset/s\n"), "{}", ran.err);
+    let asked = fake.asked(&line);
+    let sent: Vec<Value> = asked.iter().map(|seen| seen.json()).collect();
+    assert_eq!([&sent[0]["resourceVersion"], &sent[1]["resourceVersion"]], ["7", "8"]);
+    let env = json!([{"name": "A", "value": "2"}]);
+    assert_eq!(sent[1]["object"]["spec"], json!({"image": "r/web:2", "env": env, "restart": "always"}));
+    assert_eq!((&sent[1]["verb"], &sent[1]["kind"]), (&json!("update"), &json!("Bundle")));
+}
+
+#[tokio::test]
+async fn a_plan_is_shown_field_by_field_with_what_restarts() {
+    let fake = Fake::start();
+    let plan = json!({"changes": [
+        {"verb": "create", "kind": "ConfigMap", "name": "conf", "fields": [{"field": "data.a", "after": "1"}]},
+        {"verb": "rename", "kind": "Bundle", "name": "pg", "renamedFrom": "db"},
+        {"verb": "update", "kind": "Bundle", "name": "web", "follows": true,
+         "fields": [{"field": "spec.env[URL].value", "before": "${{db.HOST}}", "after": "${{pg.HOST}}"}]},
+    ], "restarts": ["pg", "web"]});
+    fake.json(&format!("POST {SETS}/s/actions/plan"), plan.clone());
+    let ran = fake.run(&["changeset", "plan", "s"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, "restarts, once each: pg, web\n"));
+    let rows: Vec<String> = ran.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(
+        rows,
+        [
+            "CHANGE OBJECT FIELD BEFORE AFTER",
+            "create configmap/conf",
+            "rename bundle/pg (was db)",
+            "follow bundle/web spec.env[URL].value ${{db.HOST}} ${{pg.HOST}}",
+        ]
+    );
+    let ran = fake.run(&["changeset", "plan", "s", "-o", "json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap(), plan);
+}
+
+#[tokio::test]
+async fn a_base_that_moved_is_a_conflict_by_its_exit_code() {
+    let fake = Fake::start();
+    fake.refuse(&format!("POST {SETS}/s/actions/apply"), 409, "Conflict", "what changeset s is based on has moved");
+    let ran = fake.run(&["changeset", "apply", "s"]).await;
+    assert_eq!(ran.code, 5);
+    assert!(ran.err.contains("has moved"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn new_names_and_removals_are_staged_and_printed_as_requests() {
+    let fake = Fake::start();
+    let line = format!("POST {SETS}/s/actions/add");
+    fake.json(&line, set("9", &json!([])));
+    for (args, verb) in [(["--rename", "pg"].as_slice(), "rename"), (["--delete"].as_slice(), "delete")] {
+        let ran = fake.run(&[&["changeset", "add", "s", "db"], args].concat()).await;
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        assert_eq!(fake.asked(&line).last().unwrap().json()["verb"], verb);
+    }
+    let ran = fake.run(&["changeset", "apply", "s", "--curl"]).await;
+    assert!(ran.out.starts_with("curl ") && ran.out.contains("/changesets/s/actions/apply"), "{}", ran.out);
+    assert_eq!(fake.run(&["changeset", "add", "s", "db"]).await.code, 2);
+}
