@@ -22,7 +22,7 @@ const IMPURE: [&str; 9] = ["tokio", "nix", "libc", "rusqlite", "reqwest", "ring"
 
 /// Domains of the daemon: they meet in stored resources and model types only. What carries them all (store, reconcile,
 /// operation) is not one of them.
-const DOMAINS: [&str; 5] = ["bundle", "image", "network", "secret", "volume"];
+const DOMAINS: [&str; 6] = ["bundle", "image", "network", "schedule", "secret", "volume"];
 
 #[test]
 fn every_crate_depends_only_on_those_below_it() {

@@ -19,6 +19,7 @@ mod neighbours;
 mod network;
 mod projections;
 mod refused;
+mod schedules;
 mod service;
 mod session;
 mod steps;

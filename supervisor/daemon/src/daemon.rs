@@ -10,6 +10,7 @@
 //! are dropped where they stand (their records say how far they were), the store is closed. Services
 //! are systemd's and go on.
 
+mod alarm;
 mod ballast;
 mod cleanup;
 mod commands;
@@ -56,6 +57,7 @@ use crate::image::{ImageError, ImageStore};
 use crate::metrics::Metrics;
 use crate::operation::{ABORT_FILE_VARIABLE, AbortPoints, Runner};
 use crate::reconcile::Driver;
+use crate::schedule::Scheduler;
 use crate::secret::{self, MasterKey, Sealer, SystemdCreds, Vault};
 use crate::store::{Clock, Store, StoreError};
 use crate::volume::Volumes;
@@ -134,9 +136,10 @@ pub async fn run(config: Config, clock: Clock) -> Result<(), DaemonError> {
     let parts = open(&config, clock).await?;
     let tasks = TaskTracker::new();
     parts.volumes.tidy().await?;
-    spawn_operations(&parts, &config, &tasks);
-    spawn_bundles(&parts, &config, &tasks).await?;
     let cleaner = Arc::new(cleaner(&parts, &config));
+    spawn_operations(&parts, &config, Arc::clone(&cleaner), &tasks);
+    spawn_bundles(&parts, &config, &tasks).await?;
+    spawn_schedules(&parts, &tasks).await?;
     let certificate = spawn_api(&parts, &config, Arc::clone(&cleaner), &tasks).await?;
     housekeeping::spawn(&parts, Arc::clone(&cleaner), certificate, &tasks);
     pressure::spawn(cleaner, &parts, &tasks);
@@ -177,7 +180,7 @@ async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
     })
 }
 
-fn spawn_operations(parts: &Parts, config: &Config, tasks: &TaskTracker) {
+fn spawn_operations(parts: &Parts, config: &Config, cleaner: Arc<Cleaner>, tasks: &TaskTracker) {
     let follow = net::follow_store(Arc::clone(&parts.net), parts.store.clone(), config.reconcile_interval);
     tasks.spawn(parts.stop.clone().run_until_cancelled_owned(follow));
     let steps = Steps {
@@ -192,7 +195,8 @@ fn spawn_operations(parts: &Parts, config: &Config, tasks: &TaskTracker) {
         drawn: drawn(),
     };
     let abort = AbortPoints::from_file(std::env::var_os(ABORT_FILE_VARIABLE).map(PathBuf::from));
-    let executor = volumes::ByTarget { bundles: Arc::new(steps), volumes: Arc::new(parts.volumes.clone()) };
+    let (bundles, volumes) = (Arc::new(steps), Arc::new(parts.volumes.clone()));
+    let executor = volumes::ByTarget { bundles, volumes, machine: cleaner };
     let runner = Runner::new(parts.store.clone(), Arc::new(executor), abort, parts.metrics.clone());
     tasks.spawn(runner.run(parts.stop.clone()));
 }
@@ -213,6 +217,15 @@ async fn spawn_bundles(parts: &Parts, config: &Config, tasks: &TaskTracker) -> R
     let from_systemd = signals::from_systemd(parts.systemd.clone(), parts.machine.clone(), parts.store.clone(), wake);
     tasks.spawn(parts.stop.clone().run_until_cancelled_owned(from_store));
     tasks.spawn(parts.stop.clone().run_until_cancelled_owned(from_systemd));
+    Ok(())
+}
+
+async fn spawn_schedules(parts: &Parts, tasks: &TaskTracker) -> Result<(), DaemonError> {
+    let alarm = alarm::LinuxAlarm::new().map_err(io_error("making a timer"))?;
+    let clock = Arc::clone(&parts.clock);
+    let scheduler = Scheduler::new(parts.store.clone(), clock, Arc::new(alarm), parts.metrics.clone());
+    scheduler.prepare().await?;
+    tasks.spawn(parts.stop.clone().run_until_cancelled_owned(scheduler.run()));
     Ok(())
 }
 

@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod network;
 pub mod operation;
 pub mod reconcile;
+pub mod schedule;
 pub mod secret;
 pub mod session;
 pub mod setup;

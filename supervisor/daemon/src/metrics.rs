@@ -45,6 +45,7 @@ pub struct Metrics {
     effects: [Family<Outcome, Counter>; Effect::ALL.len()],
     disk: DataDisk,
     removed: Family<Removed, Counter>,
+    schedules: Family<ScheduleTurn, Counter>,
     latest: Latest,
     probe: Arc<OnceLock<Arc<dyn Probe>>>,
 }
@@ -66,6 +67,12 @@ impl DataDisk {
         registry.register("data_disk_level", help, disk.level.clone());
         disk
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScheduleTurn {
+    action: &'static str,
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -184,6 +191,8 @@ impl Metrics {
         let disk = DataDisk::registered(&mut registry);
         let removed: Family<Removed, Counter> = Family::default();
         registry.register("cleanup_removed", "Things that cleanups have removed", removed.clone());
+        let schedules: Family<ScheduleTurn, Counter> = Family::default();
+        registry.register("schedule_turns", "Times of schedules that came, and what began", schedules.clone());
         let latest = Latest::default();
         registry.register_collector(Box::new(Probed(latest.clone())));
         Self {
@@ -199,6 +208,7 @@ impl Metrics {
             effects,
             disk,
             removed,
+            schedules,
             latest,
             probe: Arc::default(),
         }
@@ -234,6 +244,11 @@ impl Metrics {
     /// A cleanup has removed so many things of a kind.
     pub fn removed(&self, kind: &str, count: usize) {
         self.removed.get_or_create(&Removed { kind: kind.to_owned() }).inc_by(count as u64);
+    }
+
+    /// A schedule's time came: `begun`, `late`, `missed` or `skipped`.
+    pub fn schedule(&self, action: &'static str, result: &'static str) {
+        self.schedules.get_or_create(&ScheduleTurn { action, result }).inc();
     }
 
     /// Counts a watch for as long as the value lives.
@@ -344,6 +359,7 @@ mod tests {
         metrics.effect(Effect::UnitStart, true);
         metrics.data_disk(1000, 50, 3);
         metrics.removed("image", 2);
+        metrics.schedule("cleanup", "late");
         metrics.ask(Arc::new(Fixed));
         let open = (metrics.watch_opened(), metrics.session_opened());
         let text = metrics.scrape().await.unwrap();
@@ -359,6 +375,7 @@ mod tests {
             "berth_data_disk_free_bytes 50",
             "berth_data_disk_level 3",
             "berth_cleanup_removed_total{kind=\"image\"} 2",
+            "berth_schedule_turns_total{action=\"cleanup\",result=\"late\"} 1",
             "berth_exec_sessions 1",
             "# TYPE berth_bundle_cpu_seconds counter\n\
              berth_bundle_cpu_seconds_total{namespace=\"default\",bundle=\"a\"} 1.5\n\

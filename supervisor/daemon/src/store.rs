@@ -44,6 +44,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+pub use berth_model::kinds::DEFAULT_NAMESPACE;
 pub use changes::Change;
 pub use collect::{Deletion, Expired, Propagation};
 pub use error::{Fault, Refusal, StoreError};
@@ -57,9 +58,6 @@ use writer::Writer;
 
 /// Where transactions get their time from.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// Namespace that is there from the start and cannot be deleted.
-pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// Handle to the store; clones share it.
 #[derive(Clone)]

@@ -4,6 +4,7 @@
 //! links, the packet filter, registries and layers. Nothing here knows what the product is: no
 //! resource, no policy, no name of ours. Callers decide, this crate does, and says what happened.
 
+pub mod alarm;
 pub mod blob;
 pub mod cmd;
 pub mod disk_image;

@@ -17,9 +17,10 @@ mod table;
 
 pub use admit::{Admitted, Decoded, Request};
 pub use berth::{
-    BUNDLE, CHANGE_SET, DATA_FINALIZER, OPERATION, OPERATION_LIFE, REVISION, SETTINGS, TEARDOWN_FINALIZER, VOLUME,
+    BUNDLE, CHANGE_SET, DATA_FINALIZER, OPERATION, OPERATION_LIFE, REVISION, SCHEDULE, SETTINGS, TEARDOWN_FINALIZER,
+    VOLUME,
 };
-pub use core::{CONFIG_MAP, EVENT, EVENT_LIFE, LAST_APPLIED, NAMESPACE, SECRET};
+pub use core::{CONFIG_MAP, DEFAULT_NAMESPACE, EVENT, EVENT_LIFE, LAST_APPLIED, NAMESPACE, SECRET};
 pub use networking::NETWORK_POLICY;
 pub use table::{Column, age};
 
@@ -90,6 +91,8 @@ pub struct Registration {
     pub finalizers: &'static [&'static str],
     /// Names of the top-level maps (key -> base64) whose values are sealed before they are stored.
     pub sealed: &'static [&'static str],
+    /// Objects that are always there and cannot be deleted.
+    pub permanent: &'static [Permanent],
     /// Completes a body before it is decoded.
     complete: fn(&mut Value, &Request<'_>),
     /// Decodes and encodes again by the type.
@@ -98,6 +101,17 @@ pub struct Registration {
     default: fn(&mut Value),
     /// Rules beyond the type's shape; the old object is there when it is an update.
     validate: fn(&Value, Option<&Value>) -> Vec<FieldError>,
+}
+
+/// An object that cannot be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permanent {
+    /// Its namespace, empty for none.
+    pub namespace: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// What to do instead.
+    pub instead: &'static str,
 }
 
 /// Every kind, in the order of discovery.
@@ -112,6 +126,7 @@ pub static KINDS: &[&Registration] = &[
     &VOLUME,
     &CHANGE_SET,
     &OPERATION,
+    &SCHEDULE,
     &SETTINGS,
 ];
 
@@ -135,6 +150,12 @@ impl Registration {
     /// `BundleList`.
     pub fn list_kind(&self) -> String {
         format!("{}List", self.kind)
+    }
+
+    /// What to do instead of deleting an object that is always there; `None` for all others.
+    pub fn is_permanent(&self, namespace: &str, name: &str) -> Option<&'static str> {
+        let found = self.permanent.iter().find(|one| (one.namespace, one.name) == (namespace, name));
+        found.map(|one| one.instead)
     }
 
     /// Whether clients may use a verb on it.

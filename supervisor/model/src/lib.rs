@@ -22,6 +22,7 @@ pub mod quantity;
 pub mod readiness;
 pub mod reference;
 pub mod resource;
+pub mod schedule;
 pub mod selector;
 pub mod session;
 pub mod status;

@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod change_set;
 pub mod operation;
 pub mod revision;
+pub mod schedule;
 pub mod settings;
 pub mod volume;
 
@@ -11,6 +12,7 @@ pub use bundle::Bundle;
 pub use change_set::ChangeSet;
 pub use operation::Operation;
 pub use revision::Revision;
+pub use schedule::Schedule;
 pub use settings::Settings;
 pub use volume::Volume;
 

@@ -119,5 +119,6 @@ impl Asked {
 
 /// The kinds that operations are about.
 fn of_kind(kind: &str) -> Option<&'static Registration> {
-    [&berth_model::kinds::BUNDLE, &berth_model::kinds::VOLUME].into_iter().find(|one| one.kind == kind)
+    use berth_model::kinds::{BUNDLE, SCHEDULE, VOLUME};
+    [&BUNDLE, &VOLUME, &SCHEDULE].into_iter().find(|one| one.kind == kind)
 }

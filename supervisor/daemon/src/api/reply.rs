@@ -139,7 +139,7 @@ impl From<Refusal> for Error {
             Refusal::NotFound { .. } | Refusal::NoNamespace(_) => Reason::NotFound,
             Refusal::AlreadyExists { .. } => Reason::AlreadyExists,
             Refusal::Conflict { .. } => Reason::Conflict,
-            Refusal::NamespaceTerminating(_) | Refusal::Protected(_) => Reason::Forbidden,
+            Refusal::NamespaceTerminating(_) | Refusal::Protected { .. } => Reason::Forbidden,
             Refusal::Gone { .. } => Reason::Expired,
             Refusal::Ahead { .. } => Reason::Expired,
             Refusal::Invalid { error, .. } => {

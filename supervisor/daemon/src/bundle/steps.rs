@@ -83,7 +83,8 @@ impl Executor for Steps {
             | StepName::DestroyKey
             | StepName::RemoveImage
             | StepName::ForgetVolume
-            | StepName::ApplyChange => Box::pin(async move { Err(not_ours(step)) }),
+            | StepName::ApplyChange
+            | StepName::RemoveUnneeded => Box::pin(async move { Err(not_ours(step)) }),
         }
     }
 

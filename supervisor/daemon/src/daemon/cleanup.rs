@@ -1,8 +1,8 @@
 //! Cleanup: what nothing needs any more is removed after a while, and unused images at once when the disk fills up.
 //!
 //! ```text
-//! housekeeping, once a day -+-> run: hold images still -> what is in use -> candidates -> Rules::plan -> remove, tell
-//! POST system/cleanup ------+                                                                  `-- dry run: only tell
+//! schedule, by default daily +-> run: hold images still -> what is in use -> candidates -> Rules::plan -> remove, tell
+//! POST system/cleanup -------+                                                                  `-- dry run: only tell
 //! pressure, at its threshold -> run, then relieve: unused images of any age, the oldest first, until there is room
 //! ```
 //!
@@ -290,5 +290,6 @@ fn expire(tx: &mut Tx<'_>, items: Vec<Item>, rules: Rules) -> Result<Vec<Item>, 
     Ok(gone)
 }
 
+mod step;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,8 @@
-//! What has to be done now and then: cleanup, the change log, the certificate.
+//! What has to be done now and then, at no time in particular: the change log, the certificate, a look at what is unused.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
@@ -18,18 +17,14 @@ const INTERVAL: Duration = Duration::from_secs(600);
 /// Versions that watchers may lag behind before they have to list again.
 const KEPT_CHANGES: u64 = 20_000;
 
-/// How often what is old enough is removed.
-const CLEANUP: Duration = Duration::from_hours(24);
-
 /// Begins to keep house.
 pub(super) fn spawn(parts: &Parts, cleaner: Arc<Cleaner>, certificate: ServerCertificate, tasks: &TaskTracker) {
     let (store, sealer, clock) = (parts.store.clone(), parts.sealer.clone(), parts.clock.clone());
     let rounds = async move {
         let mut ticks = tokio::time::interval(INTERVAL);
-        let mut cleaned = None;
         loop {
             ticks.tick().await;
-            clean(&cleaner, &mut cleaned).await;
+            note_unused(&cleaner).await;
             if let Err(error) = tidy(&store).await {
                 error!("keeping house in the store failed: {}", crate::log::chain(&error));
             }
@@ -42,15 +37,12 @@ pub(super) fn spawn(parts: &Parts, cleaner: Arc<Cleaner>, certificate: ServerCer
     tasks.spawn(parts.stop.clone().run_until_cancelled_owned(rounds));
 }
 
-/// Notes what is unused, and once a day removes what is old enough. While an image is on its way, both wait.
-async fn clean(cleaner: &Cleaner, cleaned: &mut Option<Instant>) {
-    let due = cleaned.is_none_or(|last| last.elapsed() >= CLEANUP);
-    let done = if due { cleaner.run(false).await.map(drop) } else { cleaner.look().await };
-    match done {
-        Ok(()) if due => *cleaned = Some(Instant::now()),
+/// While an image is on its way, this waits.
+async fn note_unused(cleaner: &Cleaner) {
+    match cleaner.look().await {
         Ok(()) => {}
         Err(busy) if busy.is_busy() => {}
-        Err(error) => error!("cleaning up failed: {}", crate::log::chain(&error)),
+        Err(error) => error!("noting what is unused failed: {}", crate::log::chain(&error)),
     }
 }
 

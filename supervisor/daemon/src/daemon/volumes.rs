@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use berth_model::kinds::Kind;
-use berth_model::resource::Volume;
 use berth_model::resource::bundle::VolumeWish;
 use berth_model::resource::operation::StepName;
+use berth_model::resource::{Schedule, Volume};
 use futures_util::future::BoxFuture;
 
 use crate::bundle::{BundleKey, seams as bundle};
@@ -76,11 +76,17 @@ fn failure(error: SecretError) -> KeyFailure {
 pub(crate) struct ByTarget {
     pub(crate) bundles: Arc<dyn Executor>,
     pub(crate) volumes: Arc<dyn Executor>,
+    /// What a schedule begins that is about the machine itself.
+    pub(crate) machine: Arc<dyn Executor>,
 }
 
 impl ByTarget {
     fn executor(&self, task: &Task) -> &dyn Executor {
-        if task.spec.target.kind == Volume::registration().kind { &*self.volumes } else { &*self.bundles }
+        match task.spec.target.kind.as_str() {
+            kind if kind == Volume::registration().kind => &*self.volumes,
+            kind if kind == Schedule::registration().kind => &*self.machine,
+            _ => &*self.bundles,
+        }
     }
 }
 

@@ -14,7 +14,6 @@ use jiff::Timestamp;
 use rusqlite::params;
 use serde_json::{Value, json};
 
-use super::DEFAULT_NAMESPACE;
 use super::changes::Entry;
 use super::error::{Refusal, StoreError};
 use super::read::{self, ReadTx};
@@ -96,7 +95,7 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// [`Refusal::NotFound`]; [`Refusal::Conflict`] if it is not the one that is meant;
-    /// [`Refusal::Protected`] for the default namespace.
+    /// [`Refusal::Protected`] for what is always there.
     pub fn delete<K: Kind>(&mut self, namespace: &str, name: &str, how: &Deletion) -> Result<Written<K>, StoreError> {
         self.delete_value(K::registration(), namespace, name, how)?.try_map(|object| read::typed(&object))
     }
@@ -112,8 +111,8 @@ impl Tx<'_> {
         let object = self.must_get(kind, namespace, name)?;
         let meant = json!({ "metadata": { "uid": how.uid, "resourceVersion": how.resource_version } });
         same_version(kind, &meant, &object)?;
-        if *kind == NAMESPACE && name == DEFAULT_NAMESPACE {
-            return Err(Refusal::Protected(name.to_owned()).into());
+        if let Some(instead) = kind.is_permanent(namespace, name) {
+            return Err(Refusal::Protected { kind: kind.singular, name: name.to_owned(), instead }.into());
         }
         let uid = meta::uid(&object).to_owned();
         let removed = self.work_off(Step::Delete { uid: uid.clone(), propagation: how.propagation })?;

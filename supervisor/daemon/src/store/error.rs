@@ -58,8 +58,15 @@ pub enum Refusal {
     #[error("namespace \"{0}\" is being deleted; wait until it is gone, or use another one")]
     NamespaceTerminating(String),
     /// This object cannot be deleted.
-    #[error("namespace \"{0}\" cannot be deleted")]
-    Protected(String),
+    #[error("{kind} \"{name}\" cannot be deleted; {instead}")]
+    Protected {
+        /// Singular.
+        kind: &'static str,
+        /// Name.
+        name: String,
+        /// What to do.
+        instead: &'static str,
+    },
     /// A rule of the store is broken.
     #[error("{kind} \"{name}\" is invalid: {error}")]
     Invalid {

@@ -5,13 +5,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::admit::decode;
-use super::core::ALL_VERBS;
-use super::table::{Column, count, number, since, text};
-use super::{Kind, Registration};
+use super::core::{ALL_VERBS, DEFAULT_NAMESPACE};
+use super::table::{Column, age, count, number, since, text};
+use super::{Kind, Permanent, Registration};
 use crate::policy::Verb;
 use crate::quantity;
 use crate::resource::operation::OperationState;
-use crate::resource::{self, Bundle, ChangeSet, Operation, Revision, Settings, Volume};
+use crate::resource::{self, Bundle, ChangeSet, Operation, Revision, Schedule, Settings, Volume};
 
 /// On every Bundle from its creation: taken off when all that belongs to it is gone.
 pub const TEARDOWN_FINALIZER: &str = "berth.dev/teardown";
@@ -48,6 +48,7 @@ const PLAIN: Registration = Registration {
     life: |_| None,
     finalizers: &[],
     sealed: &[],
+    permanent: &[],
     complete: |_, _| (),
     decode: decode::<Bundle>,
     default: |_| (),
@@ -235,6 +236,35 @@ pub static OPERATION: Registration = Registration {
     ..PLAIN
 };
 
+/// Work that begins by itself.
+pub static SCHEDULE: Registration = Registration {
+    kind: "Schedule",
+    plural: "schedules",
+    singular: "schedule",
+    short_names: &["sched"],
+    columns: &[
+        Column::NAME,
+        Column::text("Schedule", "When it runs."),
+        Column::text("Action", "What it begins."),
+        Column::text("Next-Run", "Time until it runs again."),
+        Column::text("Last-Run", "Time since it last ran."),
+        Column::text("Last-Result", "How that went."),
+        Column::AGE,
+        Column::text("Operation", "What it last began.").wide(),
+        Column::text("Message", "Why it was skipped.").wide(),
+    ],
+    cells: schedule_cells,
+    selectable: &["spec.action.kind"],
+    permanent: &[Permanent {
+        namespace: DEFAULT_NAMESPACE,
+        name: resource::schedule::CLEANUP,
+        instead: "suspend it instead: spec.suspend: true",
+    }],
+    decode: decode::<Schedule>,
+    validate: resource::schedule::validate,
+    ..PLAIN
+};
+
 impl Kind for Bundle {
     fn registration() -> &'static Registration {
         &BUNDLE
@@ -256,6 +286,12 @@ impl Kind for Volume {
 impl Kind for ChangeSet {
     fn registration() -> &'static Registration {
         &CHANGE_SET
+    }
+}
+
+impl Kind for Schedule {
+    fn registration() -> &'static Registration {
+        &SCHEDULE
     }
 }
 
@@ -307,6 +343,32 @@ fn change_set_cells(object: &Value, now: Timestamp) -> Vec<Value> {
         since(object, "/metadata/creationTimestamp", now),
         text(object, "/spec/description"),
         text(object, "/status/operation"),
+    ]
+}
+
+fn schedule_cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    let word = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let when = match (word("/spec/cron"), word("/spec/interval")) {
+        ("", interval) => format!("every {interval}"),
+        (cron, _) => format!("{cron} {}", word("/spec/timezone")),
+    };
+    let time = |pointer: &str| word(pointer).parse::<Timestamp>().ok();
+    let next = match time("/status/nextRun") {
+        _ if object.pointer("/spec/suspend") == Some(&json!(true)) => "suspended".to_owned(),
+        Some(time) => format!("in {}", age(time.duration_since(now).as_secs())),
+        None => "<unknown>".to_owned(),
+    };
+    let last = time("/status/lastRun").map(|time| format!("{} ago", age(now.duration_since(time).as_secs())));
+    vec![
+        text(object, "/metadata/name"),
+        Value::from(when),
+        Value::from([word("/spec/action/kind"), word("/spec/action/bundle")].join(" ").trim_end()),
+        Value::from(next),
+        Value::from(last.unwrap_or_else(|| "never".to_owned())),
+        text(object, "/status/lastResult"),
+        since(object, "/metadata/creationTimestamp", now),
+        text(object, "/status/lastOperation"),
+        text(object, "/status/message"),
     ]
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::admit::{Request, decode, map_mut};
 use super::table::{Column, count, number, since, text};
-use super::{Kind, Registration};
+use super::{Kind, Permanent, Registration};
 use crate::field::{FieldError, Rule};
 use crate::meta;
 use crate::policy::Verb;
@@ -22,6 +22,9 @@ pub(super) const ALL_VERBS: &[Verb] = &[
     Verb::Delete,
     Verb::DeleteCollection,
 ];
+
+/// Namespace that is there from the start and cannot be deleted.
+pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// How long an Event is kept after it was last seen.
 pub const EVENT_LIFE: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -54,6 +57,7 @@ const PLAIN: Registration = Registration {
     life: |_| None,
     finalizers: &[],
     sealed: &[],
+    permanent: &[],
     complete: |_, _| (),
     decode: decode::<ConfigMap>,
     default: |_| (),
@@ -78,6 +82,7 @@ pub static NAMESPACE: Registration = Registration {
     },
     selectable: &["status.phase"],
     status: true,
+    permanent: &[Permanent { namespace: "", name: DEFAULT_NAMESPACE, instead: "delete what is in it instead" }],
     decode: decode::<Namespace>,
     default: |object| {
         if object.pointer("/status/phase").is_none() {

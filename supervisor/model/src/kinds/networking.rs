@@ -43,6 +43,7 @@ pub static NETWORK_POLICY: Registration = Registration {
     life: |_| None,
     finalizers: &[],
     sealed: &[],
+    permanent: &[],
     complete: |_, _| (),
     decode: decode::<NetworkPolicy>,
     default: |object| {

@@ -74,6 +74,7 @@ fn a_registration_says_of_its_type_what_the_type_says_of_itself() {
     same::<crate::resource::Bundle>();
     same::<crate::resource::Revision>();
     same::<crate::resource::Operation>();
+    same::<crate::resource::Schedule>();
 }
 
 #[test]
@@ -346,4 +347,22 @@ fn the_row_of_an_event_says_when_what_and_to_whom() {
         cells[..6],
         [json!("5s"), json!("Warning"), json!("StartFailed"), json!("bundle/web"), json!("exit code 1"), json!(3)]
     );
+}
+
+#[test]
+fn a_schedule_is_shown_with_when_it_runs_and_how_it_went() {
+    let now: Timestamp = "2026-05-02T12:00:00Z".parse().unwrap();
+    let shown = |spec: Value, status: Value| {
+        let object = json!({"metadata": {"name": "s", "creationTimestamp": "2026-05-02T00:00:00Z"},
+                            "spec": spec, "status": status});
+        let cells = (SCHEDULE.cells)(&object, now);
+        cells.iter().map(|cell| cell.as_str().unwrap().to_owned()).collect::<Vec<_>>().join("|")
+    };
+    let cron =
+        json!({"cron": "0 3 * * *", "timezone": "Europe/Berlin", "action": {"kind": "restart", "bundle": "web"}});
+    let status = json!({"nextRun": "2026-05-03T01:00:00Z", "lastRun": "2026-05-02T11:30:00Z",
+                        "lastOperation": "op", "lastResult": "Failed"});
+    assert_eq!(shown(cron, status), "s|0 3 * * * Europe/Berlin|restart web|in 13h|30m ago|Failed|12h|op|");
+    let interval = json!({"interval": "6h", "suspend": true, "action": {"kind": "cleanup"}});
+    assert_eq!(shown(interval, json!({})), "s|every 6h|cleanup|suspended|never||12h||");
 }

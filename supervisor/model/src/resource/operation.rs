@@ -66,6 +66,8 @@ pub enum OperationKind {
     Unlock,
     /// A volume is destroyed with its key.
     Erase,
+    /// What nothing needs any more and is old enough is removed.
+    Cleanup,
     /// The edits of a change set, all in one transaction. It is recorded when it is done, with a step for each
     /// object.
     ApplyChanges,
@@ -73,7 +75,7 @@ pub enum OperationKind {
 
 impl OperationKind {
     /// Every kind that is carried out step by step, for tests that are generated from them.
-    pub const ALL: [OperationKind; 11] = [
+    pub const ALL: [OperationKind; 12] = [
         Self::Install,
         Self::Update,
         Self::Rollback,
@@ -85,6 +87,7 @@ impl OperationKind {
         Self::Lock,
         Self::Unlock,
         Self::Erase,
+        Self::Cleanup,
     ];
 
     /// Whether it is about a volume, and not about a bundle.
@@ -137,6 +140,7 @@ impl OperationKind {
             Self::Lock => &[S::LockVolume],
             Self::Unlock => &[S::UnlockVolume],
             Self::Erase => &[S::CloseVolume, S::DestroyKey, S::RemoveImage, S::ForgetVolume],
+            Self::Cleanup => &[S::RemoveUnneeded],
             Self::ApplyChanges => &[],
         }
     }
@@ -197,6 +201,8 @@ pub enum StepName {
     RemoveImage,
     /// Its record is gone.
     ForgetVolume,
+    /// What nothing needs is gone.
+    RemoveUnneeded,
     /// One object of a change set.
     ApplyChange,
 }

@@ -192,7 +192,8 @@ impl Daemon {
             pool: Pool::default(),
             drawn: [1, 2, 3, 4, 5],
         };
-        let executor = ByTarget { bundles: Arc::new(steps), volumes: Arc::new(volumes) };
+        let volumes = Arc::new(volumes);
+        let executor = ByTarget { bundles: Arc::new(steps), volumes: volumes.clone(), machine: volumes };
         let runner = Runner::new(store.clone(), Arc::new(executor), abort, Metrics::new());
         let (wake, woken) = mpsc::channel(16);
         Self {

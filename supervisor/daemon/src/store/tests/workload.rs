@@ -163,7 +163,7 @@ fn outcome(result: Result<Outcome, StoreError>) -> Result<Outcome, StoreError> {
             Refusal::Conflict { .. } => Outcome::Conflict,
             Refusal::NoNamespace(_) => Outcome::NoNamespace,
             Refusal::NamespaceTerminating(_) => Outcome::Terminating,
-            Refusal::Protected(_) => Outcome::Protected,
+            Refusal::Protected { .. } => Outcome::Protected,
             other => panic!("unexpected refusal: {other}"),
         }),
         other => other,
