@@ -3,6 +3,8 @@
 pub mod api;
 pub mod auth;
 pub mod bundle;
+#[cfg(test)]
+mod chance;
 pub mod config;
 pub mod daemon;
 pub mod image;

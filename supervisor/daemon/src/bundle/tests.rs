@@ -2,6 +2,7 @@
 
 mod cancel;
 mod kill;
+mod lives;
 mod provided;
 mod revisions;
 mod scripted;

@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::model::Oracle;
-use super::property::{count, runner, seed};
 use super::workload::{self, Transaction, World, look};
 use super::*;
+use crate::chance::{count, runner, seed};
 
 /// Where the child finds its orders.
 const ORDERS: &str = "BERTH_TEST_KILL_ORDERS";

@@ -1,10 +1,11 @@
 //! Random transactions on a store and on the oracle: both must come to the same.
 
-use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+use proptest::test_runner::TestCaseError;
 
 use super::model::{Oracle, Told};
 use super::workload::{self, NAMESPACES, Transaction, look};
 use super::*;
+use crate::chance::{count, runner, seed};
 
 #[derive(Clone, Debug)]
 enum Move {
@@ -25,25 +26,6 @@ fn moves() -> impl proptest::strategy::Strategy<Value = Vec<Move>> {
         2 => (0..40_u64).prop_map(Move::LookBack),
     ];
     proptest::collection::vec(one, 1..60)
-}
-
-/// Number that everything random in these tests comes from; `BERTH_SEED` replays it.
-pub(super) fn seed() -> u64 {
-    let given = std::env::var("BERTH_SEED").ok().map(|text| text.parse().expect("BERTH_SEED is a number"));
-    let seed = given.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
-    eprintln!("replay with BERTH_SEED={seed}");
-    seed
-}
-
-/// `few` in the ordinary run, `many` with `BERTH_LONG=1`.
-pub(super) fn count(few: u32, many: u32) -> u32 {
-    if std::env::var("BERTH_LONG").is_ok_and(|value| value == "1") { many } else { few }
-}
-
-pub(super) fn runner(seed: u64, cases: u32) -> TestRunner {
-    let bytes: Vec<u8> = [seed; 4].iter().flat_map(|part| part.to_le_bytes()).collect();
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
-    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
 #[test]
