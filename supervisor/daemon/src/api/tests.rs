@@ -4,6 +4,7 @@ mod actions;
 mod changesets;
 mod commands;
 mod connections;
+mod crowds;
 mod documents;
 mod lists;
 mod network;

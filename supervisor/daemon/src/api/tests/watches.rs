@@ -5,20 +5,20 @@ use futures_util::stream::BoxStream;
 use super::*;
 
 /// The events of one watch, as they come.
-struct Events {
+pub(super) struct Events {
     pieces: BoxStream<'static, Result<Bytes, axum::Error>>,
     rest: Vec<u8>,
 }
 
 impl Events {
-    async fn of(world: &World, path: &str) -> Self {
+    pub(super) async fn of(world: &World, path: &str) -> Self {
         let response = world.send(owned(Method::GET, path, &[], Body::empty())).await;
         assert_eq!(response.status(), StatusCode::OK);
         Self { pieces: StreamExt::boxed(response.into_body().into_data_stream()), rest: Vec::new() }
     }
 
     /// The next event, or `None` when the watch has ended.
-    async fn next(&mut self) -> Option<Value> {
+    pub(super) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
