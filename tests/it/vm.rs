@@ -8,6 +8,7 @@
 mod change;
 mod cleanup;
 mod confine;
+mod crowd;
 mod databases;
 mod endings;
 mod exec;
@@ -38,6 +39,10 @@ use serde_json::Value;
 
 /// Ports of the machine that tests publish services on; one each.
 const PUBLISHED: [u16; 5] = [8081, 8082, 8083, 8084, 8086];
+
+/// Between two looks at what comes about by itself.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What keeps one processor of the host busy: a machine that works alone, or two tests in a shared one.
 const WHOLE: u32 = 2;
@@ -190,13 +195,16 @@ fn page(machine: &Machine, port: u16) -> String {
     }
 }
 
-/// Looks again until it holds; what was seen last where it never does.
+/// Looks again until it holds; what was seen last where it never does. Less and less often: each look takes the machine's
+/// one processor from what is waited for.
 #[track_caller]
 fn eventually<T: PartialEq + std::fmt::Debug>(wanted: &T, mut look: impl FnMut() -> T) {
     let until = Instant::now() + pace::boots(4.0);
+    let mut pause = FIRST_PAUSE;
     let mut seen = look();
     while seen != *wanted && Instant::now() < until {
-        breathe();
+        breathe(pause);
+        pause = LONGEST_PAUSE.min(pause * 3 / 2);
         seen = look();
     }
     assert_eq!(seen, *wanted);
@@ -206,8 +214,8 @@ fn eventually<T: PartialEq + std::fmt::Debug>(wanted: &T, mut look: impl FnMut()
     clippy::disallowed_methods,
     reason = "what the guest's systemd or kernel does by itself reaches us as no event"
 )]
-fn breathe() {
-    std::thread::sleep(Duration::from_millis(200));
+fn breathe(pause: Duration) {
+    std::thread::sleep(pause);
 }
 
 /// What Berth and the kernel hold for services: compared before and after, so that nothing is left behind.
