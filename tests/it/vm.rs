@@ -10,6 +10,7 @@ mod cleanup;
 mod confine;
 mod crowd;
 mod databases;
+mod diagnostics;
 mod endings;
 mod exec;
 mod faults;

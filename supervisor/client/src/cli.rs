@@ -11,6 +11,7 @@ mod bounded;
 mod changeset;
 mod delete;
 mod describe;
+mod diagnostics;
 mod edit;
 mod events;
 mod exec;
@@ -20,6 +21,7 @@ mod get;
 mod image;
 mod install;
 mod lifecycle;
+mod local;
 mod logs;
 mod manifest;
 mod network;
@@ -29,9 +31,11 @@ mod ports;
 mod progress;
 mod revisions;
 mod settings;
+mod setup;
 mod sheet;
 mod shell;
 mod status;
+mod support;
 mod system;
 mod top;
 mod values;
@@ -144,6 +148,9 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Policy(args) => network::debug(&context, args.command).await,
         Command::Dns(args) => network::look_up(&context, args.command).await,
         Command::Volume(args) => volume::run(&context, &args.command).await,
+        Command::Setup(args) => setup::run(&context, &args).await,
+        Command::Diagnostics(args) => diagnostics::run(&context, &args).await,
+        Command::SupportBundle(args) => support::run(&context, &args).await,
         Command::System(args) => system::run(&context, args.command).await,
         Command::Version(args) => version::run(&context, &args).await,
         Command::Completions { shell } => shell::completions(shell),

@@ -66,6 +66,11 @@ impl Transport {
         matches!(self.way, Way::Print)
     }
 
+    /// It asks over a socket of this very machine.
+    pub fn is_socket(&self) -> bool {
+        self.server.socket.is_some()
+    }
+
     /// The server, as a person would name it.
     pub fn shown(&self) -> &str {
         &self.shown
@@ -103,6 +108,15 @@ impl Transport {
         let builder = self.prepare(request, curl::streaming_command)?;
         let response = self.send(builder).await?;
         Ok(Lines { response, buffer: BytesMut::new(), server: self.shown.clone() })
+    }
+
+    /// Asks, and gives the answer in pieces as they come, whatever they are. Has no time limit of its own.
+    ///
+    /// # Errors
+    /// As [`Transport::json`], for the head of the answer.
+    pub async fn pieces(&self, request: &Request) -> Result<Pieces, ClientError> {
+        let response = self.send(self.prepare(request, curl::command)?).await?;
+        Ok(Pieces { response, server: self.shown.clone() })
     }
 
     /// Asks for a WebSocket with numbered channels.
@@ -244,6 +258,23 @@ fn read_token(file: &Path) -> Result<HeaderValue, ClientError> {
 
 fn read(file: &Path) -> Result<Vec<u8>, ClientError> {
     std::fs::read(file).map_err(|source| ClientError::File { path: file.to_owned(), source })
+}
+
+/// An answer in pieces.
+#[derive(Debug)]
+pub struct Pieces {
+    response: reqwest::Response,
+    server: String,
+}
+
+impl Pieces {
+    /// The next piece, `None` at the end.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        self.response.chunk().await.map_err(|error| ClientError::from_http(&self.server, error))
+    }
 }
 
 /// An answer that comes line by line. Dropping a `next` loses nothing.

@@ -14,6 +14,8 @@ mod connecting;
 mod curling;
 #[path = "cli/declaring.rs"]
 mod declaring;
+#[path = "cli/diagnosing.rs"]
+mod diagnosing;
 #[path = "cli/editing.rs"]
 mod editing;
 #[path = "cli/fake.rs"]
@@ -28,6 +30,8 @@ mod reading;
 mod revisions;
 #[path = "cli/run.rs"]
 mod run;
+#[path = "cli/supporting.rs"]
+mod supporting;
 #[path = "cli/topping.rs"]
 mod topping;
 #[path = "cli/values.rs"]

@@ -12,7 +12,7 @@
 //! operation.rs  the same for operations: cancel, retry
 //! exec.rs     a command in a service, over a WebSocket
 //! stream.rs   images in, logs out        health.rs discovery.rs   about the machine itself
-//! cleanup.rs  what nothing needs any more        system.rs  what is used
+//! cleanup.rs  what nothing needs any more        system.rs  what is used, and how it is found
 //! network.rs  who reaches whom, and by which rule
 //! reply.rs    objects in the shape asked for; errors as `Status`, nowhere else
 //! ```
@@ -62,7 +62,7 @@ pub use exec::{Begun, CommandRequest, CommandsPort};
 pub use health::Readiness;
 pub use listen::{bind_socket, serve_socket, serve_tls};
 pub use stream::{ByteStream, ImagesPort, LogRequest, LogsPort, PortError};
-pub use system::SystemPort;
+pub use system::{DiagnoseRequest, SystemPort};
 pub use watch::WatchPace;
 
 use action::ACTIONS;
@@ -134,6 +134,8 @@ fn table() -> Table {
     rows.extend([
         berth(Method::POST, "system/cleanup", "system", "cleanup", Verb::Create, cleanup::cleanup),
         berth(Method::GET, "system/usage", "system", "usage", Verb::Get, system::usage),
+        berth(Method::POST, "system/diagnostics", "system", "diagnostics", Verb::Create, system::diagnose),
+        berth(Method::GET, "system/support-bundle", "system", "support-bundle", Verb::Get, system::support_bundle),
         berth(Method::GET, "network", "network", "", Verb::Get, network::status),
         berth(Method::GET, "network/verdicts", "network", "verdicts", Verb::Get, network::verdicts),
         berth(Method::GET, "network/lookup", "network", "lookup", Verb::Get, network::lookup),

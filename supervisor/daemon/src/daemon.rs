@@ -14,6 +14,7 @@ mod alarm;
 mod ballast;
 mod cleanup;
 mod commands;
+mod diagnostics;
 mod disks;
 mod health;
 mod housekeeping;
@@ -27,6 +28,7 @@ mod properties;
 mod provided;
 mod references;
 mod signals;
+mod support;
 mod system;
 mod usage;
 pub(crate) mod volumes;
@@ -62,6 +64,7 @@ use crate::secret::{self, MasterKey, Sealer, SystemdCreds, Vault};
 use crate::store::{Clock, Store, StoreError};
 use crate::volume::Volumes;
 use cleanup::Cleaner;
+use diagnostics::Examiner;
 use machine::LinuxMachine;
 use net::LinuxNet;
 
@@ -239,7 +242,9 @@ async fn spawn_api(
     let authority = Arc::new(Authority::open_or_create(&config.data, now)?);
     let names = machine_names().map_err(io_error("reading the machine's names and addresses"))?;
     let certificate = ServerCertificate::open(authority, &names, now)?;
-    let router = router(parts, config, cleaner)?;
+    let examiner = Arc::new(Examiner::new(parts, config, Arc::clone(&cleaner), certificate.clone()));
+    let router = router(parts, config, cleaner, Arc::clone(&examiner))?;
+    examiner.begin(router.clone(), parts, tasks);
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.map_err(io_error(format!("listening on {}", config.listen)))?;
     let socket = api::bind_socket(&config.socket());
@@ -249,7 +254,12 @@ async fn spawn_api(
     Ok(certificate)
 }
 
-fn router(parts: &Parts, config: &Config, cleanup: Arc<Cleaner>) -> Result<Router, DaemonError> {
+fn router(
+    parts: &Parts,
+    config: &Config,
+    cleanup: Arc<Cleaner>,
+    examiner: Arc<Examiner>,
+) -> Result<Router, DaemonError> {
     Ok(api::router(Api {
         store: parts.store.clone(),
         sealer: parts.sealer.clone(),
@@ -258,7 +268,7 @@ fn router(parts: &Parts, config: &Config, cleanup: Arc<Cleaner>) -> Result<Route
         readiness: Readiness::default(),
         images: Arc::new(local_images(parts)),
         cleanup,
-        system: Arc::new(system::System::new(parts, config)),
+        system: Arc::new(system::System::new(parts, config, examiner)),
         logs: Arc::new(logs::JournalLogs::new(parts.store.clone())),
         overlaps: parts.net.overlapping(),
         commands: Arc::new(commands::Commands::new(parts.store.clone(), &config.runtime)),

@@ -96,7 +96,7 @@ pub fn overlaps(pools: &[Pool], reached: impl Iterator<Item = Route>) -> Result<
 }
 
 /// Bridges of namespaces, and the containers' links on them.
-fn is_ours(link: &str) -> bool {
+pub fn is_ours(link: &str) -> bool {
     let numbered = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     link.strip_prefix("berth").or_else(|| link.strip_prefix("bv")).is_some_and(numbered)
 }

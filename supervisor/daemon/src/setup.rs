@@ -200,6 +200,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_run_that_fails_at_any_step_is_completed_by_the_next_and_replaces_nothing() {
+        for (step, in_the_way) in
+            ["keys/ca.key", "keys/ca.crt", "ca.crt", "keys/master.cred", "token"].iter().enumerate()
+        {
+            let dir = tempfile::tempdir().unwrap();
+            // A directory where the file is to be: it can be neither read nor replaced.
+            let obstacle = dir.path().join(in_the_way);
+            std::fs::create_dir_all(&obstacle).unwrap();
+            set_up(dir.path(), 1).await.expect_err(in_the_way);
+            let made = |name: &&str| std::fs::read(dir.path().join(name)).ok();
+            let names = ["keys/ca.key", "keys/ca.crt", "ca.crt", "keys/master.cred", "token"];
+            let before: Vec<Option<Vec<u8>>> = names.iter().map(made).collect();
+            assert_eq!(before.iter().filter(|file| file.is_some()).count(), step, "{in_the_way}");
+            std::fs::remove_dir(&obstacle).unwrap();
+            set_up(dir.path(), 1).await.unwrap();
+            for (name, kept) in names.iter().zip(before) {
+                assert!(kept.is_none() || kept == made(name), "{name} was replaced after {in_the_way} failed");
+            }
+            let whole = set_up(dir.path(), 1).await.unwrap();
+            assert_eq!(whole, Report { master: Made::Unchanged, token: Made::Unchanged });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_master_key_that_could_not_be_sealed_leaves_nothing_behind_and_is_made_by_the_next_run() {
+        struct Forgetful;
+        impl Vault for Forgetful {
+            async fn seal(&self, _: &[u8]) -> Result<Vec<u8>, CmdError> {
+                Ok(vec![1])
+            }
+            async fn unseal(&self, _: &[u8]) -> Result<Zeroizing<Vec<u8>>, CmdError> {
+                Ok(Zeroizing::default())
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let now = "2026-03-01T00:00:00Z".parse().unwrap();
+        let error = with_vault(dir.path(), now, &SystemRandom::new(), &Forgetful).await.unwrap_err();
+        assert!(matches!(error, SetupError::Seal(_)), "{error}");
+        assert!(!dir.path().join("keys/master.cred").exists() && !dir.path().join("token").exists());
+        assert_eq!(set_up(dir.path(), 1).await.unwrap().master, Made::Created);
+    }
+
+    #[tokio::test]
     async fn a_master_key_of_another_machine_is_kept_and_the_error_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         set_up(dir.path(), 1).await.unwrap();

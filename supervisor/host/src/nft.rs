@@ -8,6 +8,7 @@
 //! A packet should not pay for the number of services: dispatch by map ([`Ruleset::map`],
 //! [`lookup`]) instead of by one rule each.
 
+mod shape;
 mod words;
 
 pub use nftables::{expr, schema, stmt, types};

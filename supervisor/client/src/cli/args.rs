@@ -18,7 +18,9 @@ use clap_complete::Shell;
 
 pub(super) use changes::{AddArgs, ChangeSetArgs, ChangeSetCommand, Preferred};
 pub(super) use images::{ImageArgs, ImageCommand};
-pub(super) use machine::{SystemArgs, SystemCommand, TopArgs, TopOrder, VersionArgs};
+pub(super) use machine::{
+    DiagnosticsArgs, SetupArgs, SupportArgs, SystemArgs, SystemCommand, TopArgs, TopOrder, VersionArgs,
+};
 pub(super) use network::{DnsArgs, DnsCommand, NetworkArgs, NetworkCommand, PolicyArgs, PolicyCommand};
 pub(super) use objects::{ApplyArgs, DeleteArgs, GetArgs, ResourceArgs};
 pub(super) use services::{
@@ -41,7 +43,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Without --server it speaks to this machine's own socket, as root and without a login.\n\
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 denied, 5 conflict, 6 timed out.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 denied, 5 conflict, 6 timed out.\n\
+Of diagnostics: 0 healthy, 1 problems, 7 the probe could not run.";
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "For every command")]
@@ -137,6 +140,13 @@ pub(super) enum Command {
     Volume(VolumeArgs),
     /// Look after the machine itself.
     System(SystemArgs),
+    /// Bring Berth up on this very machine; after a failure at any step the same command goes on.
+    Setup(SetupArgs),
+    /// Examine the machine: everything Berth needs of it, its own parts, what was left behind, and a service made to be
+    /// thrown away. Exit codes: 0 healthy, 1 problems, 7 that service could not be tried.
+    Diagnostics(DiagnosticsArgs),
+    /// Make one archive for whoever helps, without secrets: objects, journals, units, disks, rules, an examination.
+    SupportBundle(SupportArgs),
     /// Show the versions of this program and of the server.
     Version(VersionArgs),
     /// Print what makes a shell complete commands, e.g. `berth completions bash >/etc/bash_completion.d/berth`.

@@ -44,6 +44,27 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
+    /// A step of setting the machine up failed.
+    #[error("{what}: {why}")]
+    Step {
+        /// What it is for.
+        what: String,
+        /// What systemd says.
+        why: String,
+        /// What the unit wrote last.
+        words: Vec<String>,
+        /// The unit.
+        unit: String,
+    },
+    /// A file that was to be made cannot be.
+    #[error("cannot make {}", path.display())]
+    Create {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The editor did not run, or ended badly.
     #[error("cannot edit with {editor:?}")]
     Editor {
@@ -213,6 +234,10 @@ impl Failure {
             Self::Interrupted { instead, .. } => Told::new("Interrupted", self.to_string()).advise(instead),
             Self::TooLate(_) => Told::new("Conflict", self.to_string()).advise("see `berth operations`"),
             Self::Cancelled { .. } => Told::new("Cancelled", self.to_string()).advise("see `berth operations`"),
+            Self::Step { words, unit, .. } => {
+                let told = Told { fields: words.clone(), ..Told::new("Setup", self.to_string()) };
+                told.advise(&format!("`systemctl status {unit}`, and then the same command again"))
+            }
             Self::Several(message, _) => Told::new("Failed", message.clone()),
             Self::Ended(_) | Self::NotRun { .. } => Told::new("Failed", self.to_string()),
             Self::Connection(_) => Told::new("Interrupted", with_root(self)),
@@ -225,6 +250,7 @@ impl Failure {
             Self::Input(_)
             | Self::Read { .. }
             | Self::Write { .. }
+            | Self::Create { .. }
             | Self::Editor { .. }
             | Self::Random(_)
             | Self::Output(_)

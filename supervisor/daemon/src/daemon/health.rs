@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use berth_model::redact::AND_SAID;
 use berth_model::resource::bundle::health::{ExecLook, HttpLook, Look, TcpLook};
 use berth_model::session::Begin;
 use reqwest::redirect::Policy;
@@ -47,7 +48,7 @@ impl Health {
         match (code, last) {
             (0, _) => Ok(()),
             (code, "") => Err(format!("the command ended with exit code {code}")),
-            (code, last) => Err(format!("the command ended with exit code {code} and said: {last}")),
+            (code, last) => Err(format!("the command ended with exit code {code} {AND_SAID} {last}")),
         }
     }
 }

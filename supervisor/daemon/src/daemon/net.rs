@@ -98,6 +98,23 @@ impl LinuxNet {
         Ok(())
     }
 
+    /// Where the kernel's rules differ from what it was told last, a sentence each. Before it was told anything there
+    /// is nothing to compare with, which is a difference, too.
+    pub(super) async fn differences(&self) -> Result<Vec<String>, Cause> {
+        let kernel = self.kernel.lock().await;
+        let Some(plan) = &kernel.told else { return Ok(vec!["the rules are not written yet".to_owned()]) };
+        let mut differences = Vec::new();
+        for table in rules::tables(plan) {
+            differences.extend(table.differences().await?);
+        }
+        Ok(differences)
+    }
+
+    /// Brings bridges and rules to what the store says, whatever there is.
+    pub(super) async fn write_anew(&self) -> Result<(), Cause> {
+        self.bring_about(true).await
+    }
+
     async fn write(&self, links: &Links, plan: &Plan) -> Result<(), Cause> {
         let segments = network::segments(plan);
         for segment in &segments {

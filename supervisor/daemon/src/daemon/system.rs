@@ -1,26 +1,50 @@
 //! What the API tells of the machine itself.
 
+use std::sync::Arc;
+
+use berth_model::diagnostics::Diagnosis;
 use berth_model::usage::Usage;
 use futures_util::future::BoxFuture;
 
 use super::Parts;
+use super::diagnostics::Examiner;
+use super::support::Support;
 use super::usage;
-use crate::api::{PortError, SystemPort};
+use crate::api::{DiagnoseRequest, PortError, SystemPort};
 use crate::config::Config;
 
 /// Looks after the machine.
 pub(super) struct System {
     usage: usage::Usage,
+    examiner: Arc<Examiner>,
+    support: Support,
 }
 
 impl System {
-    pub(super) fn new(parts: &Parts, config: &Config) -> Self {
-        Self { usage: usage::Usage { store: parts.store.clone(), data: config.data.clone() } }
+    pub(super) fn new(parts: &Parts, config: &Config, examiner: Arc<Examiner>) -> Self {
+        let usage = usage::Usage { store: parts.store.clone(), data: config.data.clone() };
+        let support = Support::new(parts, config, Arc::clone(&examiner), usage.clone());
+        Self { usage, examiner, support }
     }
 }
 
 impl SystemPort for System {
     fn usage(&self) -> BoxFuture<'_, Result<Usage, PortError>> {
-        Box::pin(async move { self.usage.look().await.map_err(|error| PortError::Failed(Box::new(error))) })
+        Box::pin(async move { self.usage.look().await.map_err(failed) })
     }
+
+    fn diagnose(&self, request: DiagnoseRequest) -> BoxFuture<'_, Result<Diagnosis, PortError>> {
+        let examiner = Arc::clone(&self.examiner);
+        // A task of its own: what is made for a trial is thrown away even if whoever asked hangs up.
+        let task = tokio::spawn(async move { examiner.examine(request).await });
+        Box::pin(async move { task.await.map_err(failed)? })
+    }
+
+    fn support_bundle(&self, output: bool) -> BoxFuture<'_, Result<Vec<u8>, PortError>> {
+        Box::pin(self.support.make(output))
+    }
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> PortError {
+    PortError::Failed(Box::new(error))
 }

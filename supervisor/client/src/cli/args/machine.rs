@@ -1,5 +1,7 @@
 //! The machine itself, and the programs.
 
+use std::path::PathBuf;
+
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
 #[derive(Debug, Args)]
@@ -25,6 +27,32 @@ pub(in crate::cli) struct VersionArgs {
     /// Only of this program.
     #[arg(long, action = ArgAction::SetTrue)]
     pub client: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DiagnosticsArgs {
+    /// Make no service to be thrown away: only look.
+    #[arg(long)]
+    pub no_loopback: bool,
+    /// Remove what belongs to nothing and start what should run and does not. Data are never touched.
+    #[arg(long)]
+    pub repair: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct SetupArgs {
+    /// Do every step again, and then remove what belongs to nothing and start what should run. Data are never touched.
+    #[arg(long)]
+    pub repair: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct SupportArgs {
+    /// The file to make, which must not be there yet; by default berth-support-TIME.tar.zst.
+    pub file: Option<PathBuf>,
+    /// With what services wrote, which may hold anything.
+    #[arg(long)]
+    pub with_service_logs: bool,
 }
 
 #[derive(Debug, Args)]

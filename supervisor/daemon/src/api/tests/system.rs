@@ -1,3 +1,4 @@
+use berth_model::diagnostics::{Area, Diagnosis, Finding, Outcome};
 use berth_model::usage::{BundleUsage, MachineUsage, Usage};
 
 use super::*;
@@ -9,6 +10,18 @@ impl SystemPort for FakeSystem {
     fn usage(&self) -> BoxFuture<'_, Result<Usage, PortError>> {
         let web = BundleUsage { namespace: "default".into(), name: "web".into(), tasks: Some(2), ..Default::default() };
         std::future::ready(Ok(Usage::new(5, MachineUsage { cores: 2, ..MachineUsage::default() }, vec![web]))).boxed()
+    }
+
+    fn diagnose(&self, request: DiagnoseRequest) -> BoxFuture<'_, Result<Diagnosis, PortError>> {
+        let found =
+            Finding::new(Area::Leftovers, "links", Outcome::Problem, "bv0-9").means("A place is taken.", "Repair.");
+        let repaired = if request.repair { vec!["removed bv0-9".to_owned()] } else { Vec::new() };
+        let not_probed = request.loopback.then(|| "the API is not up yet".to_owned());
+        std::future::ready(Ok(Diagnosis::new(vec![Finding { repaired, ..found }], not_probed))).boxed()
+    }
+
+    fn support_bundle(&self, output: bool) -> BoxFuture<'_, Result<Vec<u8>, PortError>> {
+        std::future::ready(Ok(if output { b"with output".to_vec() } else { b"without".to_vec() })).boxed()
     }
 }
 
@@ -23,4 +36,27 @@ async fn what_is_used_is_told_and_what_is_not_counted_is_left_out() {
     assert_eq!(told["machine"]["cores"], 2);
     let web = json!({"namespace": "default", "name": "web", "ready": false, "restarts": 0, "tasks": 2});
     assert_eq!(told["bundles"], json!([web]));
+}
+
+#[tokio::test]
+async fn an_examination_looks_and_repairs_or_tries_a_bundle_only_if_asked_to() {
+    let world = World::new();
+    let path = "/apis/berth.dev/v1/system/diagnostics";
+    let plain = world.post(path, json!({})).await.ok();
+    assert_eq!((&plain["kind"], &plain["findings"][0]["result"]), (&json!("Diagnosis"), &json!("problem")));
+    assert_eq!((&plain["findings"][0]["repaired"], &plain["notProbed"]), (&Value::Null, &Value::Null));
+    let all = world.post(&format!("{path}?loopback=true&repair=true"), json!({})).await.ok();
+    assert_eq!(all["findings"][0]["repaired"], json!(["removed bv0-9"]));
+    assert_eq!(all["notProbed"], "the API is not up yet");
+    let wrong = world.post(&format!("{path}?repair=perhaps"), json!({})).await;
+    assert_eq!(wrong.failed().0, 400);
+}
+
+#[tokio::test]
+async fn an_archive_for_helpers_holds_what_services_wrote_only_if_asked_for() {
+    let world = World::new();
+    let path = "/apis/berth.dev/v1/system/support-bundle";
+    let plain = world.get(path).await;
+    assert_eq!((plain.header("content-type"), &plain.body), ("application/zstd", &json!("without")));
+    assert_eq!(world.get(&format!("{path}?serviceLogs=true")).await.ok(), json!("with output"));
 }

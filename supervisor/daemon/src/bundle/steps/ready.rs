@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use berth_model::condition::Reason;
 use berth_model::readiness::{Course, Rules, Verdict};
+use berth_model::redact::LAST_OUTPUT;
 use berth_model::resource::Bundle;
 use berth_model::resource::bundle::{Health, Protocol};
 use berth_model::resource::revision::{Failure, KEPT_LINES, Revision, RevisionState, kept_output};
@@ -196,7 +197,7 @@ impl Steps {
 
 /// What a service said before it failed.
 #[derive(Debug, thiserror::Error)]
-#[error("its last output was:\n{0}")]
+#[error("{LAST_OUTPUT}\n{0}")]
 struct Output(String);
 
 /// After this long even a service that is healthy now and then is given up.
