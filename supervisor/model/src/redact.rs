@@ -58,6 +58,10 @@ fn clean(value: &mut Value, output: bool) {
         Value::String(said) => *said = text(said, output),
         Value::Array(items) => items.iter_mut().for_each(|item| clean(item, output)),
         Value::Object(fields) => {
+            if fields.contains_key("reference") {
+                // Where a reference of a variable led.
+                fields.get_mut("value").into_iter().for_each(hide);
+            }
             for (name, field) in fields {
                 match (name.as_str(), &mut *field) {
                     ("env", Value::Array(variables)) => variables.iter_mut().for_each(variable),
@@ -141,7 +145,8 @@ mod tests {
                 "env": [{"name": "MODE", "value": "canary"}, {"name": "REF", "valueFrom": {"secretKeyRef": {"name": "s"}}}],
                 "args": ["--password", "canary", "--api-token=canary", "--port", "80", "MYSQL_PASSWORD=canary exec mysqld"],
                 "health": {"exec": {"command": ["curl", "http://root:canary@localhost/x"]}}},
-            "image": {"env": ["PATH=canary"], "entrypoint": ["/x"]}}});
+            "resolved": [{"reference": "${{db.TOKEN}}", "value": "canary"}],
+            "image": {"reference": "r/web:1", "env": ["PATH=canary"], "entrypoint": ["/x"]}}});
         let shown = object(&revision, true);
         assert!(!shown.to_string().contains("canary"), "{shown}");
         let of = &shown["spec"]["bundleSpec"];
