@@ -5,11 +5,13 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use berth_host::systemd::{ActiveState, UnitSummary};
-use berth_model::condition::{ConditionType, Reason};
+use berth_model::condition::Reason;
 use berth_model::diagnostics::{Area, Finding, Outcome};
 use berth_model::id::ImageReference;
 use berth_model::resource::Bundle;
+use berth_model::resource::bundle::Phase;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::net::TcpStream;
 
 use super::{Examiner, timed, unseen};
@@ -224,23 +226,22 @@ fn named(bundle: &Bundle) -> (&str, &str) {
 
 /// It should run and does not, and nobody has stopped it with `systemctl` or is at work on it.
 fn is_down(bundle: &Bundle) -> bool {
-    let ready = ready(bundle);
-    let unready = ready.is_some_and(|ready| ready.status != "True");
-    let settled = [Reason::StoppedByOperator, Reason::StartPending].map(Reason::name);
-    let excused = ready.is_some_and(|ready| settled.contains(&ready.reason.as_str()));
-    bundle.spec.start && bundle.metadata.deletion_timestamp.is_none() && unready && !excused
+    let Some(status) = &bundle.status else { return false };
+    let settled = matches!(status.phase, Phase::Failed | Phase::Running);
+    let stopped = |one: &Condition| one.reason == Reason::StoppedByOperator.name();
+    let obstacle = obstacle(bundle).is_some_and(|one| !stopped(one));
+    bundle.spec.start && bundle.metadata.deletion_timestamp.is_none() && settled && obstacle
 }
 
-fn ready(bundle: &Bundle) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
-    let status = bundle.status.as_ref()?;
-    status.conditions.iter().find(|one| one.type_ == ConditionType::Ready.name())
+/// The first condition that does not hold: that is where it hangs.
+fn obstacle(bundle: &Bundle) -> Option<&Condition> {
+    bundle.status.as_ref()?.conditions.iter().find(|one| one.status != "True")
 }
 
 fn complaint(bundle: &Bundle) -> String {
     let (namespace, name) = named(bundle);
-    let ready = ready(bundle);
-    let (reason, message) = ready.map(|ready| (ready.reason.as_str(), ready.message.as_str())).unwrap_or_default();
-    format!("{namespace}/{name} is not ready ({reason}: {message})")
+    let (reason, message) = obstacle(bundle).map(|one| (one.reason.as_str(), one.message.as_str())).unwrap_or_default();
+    format!("{namespace}/{name} does not serve ({reason}: {message})")
 }
 
 /// Host and port of each; images that were brought by hand come from none.
@@ -298,18 +299,24 @@ mod tests {
 
     #[test]
     fn a_service_is_down_if_it_should_run_and_nobody_has_stopped_it() {
-        let bundle = |start: bool, status: &str, reason: &str| -> Bundle {
-            let condition = serde_json::json!({"type": "Ready", "status": status, "reason": reason, "message": "m",
-                                               "lastTransitionTime": "2026-03-01T00:00:00Z"});
+        let bundle = |start: bool, phase: &str, status: &str, reason: &str| -> Bundle {
+            let condition = |kind: &str, status: &str, reason: &str| {
+                serde_json::json!({"type": kind, "status": status, "reason": reason, "message": "m",
+                                   "lastTransitionTime": "2026-03-01T00:00:00Z"})
+            };
+            let conditions = [condition("Bound", status, reason), condition("Ready", status, "StartPending")];
             let object = serde_json::json!({"metadata": {"namespace": "a", "name": "web"},
-                "spec": {"image": "x", "start": start}, "status": {"conditions": [condition]}});
+                "spec": {"image": "x", "start": start}, "status": {"phase": phase, "conditions": conditions}});
             serde_json::from_value(object).unwrap()
         };
-        assert!(is_down(&bundle(true, "False", "StartFailed")));
-        assert!(!is_down(&bundle(true, "True", "StartCompleted")));
-        assert!(!is_down(&bundle(false, "False", "StartFailed")));
-        assert!(!is_down(&bundle(true, "False", "StoppedByOperator")));
-        assert_eq!(complaint(&bundle(true, "False", "StartFailed")), "a/web is not ready (StartFailed: m)");
+        let failed = bundle(true, "Failed", "False", "WorkloadFailed");
+        assert!(is_down(&failed));
+        assert_eq!(complaint(&failed), "a/web does not serve (WorkloadFailed: m)");
+        assert!(is_down(&bundle(true, "Running", "False", "StartFailed")));
+        assert!(!is_down(&bundle(true, "Running", "True", "StartCompleted")));
+        assert!(!is_down(&bundle(true, "Progressing", "False", "WorkloadPending")));
+        assert!(!is_down(&bundle(false, "Failed", "False", "StartFailed")));
+        assert!(!is_down(&bundle(true, "Running", "False", "StoppedByOperator")));
     }
 
     #[test]
