@@ -6,6 +6,7 @@
 //! from the same saved state.
 
 mod change;
+mod changes;
 mod cleanup;
 mod confine;
 mod crowd;
