@@ -159,7 +159,7 @@ async fn an_empty_namespace_goes_at_once() {
 async fn the_default_namespace_cannot_be_deleted() {
     let fixture = Fixture::new();
     let refused = refusal(fixture.delete::<Namespace>("", DEFAULT_NAMESPACE).await);
-    assert_eq!(refused.to_string(), "namespace \"default\" cannot be deleted");
+    assert_eq!(refused.to_string(), "namespace \"default\" cannot be deleted; delete what is in it instead");
 }
 
 #[tokio::test]
