@@ -7,6 +7,7 @@ use berth_model::resource::Bundle;
 use berth_model::resource::operation::{OperationKind, OperationStatus, Priority, StepName};
 use k8s_openapi::api::core::v1::Event;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -14,27 +15,30 @@ use super::*;
 use crate::operation::{AbortPoints, Executor, Runner, StepDone, StepError, Task};
 use crate::store::{Deletion, Refusal};
 
-/// The clock that people see.
+/// The clock that people see. Like the kernel's timer, the alarm also tells of a clock that was set since the wait before.
 #[derive(Clone)]
-struct Hand(watch::Sender<Timestamp>);
+struct Hand {
+    time: watch::Sender<Timestamp>,
+    told: Arc<Mutex<watch::Receiver<Timestamp>>>,
+}
 
 impl Hand {
     fn new(time: &str) -> Self {
-        Self(watch::Sender::new(time.parse().unwrap()))
+        let (time, told) = watch::channel(time.parse().unwrap());
+        Self { time, told: Arc::new(Mutex::new(told)) }
     }
 
     fn set(&self, time: &str) {
-        self.0.send_replace(time.parse().unwrap());
+        self.time.send_replace(time.parse().unwrap());
     }
 }
 
 impl Alarm for Hand {
     fn until(&self, time: Option<Timestamp>) -> BoxFuture<'_, io::Result<()>> {
-        let mut hand = self.0.subscribe();
         Box::pin(async move {
-            let past = |now: &Timestamp| time.is_some_and(|time| *now >= time);
-            if !past(&hand.borrow_and_update()) {
-                hand.changed().await.unwrap();
+            let mut told = self.told.lock().await;
+            if time.is_none_or(|time| *told.borrow() < time) {
+                told.changed().await.unwrap();
             }
             Ok(())
         })
@@ -51,7 +55,7 @@ struct World {
 impl World {
     async fn start(dir: &Path, hand: &Hand) -> Self {
         let read = hand.clone();
-        let clock: Clock = Arc::new(move || *read.0.borrow());
+        let clock: Clock = Arc::new(move || *read.time.borrow());
         let (store, metrics) = (Store::open(&dir.join("berth.db"), clock.clone()).unwrap(), Metrics::new());
         let scheduler = Scheduler::new(store.clone(), clock, Arc::new(hand.clone()), metrics.clone());
         scheduler.prepare().await.unwrap();

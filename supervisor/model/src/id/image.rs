@@ -173,7 +173,7 @@ mod tests {
     proptest! {
         #[test]
         fn text_is_read_as_the_crate_reads_it(
-            host in "((([a-zA-Z0-9-]{1,4}[.]?){1,3}|localhost|docker.io|index.docker.io)(:[0-9x]{0,3})?/)?",
+            host in "((([a-zA-Z0-9-]{1,4}[.]?){1,3}|localhost|docker[.]io|index[.]docker[.]io)(:[0-9x]{0,3})?/)?",
             rest in "[a-z0-9.-]{1,5}(/[a-z0-9._/-]{1,9})?(:[a-zA-Z0-9._-]{0,5})?(@sha256:[0-9a-fA-F]{63,65}|@md5:[0-9a-f]{32})?",
         ) {
             // Capitals are for registries only, `_` for repositories only; the crate takes some names that mix them up.

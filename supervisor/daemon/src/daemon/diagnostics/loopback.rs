@@ -210,8 +210,9 @@ impl Trial<'_> {
         let volume = "Services cannot keep data in volumes, or no command can be run in them.";
         self.step("volume", volume, of.says(&unit, &["read", FILE], &word)).await;
         self.step("network", "Services cannot be reached.", visit(&address, &word)).await;
-        let address_of = address.clone();
-        self.step("names", "Services cannot look up names.", of.says(&unit, &["look-up", BUNDLE], &address_of)).await;
+        // Its short name is in its own file of hosts, with its own address: this one is the name server's to tell.
+        let name = format!("{BUNDLE}.{NAMESPACE}");
+        self.step("names", "Services cannot look up names.", of.says(&unit, &["look-up", &name], &address)).await;
         self.step("log", "What services write is lost.", of.logged(&word)).await;
         Some(())
     }
