@@ -210,12 +210,14 @@ pub(crate) fn berthd() -> Actor {
 }
 
 /// One transaction: the status, the events that tell of its change, and the operation, unless the
-/// bundle was changed or somebody else began one meanwhile.
+/// bundle was changed or somebody else began one meanwhile. A step may have noted something in the status since it was
+/// read, as how a candidate ended: that is not written over, and makes another look.
 fn write(tx: &mut Tx<'_>, view: &View, kind: Option<OperationKind>, status: BundleStatus) -> Result<(), StoreError> {
     let key = key_of(&view.bundle);
     let Some(mut bundle) = tx.get::<Bundle>(&key.namespace, &key.name)? else { return Ok(()) };
-    if bundle.metadata.uid != view.bundle.metadata.uid || bundle.metadata.generation != view.bundle.metadata.generation
-    {
+    let seen = &view.bundle;
+    let as_seen = bundle.metadata.uid == seen.metadata.uid && bundle.metadata.generation == seen.metadata.generation;
+    if !as_seen || bundle.status != seen.status {
         return Ok(());
     }
     fetch::tell(tx, &bundle, &status)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use berth_model::allocation::Pool;
 use berth_model::plan::Ending;
-use berth_model::resource::bundle::{Phase, RestartPolicy};
+use berth_model::resource::bundle::{Phase, RestartPolicy, Termination};
 use berth_model::resource::operation::{OperationKind, OperationState, OperationStatus};
 use berth_model::resource::revision::Revision;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,7 @@ use crate::bundle::decide::Wish;
 use crate::bundle::seams::{Observed, UnitState};
 use crate::bundle::status::status;
 use crate::bundle::view::View;
+use crate::bundle::{berthd, write};
 use crate::operation::AbortPoints;
 
 async fn installed(world: &Arc<World>) -> (tempfile::TempDir, Daemon) {
@@ -43,6 +44,22 @@ async fn an_installed_bundle_is_ready_and_a_second_look_writes_nothing() {
     daemon.settle().await;
     assert_eq!(*daemon.store.revision().borrow(), before);
     assert_eq!(*world.starts.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_look_does_not_write_over_what_a_step_has_noted_since_it_began() {
+    let world = Arc::new(World::default());
+    let (_dir, daemon) = installed(&world).await;
+    let view = daemon.view(jiff::SignedDuration::ZERO).await;
+    let mut noted = daemon.bundle().await.unwrap();
+    let end = Termination { reason: "OOMKilled".into(), ..Termination::default() };
+    noted.status.as_mut().unwrap().last_termination = Some(end.clone());
+    daemon.store.write(&berthd(), move |tx| tx.write_status(&noted)).await.unwrap();
+
+    let mut late = status(&view, &Wish::Nothing);
+    late.restarts = 7;
+    daemon.store.write(&berthd(), move |tx| write(tx, &view, None, late)).await.unwrap();
+    assert_eq!(daemon.bundle().await.unwrap().status.unwrap().last_termination, Some(end));
 }
 
 #[tokio::test]

@@ -71,7 +71,6 @@ fn add(archive: &mut Builder<Vec<u8>>, name: &str, mode: u32, content: &[u8]) ->
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::process::Command;
 
     use super::*;
@@ -91,11 +90,11 @@ mod tests {
     #[test]
     fn its_program_writes_reads_and_says_what_it_was_told() {
         let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("berth-probe");
-        let mut file = std::fs::File::create(&program).unwrap();
-        file.write_all(PROGRAM).unwrap();
-        drop(file);
-        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let [bytes, program] = ["bytes", "berth-probe"].map(|name| dir.path().join(name));
+        std::fs::write(&bytes, PROGRAM).unwrap();
+        // By another process: one that this one has open to write, as a child just forked would, too, cannot be run.
+        let copied = Command::new("/usr/bin/install").args(["-m", "755"]).args([&bytes, &program]).status().unwrap();
+        assert!(copied.success());
         let kept = dir.path().join("kept");
         std::fs::write(&kept, "word").unwrap();
         let read = Command::new(&program).arg("read").arg(&kept).output().unwrap();
