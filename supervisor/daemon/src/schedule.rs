@@ -10,6 +10,10 @@
 //!        ^                                                         |
 //!        +------------------- the next time of all <---------------+
 //! ```
+//!
+//! What was done to the machine and failed for a reason that may pass, as a cleanup does while an image is being pulled,
+//! is announced once more, for a time that comes soon. The record of that operation and the schedule's status say all
+//! that is needed for it, so a later life goes on from there.
 
 mod begin;
 #[cfg(test)]
@@ -20,9 +24,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::kinds::{Kind, SCHEDULE};
-use berth_model::resource::operation::{Operation, OperationState};
+use berth_model::resource::operation::{Operation, OperationError, OperationState};
 use berth_model::resource::schedule::{self, Schedule, ScheduleStatus};
-use berth_model::schedule::{Due, Present, Turn, turn};
+use berth_model::schedule::{Due, Present, Turn, again, turn};
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
@@ -150,6 +154,8 @@ struct Step {
     next: Option<Timestamp>,
     /// The status as it is to be, but for what begins now.
     status: ScheduleStatus,
+    /// What begins now has failed before.
+    again: bool,
 }
 
 impl Step {
@@ -160,12 +166,13 @@ impl Step {
         if let Some(state) = state {
             status.last_result = Some(format!("{state:?}"));
         }
-        let time = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<Timestamp>().ok());
+        let failed = last.and_then(passing);
         let present = Present {
             // What was announced under other words does not count.
             planned: time(&status.next_run).filter(|_| status.observed_generation == generation),
             last: time(&status.last_run),
             busy: state.is_some_and(|state| !state.finished()),
+            again: failed.and_then(|(at, _)| again(at, status.retries)),
             now,
         };
         let idle = schedule.spec.suspend || schedule.metadata.deletion_timestamp.is_some();
@@ -175,8 +182,23 @@ impl Step {
         };
         status.observed_generation = generation;
         status.next_run = next.map(|next| next.to_string());
-        Self { due, next, status }
+        if let Some((_, error)) = failed.filter(|_| next.is_some()) {
+            status.message = format!("it is tried again: {}: {}", error.message, error.detail);
+        }
+        Self { due, next, status, again: failed.is_some() }
     }
+}
+
+fn time(text: &Option<String>) -> Option<Timestamp> {
+    text.as_ref().and_then(|text| text.parse().ok())
+}
+
+/// When and why an operation failed that nobody but its schedule tries again, if that may help.
+fn passing(operation: &Operation) -> Option<(Timestamp, &OperationError)> {
+    let status = operation.status.as_ref()?;
+    let is_ours = operation.spec.target.kind == SCHEDULE.kind && status.state == OperationState::Failed;
+    let error = status.error.as_ref().filter(|error| is_ours && error.retryable)?;
+    Some((time(&status.finished_at)?, error))
 }
 
 /// Waits until a schedule was changed, or an operation that one began; `false` if nothing changes any more.

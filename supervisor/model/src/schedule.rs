@@ -11,6 +11,9 @@
 //!
 //! **Jitter** is the same for a schedule as long as it lives, and different for the next one: all of its times are moved
 //! by it.
+//!
+//! **A run that failed** for a reason that may pass is tried again soon, later each time ([`again`]), until one does not
+//! fail or the next time comes, which is one more try.
 
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
@@ -23,6 +26,8 @@ use crate::resource::schedule::{MissedRuns, ScheduleSpec};
 const GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// A clock that goes back by no more than this does not bring runs back that have been.
 const SETBACK: SignedDuration = SignedDuration::from_hours(1);
+/// What failed is tried again after this at first, and after twice as long each time, up to that.
+const AGAIN: (SignedDuration, SignedDuration) = (SignedDuration::from_mins(1), SignedDuration::from_mins(10));
 /// Missed times are counted up to this.
 pub const MOST_MISSED: u32 = 1000;
 /// Shortest and longest interval.
@@ -218,6 +223,8 @@ pub struct Present {
     pub last: Option<Timestamp>,
     /// What it last began is not done.
     pub busy: bool,
+    /// What it last began has failed, and is to be tried again at this time.
+    pub again: Option<Timestamp>,
     /// Now.
     pub now: Timestamp,
 }
@@ -257,9 +264,9 @@ pub struct Missed {
 
 /// Looks at a schedule.
 pub fn turn(table: &Timetable, missed_runs: MissedRuns, present: &Present) -> Turn {
-    let Present { planned, last, busy, now } = *present;
+    let Present { planned, last, busy, again, now } = *present;
     let ahead = last.filter(|last| *last > now && last.duration_since(now) <= SETBACK);
-    let next = table.next(ahead.unwrap_or(now));
+    let regular = table.next(ahead.unwrap_or(now));
     let due = match planned.filter(|planned| *planned <= now) {
         None => Due::NotYet,
         Some(_) if busy => Due::Busy,
@@ -272,7 +279,15 @@ pub fn turn(table: &Timetable, missed_runs: MissedRuns, present: &Present) -> Tu
             }
         }
     };
-    Turn { due, next }
+    // What is done now is not tried again yet; what nobody has announced, for want of a daemon, is tried at once.
+    let again = again.filter(|_| due == Due::NotYet).map(|again| again.max(now));
+    Turn { due, next: regular.into_iter().chain(again).min() }
+}
+
+/// When a run that failed is tried again; `retries` tells how often that was done already.
+pub fn again(failed: Timestamp, retries: u32) -> Option<Timestamp> {
+    let longer = AGAIN.0.checked_mul(1 << retries.min(8)).unwrap_or(AGAIN.1);
+    failed.checked_add(longer.min(AGAIN.1)).ok()
 }
 
 #[cfg(test)]

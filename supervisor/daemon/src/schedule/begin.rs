@@ -27,13 +27,14 @@ pub(super) fn take(
 ) -> Result<Option<&'static str>, StoreError> {
     let Some(mut schedule) = tx.get::<Schedule>(namespace, name)? else { return Ok(None) };
     let step = Step::of(&schedule, last(tx, &schedule)?.as_ref(), now);
+    let retries = if step.again { step.status.retries + 1 } else { 0 };
     let before = schedule.status.replace(step.status);
     let result = match step.due {
         Due::NotYet => None,
-        Due::Now => Some(begin(tx, &mut schedule, now)?.unwrap_or("begun")),
+        Due::Now => Some(begin(tx, &mut schedule, retries, now)?.unwrap_or("begun")),
         Due::Late(missed) => {
             tell(tx, &schedule, "MissedRun", format!("{}; one run makes up for it", told(missed)))?;
-            Some(begin(tx, &mut schedule, now)?.unwrap_or("late"))
+            Some(begin(tx, &mut schedule, retries, now)?.unwrap_or("late"))
         }
         Due::PassedOver(missed) => {
             skipped(&mut schedule, told(missed));
@@ -71,7 +72,12 @@ fn skipped(schedule: &mut Schedule, why: String) {
 }
 
 /// Begins the operation, or says why not.
-fn begin(tx: &mut Tx<'_>, schedule: &mut Schedule, now: Timestamp) -> Result<Option<&'static str>, StoreError> {
+fn begin(
+    tx: &mut Tx<'_>,
+    schedule: &mut Schedule,
+    retries: u32,
+    now: Timestamp,
+) -> Result<Option<&'static str>, StoreError> {
     let (kind, target, generation) = match wanted(tx, schedule)? {
         Ok(wanted) => wanted,
         Err(why) => {
@@ -87,6 +93,7 @@ fn begin(tx: &mut Tx<'_>, schedule: &mut Schedule, now: Timestamp) -> Result<Opt
     status.last_operation = made.metadata.name;
     status.last_result = Some("Pending".to_owned());
     status.message = String::new();
+    status.retries = retries;
     Ok(None)
 }
 

@@ -128,6 +128,24 @@ impl World {
         }
     }
 
+    /// Ends what is not done in a failure, now.
+    async fn fail(&self, retryable: bool) {
+        let error = json!({
+            "code": "ImagesBusy", "message": "cleaning up failed", "detail": "an image is on its way", "suggestions": [],
+            "retryable": retryable,
+        });
+        for mut operation in self.operations().await {
+            if !operation.status.as_ref().unwrap().state.finished() {
+                let write = move |tx: &mut Tx<'_>| {
+                    let status = json!({"state": "Failed", "finishedAt": tx.now().to_string(), "error": error});
+                    operation.status = Some(serde_json::from_value(status).unwrap());
+                    tx.update_status(&operation).map(drop)
+                };
+                return self.write(write).await;
+            }
+        }
+    }
+
     /// What was told of schedules.
     async fn told(&self) -> Vec<String> {
         let events: Vec<Event> = self.store.read(|tx| tx.list(None)).await.unwrap();
@@ -193,6 +211,41 @@ async fn what_was_missed_while_nobody_looked_is_made_up_for_once_or_passed_over_
         told,
         [format!("{missed}by missedRuns: skip it is passed over"), format!("{missed}one run makes up for it")]
     );
+    second.end().await;
+}
+
+#[tokio::test]
+async fn a_cleanup_that_failed_for_a_reason_that_may_pass_is_tried_again_soon_also_by_a_later_life() {
+    let (dir, hand) = (tempfile::tempdir().unwrap(), Hand::new("2026-05-01T12:00:00Z"));
+    let first = World::start(dir.path(), &hand).await;
+    first.change("cleanup", |cleanup| cleanup.spec.jitter = None).await;
+    first.announced("cleanup", "2026-05-02T03:20:00Z").await;
+    hand.set("2026-05-02T03:20:00Z");
+    first.announced("cleanup", "2026-05-03T03:20:00Z").await;
+    first.fail(true).await;
+    let soon = first.announced("cleanup", "2026-05-02T03:21:00Z").await;
+    assert_eq!((soon.last_result.as_deref(), soon.retries), (Some("Failed"), 0));
+    assert_eq!(soon.message, "it is tried again: cleaning up failed: an image is on its way");
+    first.end().await;
+    hand.set("2026-05-02T03:20:59Z");
+    let second = World::start(dir.path(), &hand).await;
+    second.announced("cleanup", "2026-05-02T03:21:00Z").await;
+    assert_eq!(second.operations().await.len(), 1);
+    hand.set("2026-05-02T03:21:00Z");
+    let again = second.announced("cleanup", "2026-05-03T03:20:00Z").await;
+    assert_eq!((again.last_result.as_deref(), again.retries, again.message.as_str()), (Some("Pending"), 1, ""));
+    second.fail(true).await;
+    second.announced("cleanup", "2026-05-02T03:23:00Z").await;
+    hand.set("2026-05-02T03:23:00Z");
+    second.announced("cleanup", "2026-05-03T03:20:00Z").await;
+    second.finish(OperationState::Succeeded).await;
+    second.until("cleanup", |status| status.last_result.as_deref() == Some("Succeeded")).await;
+    hand.set("2026-05-03T03:20:00Z");
+    second.announced("cleanup", "2026-05-04T03:20:00Z").await;
+    second.fail(false).await;
+    let failed = second.until("cleanup", |status| status.last_result.as_deref() == Some("Failed")).await;
+    assert_eq!((failed.next_run.as_deref(), failed.retries), (Some("2026-05-04T03:20:00Z"), 0), "it would fail again");
+    assert_eq!((second.operations().await.len(), second.told().await), (4, Vec::<String>::new()));
     second.end().await;
 }
 

@@ -251,7 +251,7 @@ pub static SCHEDULE: Registration = Registration {
         Column::text("Last-Result", "How that went."),
         Column::AGE,
         Column::text("Operation", "What it last began.").wide(),
-        Column::text("Message", "Why it was skipped.").wide(),
+        Column::text("Message", "Why it was skipped, or is tried again.").wide(),
     ],
     cells: schedule_cells,
     selectable: &["spec.action.kind"],

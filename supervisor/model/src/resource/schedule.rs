@@ -6,6 +6,9 @@
 //!        +-------------------- crate::schedule::turn ------------------------+
 //! ```
 //!
+//! A cleanup that failed for a reason that may pass is tried again soon: `nextRun` is then that time, and `message` says
+//! why. A bundle that could not be restarted or updated is its own operations' to try again.
+//!
 //! One is always there: [`CLEANUP`], in the namespace that is. It can be changed and suspended, not deleted.
 
 use jiff::Timestamp;
@@ -118,9 +121,16 @@ pub struct ScheduleStatus {
     /// The state of that operation, or `Skipped` if nothing could begin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_result: Option<String>,
-    /// Why it was skipped.
+    /// How often in a row that was tried again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub retries: u32,
+    /// Why it was skipped, or failed and is tried again.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Schedule {

@@ -103,7 +103,7 @@ fn jitter_moves_all_times_of_a_schedule_alike_and_those_of_another_differently()
 }
 
 fn looked(planned: &str, last: Option<&str>, busy: bool, now: &str, missed_runs: MissedRuns) -> (Due, String) {
-    let present = Present { planned: Some(at(planned)), last: last.map(at), busy, now: at(now) };
+    let present = Present { planned: Some(at(planned)), last: last.map(at), busy, again: None, now: at(now) };
     let Turn { due, next } = turn(&cron("0 3 * * *", "UTC"), missed_runs, &present);
     (due, next.unwrap().to_string())
 }
@@ -131,6 +131,24 @@ fn what_was_missed_is_made_up_for_by_one_run_or_passed_over() {
     assert_eq!(look(MissedRuns::Skip), (Due::PassedOver(missed), next));
     let ages = looked("1970-01-01T03:00:00Z", None, false, "2026-05-04T12:00:00Z", MissedRuns::RunOnce);
     assert!(matches!(ages.0, Due::Late(Missed { count: MOST_MISSED, .. })), "{ages:?}");
+}
+
+#[test]
+fn what_failed_is_tried_again_soon_and_later_each_time_but_not_past_the_next_time() {
+    let after = |retries| again(at("2026-05-02T03:00:00Z"), retries).unwrap().to_string();
+    let minutes: Vec<String> = [0, 1, 2, 3, 4, 40].map(|retries| after(retries)[14..16].to_owned()).into();
+    assert_eq!(minutes, ["01", "02", "04", "08", "10", "10"]);
+    let look = |planned: &str, now: &str, again: &str| {
+        let again = Some(at(again));
+        let present = Present { planned: Some(at(planned)), last: None, busy: false, again, now: at(now) };
+        let Turn { due, next } = turn(&cron("0 3 * * *", "UTC"), MissedRuns::RunOnce, &present);
+        (due, next.unwrap().to_string())
+    };
+    let (regular, soon) = ("2026-05-03T03:00:00Z", "2026-05-02T03:05:00Z");
+    assert_eq!(look(regular, "2026-05-02T03:04:00Z", soon), (Due::NotYet, soon.to_owned()));
+    assert_eq!(look(soon, soon, soon), (Due::Now, regular.to_owned()));
+    assert_eq!(look(regular, "2026-05-02T09:00:00Z", soon), (Due::NotYet, "2026-05-02T09:00:00Z".to_owned()));
+    assert_eq!(look(regular, "2026-05-03T02:55:00Z", "2026-05-03T03:05:00Z"), (Due::NotYet, regular.to_owned()));
 }
 
 #[test]

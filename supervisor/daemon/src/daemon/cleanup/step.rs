@@ -28,7 +28,7 @@ impl Executor for Cleaner {
 }
 
 impl Cleaner {
-    async fn remove_unneeded(&self) -> Result<StepDone, StepError> {
+    pub(super) async fn remove_unneeded(&self) -> Result<StepDone, StepError> {
         let report = self.run(false).await.map_err(failed)?;
         let freed = report.freed.unwrap_or_default();
         let message = format!("removed {}; the data disk has {} more room", report.plan.counts(), about_bytes(freed));
@@ -40,7 +40,9 @@ fn failed(error: CleanupError) -> StepError {
     let busy = error.is_busy();
     let failed = StepError::new(Reason::WorkloadFailed, "cleaning up failed").caused_by(error);
     match busy {
-        true => failed.coded("ImagesBusy").suggest("try again when no image is being pulled: `berth system cleanup`"),
+        true => failed
+            .coded("ImagesBusy")
+            .suggest("nothing to do: its schedule tries again soon, when no image is being pulled any more"),
         false => failed.coded("CleanupFailed").suggest("see `journalctl -u berthd`"),
     }
 }

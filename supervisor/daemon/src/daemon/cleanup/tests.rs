@@ -200,6 +200,20 @@ async fn a_real_run_removes_what_a_dry_run_tells_and_nothing_that_runs_or_ran_be
 }
 
 #[tokio::test]
+async fn a_cleanup_that_meets_an_image_on_its_way_removes_nothing_and_may_be_tried_again() {
+    let world = World::new();
+    world.image('a');
+    world.cleaner.look().await.unwrap();
+    world.day(90);
+    let arriving = world.cleaner.local.images.still().unwrap();
+    let error = world.cleaner.remove_unneeded().await.unwrap_err();
+    assert_eq!((error.code, error.retryable, world.images().len()), (Some("ImagesBusy"), true, 1));
+    drop(arriving);
+    world.cleaner.remove_unneeded().await.unwrap();
+    assert_eq!(world.images().len(), 0);
+}
+
+#[tokio::test]
 async fn an_image_is_kept_for_a_week_after_it_was_last_needed() {
     let world = World::new();
     let digest = world.image('a');
