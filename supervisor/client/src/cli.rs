@@ -121,9 +121,9 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
     let context = Context::new(cli.global, surroundings)?;
     match cli.command {
         Command::Install(args) => install::run(&context, args).await,
-        Command::Start(args) => lifecycle::run(&context, lifecycle::START, &args.names).await,
-        Command::Stop(args) => lifecycle::run(&context, lifecycle::STOP, &args.names).await,
-        Command::Restart(args) => lifecycle::run(&context, lifecycle::RESTART, &args.names).await,
+        Command::Start(args) => lifecycle::run(&context, lifecycle::START, &args).await,
+        Command::Stop(args) => lifecycle::run(&context, lifecycle::STOP, &args).await,
+        Command::Restart(args) => lifecycle::run(&context, lifecycle::RESTART, &args).await,
         Command::Uninstall(args) => lifecycle::uninstall(&context, &args).await,
         Command::Update(args) => lifecycle::update(&context, &args).await,
         Command::Rollback(args) => revisions::roll_back(&context, &args).await,

@@ -31,6 +31,7 @@ mod network;
 mod operation;
 mod read;
 mod references;
+mod relations;
 mod reply;
 mod request;
 mod rollback;

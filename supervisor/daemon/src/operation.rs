@@ -1,8 +1,8 @@
 //! Operations: durable work, done step by step.
 //!
 //! An [`Operation`] is a record in the store; this module is the one place that carries them out.
-//! It is woken by the store, takes the oldest unfinished operation of every target that has none at
-//! work, and runs its steps in their order. Each step's end, with the next one's beginning, is a transaction, so after
+//! It is woken by the store when operations come, end or are cancelled, lets [`berth_model::admission`] say which of them
+//! begin, and runs the steps of each in their order. Each step's end, with the next one's beginning, is a transaction, so after
 //! `kill -9` the first step that is not `Succeeded` is simply run again: steps are written to be
 //! repeatable, and what they found out lies in `status.result`.
 //!
@@ -18,16 +18,20 @@
 //! What the steps do is the business of the [`Executor`], one per domain.
 
 mod abort;
+mod queue;
 mod record;
 mod step;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_model::admission::{Key, admit};
 use berth_model::condition::Reason;
-use berth_model::resource::operation::{Operation, OperationKind, OperationState, StepName, Target};
+use berth_model::resource::operation::{Operation, OperationState, StepName, Target};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -59,21 +63,24 @@ pub struct Runner {
     executor: Arc<dyn Executor>,
     abort: AbortPoints,
     metrics: Metrics,
-    running: HashMap<Target, Running>,
+    running: BTreeMap<Target, Running>,
+    /// By how many later ones each that waits was passed over.
+    passed: BTreeMap<Key, u32>,
     tasks: JoinSet<()>,
 }
 
 /// What is known of the operation that is at work on a target.
 struct Running {
     task: Id,
-    kind: OperationKind,
+    key: Key,
     overtaken: CancellationToken,
 }
 
 impl Runner {
     /// A runner that is not yet running.
     pub fn new(store: Store, executor: Arc<dyn Executor>, abort: AbortPoints, metrics: Metrics) -> Self {
-        Self { store, executor, abort, metrics, running: HashMap::new(), tasks: JoinSet::new() }
+        let (running, passed) = (BTreeMap::new(), BTreeMap::new());
+        Self { store, executor, abort, metrics, running, passed, tasks: JoinSet::new() }
     }
 
     /// Runs until `stop` is cancelled. Work in progress is then dropped where it stands: its record
@@ -81,17 +88,30 @@ impl Runner {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut newest = self.store.revision();
         let mut resync = tokio::time::interval(RESYNC);
+        let (mut seen, mut due, mut failed) = (0, true, false);
         loop {
-            newest.mark_unchanged();
-            if let Err(error) = self.dispatch().await {
-                error!("reading the operations failed: {}", crate::log::chain(&error));
+            if due {
+                seen = *newest.borrow_and_update();
+                let done = self.dispatch().await;
+                failed = done.is_err();
+                if let Err(error) = done {
+                    error!("reading the operations failed: {}", crate::log::chain(&error));
+                }
             }
-            tokio::select! {
+            due = tokio::select! {
                 () = stop.cancelled() => return,
-                _ = resync.tick() => {}
-                Some(done) = self.tasks.join_next_with_id() => self.finished(done),
-                changed = newest.changed() => if changed.is_err() { return },
-            }
+                _ = resync.tick() => true,
+                Some(done) = self.tasks.join_next_with_id() => {
+                    self.finished(done);
+                    true
+                }
+                changed = newest.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    failed || queue::has_news(&self.store, &mut seen).await
+                }
+            };
         }
     }
 
@@ -104,27 +124,27 @@ impl Runner {
     }
 
     async fn dispatch(&mut self) -> Result<(), StoreError> {
-        for (target, queue) in unfinished(&self.store).await? {
-            let Some(first) = queue.first() else { continue };
-            match self.running.get(&target) {
-                None => self.start(target, first.clone()),
-                Some(running)
-                    if is_cancelled(first) || queue.iter().any(|op| overtakes(op.spec.kind, running.kind)) =>
-                {
-                    running.overtaken.cancel();
-                }
-                Some(_) => {}
+        let waiting = queue::read(&self.store).await?;
+        let at_work = self.running.iter().map(|(target, one)| (target.clone(), one.key.clone())).collect();
+        let mut admission = admit(waiting.queue(&at_work, &self.passed));
+        self.passed = std::mem::take(&mut admission.passed);
+        for key in &admission.begin {
+            if let Some(operation) = waiting.get(key) {
+                self.start(key.clone(), operation.clone());
             }
+        }
+        for running in self.running.values().filter(|one| admission.interrupt.contains(&one.key)) {
+            running.overtaken.cancel();
+        }
+        for (kind, ended) in queue::note(&self.store, &waiting, admission).await? {
+            self.metrics.operation(kind, ended.state, ended.took);
+            info!("operation {}", ended.told);
         }
         Ok(())
     }
 
-    fn start(&mut self, target: Target, operation: Operation) {
-        let overtaken = CancellationToken::new();
-        if is_cancelled(&operation) {
-            overtaken.cancel();
-        }
-        let kind = operation.spec.kind;
+    fn start(&mut self, key: Key, operation: Operation) {
+        let (kind, target, overtaken) = (operation.spec.kind, operation.spec.target.clone(), CancellationToken::new());
         let recorder = Recorder::new(self.store.clone(), &operation);
         let work = carry_out(recorder, Arc::clone(&self.executor), self.abort.clone(), operation, overtaken.clone());
         let metrics = self.metrics.clone();
@@ -135,40 +155,13 @@ impl Runner {
             }
             Err(error) => error!("recording an operation failed: {}", crate::log::chain(&error)),
         }));
-        self.running.insert(target, Running { task: task.id(), kind, overtaken });
-    }
-}
-
-/// Somebody wants it to end before it is done.
-fn is_cancelled(operation: &Operation) -> bool {
-    operation.status.as_ref().is_some_and(|status| status.cancelled_by.is_some())
-}
-
-/// A wish to stop or remove does not wait for a wish to start, nor does a wish to go back for one to go on.
-fn overtakes(later: OperationKind, running: OperationKind) -> bool {
-    use OperationKind as K;
-    match later {
-        K::Stop | K::Uninstall => !matches!(running, K::Stop | K::Uninstall),
-        K::Rollback => running == K::Update,
-        _ => false,
+        self.running.insert(target, Running { task: task.id(), key, overtaken });
     }
 }
 
 /// Sorts operations by age. Times cannot tell: they count seconds, and the clock may be set back.
 pub fn order(operation: &Operation) -> (u64, Option<String>) {
     (operation.spec.sequence, operation.metadata.name.clone())
-}
-
-/// Unfinished operations by target, the oldest first.
-async fn unfinished(store: &Store) -> Result<HashMap<Target, Vec<Operation>>, StoreError> {
-    let mut all: Vec<Operation> = store.read(|tx| tx.list_lasting::<Operation>()).await?;
-    all.retain(|op| !op.status.as_ref().is_some_and(|status| status.state.finished()));
-    all.sort_by_key(order);
-    let mut queues: HashMap<Target, Vec<Operation>> = HashMap::new();
-    for operation in all {
-        queues.entry(operation.spec.target.clone()).or_default().push(operation);
-    }
-    Ok(queues)
 }
 
 /// Runs one operation from its first unfinished step to its end.

@@ -1,5 +1,6 @@
 //! What Berth is about, as plain values: no IO, no clock, no randomness.
 
+pub mod admission;
 pub mod allocation;
 pub mod changes;
 pub mod cleanup;

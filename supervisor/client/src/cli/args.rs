@@ -27,7 +27,7 @@ pub(super) use services::{
     ExecArgs, InstallArgs, LogsArgs, NamesArgs, RevisionsArgs, RollbackArgs, StatusArgs, UninstallArgs, UpdateArgs,
 };
 pub(super) use volumes::{VolumeArgs, VolumeCommand};
-pub(super) use work::{EventsArgs, OperationArgs, OperationCommand, OperationsArgs};
+pub(super) use work::{EventsArgs, OperationArgs, OperationCommand, OperationsArgs, RelationArgs};
 
 use super::output::Output;
 use super::values::{ConfigMapArgs, SecretArgs};

@@ -5,7 +5,7 @@ use berth_model::resource::{Bundle, Operation};
 use serde_json::{Value, json};
 
 use super::apply::{Applied, several};
-use super::args::{UninstallArgs, UpdateArgs};
+use super::args::{NamesArgs, RelationArgs, UninstallArgs, UpdateArgs};
 use super::failure::Failure;
 use super::follow::Wish;
 use super::install::summary;
@@ -26,13 +26,17 @@ pub(super) const RESTART: Action = Action { name: "restart", done: "restarted" }
 const UNINSTALL: Action = Action { name: "uninstall", done: "uninstalled" };
 const UPDATE: Action = Action { name: "update", done: "updated" };
 
-pub(super) async fn run(context: &Context, action: Action, names: &[String]) -> Result<(), Failure> {
+pub(super) async fn run(context: &Context, action: Action, args: &NamesArgs) -> Result<(), Failure> {
+    all(context, action, &args.names, &args.relations).await
+}
+
+async fn all(context: &Context, action: Action, names: &[String], relations: &RelationArgs) -> Result<(), Failure> {
     if let [name] = names {
-        return one(context, action, name).await;
+        return one(context, action, name, relations).await;
     }
     let mut failures = Vec::new();
     for name in names {
-        match one(context, action, name).await {
+        match one(context, action, name, relations).await {
             Err(failure) if !is_final(context, &failure) => {
                 context.note(&format!("bundle/{name}: {}", failure.report().trim_end()))?;
                 failures.push(failure);
@@ -45,7 +49,7 @@ pub(super) async fn run(context: &Context, action: Action, names: &[String]) -> 
 
 /// Volumes are kept unless it is said otherwise, and then it is told which.
 pub(super) async fn uninstall(context: &Context, args: &UninstallArgs) -> Result<(), Failure> {
-    run(context, UNINSTALL, &args.names).await?;
+    all(context, UNINSTALL, &args.names, &args.relations).await?;
     if context.is_printing() || context.wait == Some(false) {
         return Ok(());
     }
@@ -69,8 +73,9 @@ fn is_final(context: &Context, failure: &Failure) -> bool {
     context.is_printing() || matches!(failure, Failure::Interrupted { .. } | Failure::Output(_))
 }
 
-async fn one(context: &Context, action: Action, name: &str) -> Result<(), Failure> {
-    let asked = context.client.action(&context.namespace, name, action.name, context.new_key()).await?;
+async fn one(context: &Context, action: Action, name: &str, relations: &RelationArgs) -> Result<(), Failure> {
+    let (client, key) = (&context.client, context.new_key());
+    let asked = client.action_with(&context.namespace, name, action.name, relations.body(), key).await?;
     let operation = OperationView::of(&asked);
     let kind = ResourceType::of::<Operation>();
     if context.wait == Some(false) {
@@ -86,7 +91,7 @@ async fn one(context: &Context, action: Action, name: &str) -> Result<(), Failur
 pub(super) async fn update(context: &Context, args: &UpdateArgs) -> Result<(), Failure> {
     match &args.image {
         Some(image) => change(context, &args.name, image).await,
-        None => one(context, UPDATE, &args.name).await,
+        None => one(context, UPDATE, &args.name, &args.relations).await,
     }
 }
 

@@ -77,13 +77,13 @@ async fn show(context: &Context, name: &str, watch: bool) -> Result<(), Failure>
 fn page(object: &Value, now: Timestamp) -> String {
     let operation = OperationView::of(object);
     let mut lines: Vec<String> =
-        facts(&operation, now).iter().map(|(name, value)| format!("{name:<9}{value}")).collect();
+        facts(&operation, now).iter().map(|(name, value)| format!("{name:<10}{value}")).collect();
     lines.push("Steps:".to_owned());
     lines.push(indent(&steps(&operation)));
     if let Some(error) = &operation.status.error {
-        lines.push(format!("Error:   [{}] {}", error.code, error.message));
-        lines.extend(error.detail.lines().map(|line| format!("         {line}")));
-        lines.extend(error.suggestions.iter().map(|advice| format!("         try: {advice}")));
+        lines.push(format!("Error:    [{}] {}", error.code, error.message));
+        lines.extend(error.detail.lines().map(|line| format!("          {line}")));
+        lines.extend(error.suggestions.iter().map(|advice| format!("          try: {advice}")));
     }
     lines.join("\n")
 }
@@ -102,6 +102,11 @@ fn facts(operation: &OperationView, now: Timestamp) -> Vec<(&'static str, String
             format!("{} ago by {} ({})", since(created.as_deref(), now), spec.actor.identity, spec.actor.source),
         ),
         ("Reason:", spec.reason.clone()),
+        ("Priority:", spec.priority.clone()),
+        ("After:", spec.relations.requires.join(", ")),
+        ("Before:", spec.relations.prefers_before.join(", ")),
+        ("Not with:", spec.relations.conflicts_with.join(", ")),
+        ("Waits:", status.waiting.clone()),
         ("Took:", took(status.started_at.as_deref(), status.finished_at.as_deref())),
     ];
     facts.retain(|(_, value)| !value.is_empty());
@@ -142,7 +147,8 @@ mod tests {
         let object = json!({
             "metadata": {"name": "install-web-1", "creationTimestamp": "2026-11-21T00:00:00Z"},
             "spec": {"kind": "Install", "target": {"kind": "Bundle", "namespace": "default", "name": "web"},
-                     "actor": {"identity": "owner", "source": "cli"}},
+                     "actor": {"identity": "owner", "source": "cli"}, "priority": "interactive",
+                     "relations": {"requires": ["update-db-1"], "conflictsWith": ["grow-x-1", "grow-y-1"]}},
             "status": {"state": "Failed", "startedAt": "2026-11-21T00:00:01Z", "finishedAt": "2026-11-21T00:00:03.5Z",
                 "steps": [
                     {"name": "ResolveImage", "state": "Succeeded", "attempt": 1, "startedAt": "2026-11-21T00:00:01Z",
@@ -152,18 +158,21 @@ mod tests {
         });
         let now = "2026-11-21T00:01:00Z".parse().unwrap();
         let expected = "\
-Name:    install-web-1
-Kind:    Install
-Target:  bundle/web in default
-State:   Failed
-Asked:   60s ago by owner (cli)
-Took:    2.5s
+Name:     install-web-1
+Kind:     Install
+Target:   bundle/web in default
+State:    Failed
+Asked:    60s ago by owner (cli)
+Priority: interactive
+After:    update-db-1
+Not with: grow-x-1, grow-y-1
+Took:     2.5s
 Steps:
   STEP            STATE       PROGRESS   ATTEMPT   TOOK   MESSAGE
   resolve image   Succeeded   100%       1         1.0s   sha256:abc
   pull image      Failed      40%        3
-Error:   [WorkloadFailed] no such blob
-         try: push it again";
+Error:    [WorkloadFailed] no such blob
+          try: push it again";
         assert_eq!(page(&object, now), expected);
     }
 }

@@ -37,7 +37,10 @@ pub(super) async fn list(context: &Context, args: &RevisionsArgs) -> Result<(), 
 
 pub(super) async fn roll_back(context: &Context, args: &RollbackArgs) -> Result<(), Failure> {
     let (name, client) = (args.name.as_str(), &context.client);
-    let body = args.to.map_or(Value::Null, |to| json!({"to": to}));
+    let mut body = args.relations.body();
+    if let Some(to) = args.to {
+        body["to"] = to.into();
+    }
     let asked = client.action_with(&context.namespace, name, "rollback", body, context.new_key()).await?;
     let operation = OperationView::of(&asked);
     let kind = ResourceType::of::<Operation>();

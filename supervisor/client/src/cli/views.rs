@@ -26,6 +26,17 @@ pub(super) struct OperationWish {
     pub actor: Actor,
     pub generation: i64,
     pub reason: String,
+    pub priority: String,
+    pub relations: RelationsView,
+}
+
+/// How it stands to others.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RelationsView {
+    pub requires: Vec<String>,
+    pub prefers_before: Vec<String>,
+    pub conflicts_with: Vec<String>,
 }
 
 /// How far it is.
@@ -33,6 +44,7 @@ pub(super) struct OperationWish {
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct OperationState {
     pub state: String,
+    pub waiting: String,
     pub steps: Vec<StepView>,
     pub started_at: Option<String>,
     pub finished_at: Option<String>,

@@ -1,7 +1,7 @@
 //! `berth volume list`, `grow`, `lock`, `unlock` and `erase`.
 
 use berth_model::resource::{Operation, Volume};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::VolumeCommand;
 use super::failure::Failure;
@@ -13,11 +13,17 @@ use crate::resource::{ResourceType, Scope};
 pub(super) async fn run(context: &Context, command: &VolumeCommand) -> Result<(), Failure> {
     match command {
         VolumeCommand::List { all_namespaces } => list(context, *all_namespaces).await,
-        VolumeCommand::Grow { name, size } => act(context, name, "grow", json!({"size": size}), "grown").await,
-        VolumeCommand::Lock { name } => act(context, name, "lock", Value::Null, "locked").await,
-        VolumeCommand::Unlock { name } => act(context, name, "unlock", Value::Null, "unlocked").await,
-        VolumeCommand::Erase { name, yes: true } => erase(context, name).await,
-        VolumeCommand::Erase { name, yes: false } => Err(Failure::Usage(format!(
+        VolumeCommand::Grow { name, size, relations } => {
+            let mut body = relations.body();
+            body["size"] = size.as_str().into();
+            act(context, name, "grow", body, "grown").await
+        }
+        VolumeCommand::Lock { name, relations } => act(context, name, "lock", relations.body(), "locked").await,
+        VolumeCommand::Unlock { name, relations } => act(context, name, "unlock", relations.body(), "unlocked").await,
+        VolumeCommand::Erase { name, yes: true, relations } => {
+            act(context, name, "erase", relations.body(), "erased").await
+        }
+        VolumeCommand::Erase { name, yes: false, .. } => Err(Failure::Usage(format!(
             "this destroys all data of volume {name} for good, in every copy of its disk too; say --yes to do it"
         ))),
     }

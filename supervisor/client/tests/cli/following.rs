@@ -338,7 +338,7 @@ async fn a_followed_operation_ends_as_the_operation_does() {
     fake.events(OPERATIONS, &[("MODIFIED", failed("Install"))], End::Open);
     let shown = fake.run(&["operation", "show", "web-1"]).await;
     assert_eq!(shown.code, 0);
-    assert!(shown.out.contains("State:   Running\n"), "{}", shown.out);
+    assert!(shown.out.contains("State:    Running\n"), "{}", shown.out);
     let followed = fake.run(&["operation", "show", "web-1", "-w"]).await;
     assert_eq!(followed.code, 1);
     assert!(followed.err.contains("error [WorkloadFailed]"), "{}", followed.err);

@@ -7,13 +7,14 @@ use berth_model::kinds::{BUNDLE, Kind};
 use berth_model::meta;
 use berth_model::resource::Bundle;
 use berth_model::resource::operation::{
-    Actor, Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Target,
+    Actor, Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Relations, Target,
 };
 use berth_model::status::Reason;
 use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
+use super::relations;
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::rollback::{Goal, Told};
@@ -54,6 +55,8 @@ struct Wish {
     reason: String,
     /// The revision that a rollback goes back to; by default the one that served before.
     to: Option<u64>,
+    /// How it is to stand to other operations.
+    relations: Relations,
 }
 
 /// `POST .../bundles/{name}/actions/{action}`.
@@ -68,8 +71,8 @@ pub(super) async fn ask_for(mut ask: Ask, action: &'static Action) -> Reply {
         name: ask.name(),
         uid: String::new(),
     };
-    let Wish { reason, to } = wish;
-    let mut asked = Asked { action, target, key: idempotency_key(&ask)?, reason, to, actor: ask.actor() };
+    let Wish { reason, to, relations } = wish;
+    let mut asked = Asked { action, target, key: idempotency_key(&ask)?, reason, to, relations, actor: ask.actor() };
     if action.operation == OperationKind::Rollback {
         asked = asked.check_image(&ask).await?;
     }
@@ -92,6 +95,7 @@ struct Asked {
     key: Option<String>,
     reason: String,
     to: Option<u64>,
+    relations: Relations,
     actor: Actor,
 }
 
@@ -127,6 +131,7 @@ impl Asked {
         if meta::is_deleting(&bundle) {
             return self.already_going(tx);
         }
+        relations::check(tx, &self.target, &self.relations)?;
         let told = self.set_desired(tx)?;
         let operation = tx.create(&self.operation(told, tx.version()?))?;
         if let Some(key) = &self.key {
@@ -212,6 +217,7 @@ impl Asked {
                 reason: self.reason.clone(),
                 idempotency_key: self.key.clone(),
                 priority: Priority::Interactive,
+                relations: self.relations.clone(),
                 rollback_of: told.rollback_of,
                 rollback_to: told.rollback_to,
             },

@@ -11,6 +11,7 @@ mod network;
 mod objects;
 mod operations;
 mod references;
+mod relations;
 mod rights;
 mod rollback;
 mod secrets;

@@ -5,7 +5,7 @@ use berth_model::field::FieldError;
 use berth_model::kinds::{BUNDLE, Kind, Request};
 use berth_model::quantity::{self, show_bytes};
 use berth_model::resource::operation::{
-    Actor, Operation, OperationKind, OperationSpec, OperationStatus, Priority, Target,
+    Actor, Operation, OperationKind, OperationSpec, OperationStatus, Priority, Relations, Target,
 };
 use berth_model::resource::{Bundle, Volume};
 use berth_model::status::Reason;
@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::action::idempotency_key;
+use super::relations;
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::write::{admit, must_get, transact};
@@ -46,6 +47,8 @@ struct Wish {
     reason: String,
     /// The room it is to have, e.g. `2Gi`.
     size: Option<String>,
+    /// How it is to stand to other operations.
+    relations: Relations,
 }
 
 /// `POST .../volumes/{name}/actions/{action}`.
@@ -100,6 +103,7 @@ impl Asked {
                 volume.metadata.generation.unwrap_or_default()
             }
         };
+        relations::check(tx, &target, &self.wish.relations)?;
         let operation = tx.create(&self.operation(target.clone(), generation, tx.version()?))?;
         if let Some(key) = &self.key {
             tx.remember_key(key, &target, &operation)?;
@@ -185,6 +189,7 @@ impl Asked {
                 reason: self.wish.reason.clone(),
                 idempotency_key: self.key.clone(),
                 priority: Priority::Interactive,
+                relations: self.wish.relations.clone(),
                 rollback_of: None,
                 rollback_to: None,
             },

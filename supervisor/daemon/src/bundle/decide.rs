@@ -59,7 +59,8 @@ pub fn decide(view: &View) -> Wish {
     if view.unfinished().is_some() {
         return Wish::Nothing;
     }
-    match wanted(view) {
+    // What somebody asked for to be done later is not done now.
+    match wanted(view).filter(|kind| !view.rests(|resting| resting == *kind)) {
         Some(OperationKind::Install) if view.old_name_leaves => Wish::Nothing,
         Some(kind) => schedule(view, kind),
         None => Wish::Nothing,
@@ -73,13 +74,14 @@ fn wanted(view: &View) -> Option<OperationKind> {
     }
     let Some(active) = view.active() else { return Some(K::Install) };
     // A revision that is still retiring is left of an update that failed at its very end.
-    if view.outdated(active) || view.retiring().is_some() {
+    let later = view.rests(OperationKind::makes_revision);
+    if !later && (view.outdated(active) || view.retiring().is_some()) {
         return Some(view.open_rollback().map_or(K::Update, |rollback| rollback.spec.kind));
     }
     let seen = view.observed.get(&active.spec.number)?;
     // Whoever wrote a value has not asked for a service that is meant to be down.
     let rests = is_down(seen).is_some_and(|down| start_again(down, view.bundle.spec.restart).is_none());
-    if view.has_new_values(active) && !rests {
+    if !later && view.has_new_values(active) && !rests {
         return Some(K::Update);
     }
     // A growth that fails waits longer and longer, and keeps nothing else from being done.

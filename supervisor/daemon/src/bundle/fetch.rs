@@ -6,7 +6,7 @@ use berth_model::kinds::TEARDOWN_FINALIZER;
 use berth_model::resource::Volume;
 use berth_model::resource::bundle::{Bundle, BundleStatus, RENAMED_FROM};
 use berth_model::resource::operation::{
-    Actor, Operation, OperationKind, OperationSpec, OperationStatus, Priority, Target,
+    Actor, Operation, OperationKind, OperationSpec, OperationStatus, Priority, Relations, Target,
 };
 use berth_model::resource::revision::{KEPT_REVISIONS, Revision, find, surplus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use jiff::Timestamp;
 
 use super::seams::{Machine, Observed, Provider};
-use super::view::{View, container_id, operation_state, state_of};
+use super::view::{View, container_id, operation_state, rests, state_of};
 use super::{BundleError, BundleKey, operations_of};
 use crate::store::{Deletion, EventType, ReadTx, Store, StoreError, Tx};
 
@@ -105,7 +105,7 @@ pub(super) fn begin(tx: &mut Tx<'_>, bundle: &Bundle, kind: OperationKind) -> Re
     let namespace = bundle.metadata.namespace.clone().unwrap_or_default();
     let name = bundle.metadata.name.clone().unwrap_or_default();
     let present = operations_of(tx, bundle)?;
-    if present.iter().any(|op| !operation_state(op).finished()) {
+    if present.iter().any(|op| !operation_state(op).finished() && (op.spec.kind == kind || !rests(op))) {
         return Ok(());
     }
     for old in present.iter().rev().skip(KEPT_OPERATIONS) {
@@ -138,6 +138,7 @@ fn operation(target: &Target, generation: i64, kind: OperationKind, again: Optio
             reason: String::new(),
             idempotency_key: None,
             priority: Priority::Housekeeping,
+            relations: Relations::default(),
             rollback_of: again.as_ref().and_then(|before| before.rollback_of.clone()),
             rollback_to: again.and_then(|before| before.rollback_to),
         },

@@ -55,6 +55,11 @@ pub fn operation_state(operation: &Operation) -> OperationState {
     operation.status.as_ref().map(|status| status.state).unwrap_or_default()
 }
 
+/// It waits for something that may take long.
+pub fn rests(operation: &Operation) -> bool {
+    operation.status.as_ref().is_some_and(OperationStatus::rests)
+}
+
 fn gave_up(operation: &Operation) -> bool {
     operation.status.as_ref().is_some_and(OperationStatus::gave_up)
 }
@@ -70,9 +75,14 @@ impl View {
         self.revisions.iter().find(|revision| state_of(revision) == RevisionState::Retiring)
     }
 
-    /// The operation that is at work or next.
+    /// The operation that is at work or next. One that rests may do so for days: the bundle is looked after meanwhile.
     pub fn unfinished(&self) -> Option<&Operation> {
-        self.operations.iter().find(|op| !operation_state(op).finished())
+        self.operations.iter().find(|op| !operation_state(op).finished() && !rests(op))
+    }
+
+    /// One of these kinds was asked for, and is not to begin before something else is done.
+    pub fn rests(&self, is_meant: impl Fn(OperationKind) -> bool) -> bool {
+        self.operations.iter().any(|op| rests(op) && is_meant(op.spec.kind))
     }
 
     /// How the last operation ended, if it did not end well. A growth that nobody wants any more does

@@ -68,20 +68,18 @@ impl Recorder {
         self.status.steps.iter().filter(touched).map(|step| step.name).rev().collect()
     }
 
-    /// What is told of it if somebody cancelled it. It is tried again when somebody asks for that, or wants something
-    /// else.
+    /// What is told of it if somebody cancelled it.
     pub(super) async fn cancellation(&mut self) -> Result<Option<StepError>, StoreError> {
         self.save(|_, _| {}).await?;
-        let Some(Actor { identity, source }) = &self.status.cancelled_by else { return Ok(None) };
         let name = self.operation.metadata.name.as_deref().unwrap_or_default();
-        let told = StepError::new(Reason::StartFailed, format!("{identity} ({source}) asked for its end"));
-        Ok(Some(told.coded("Cancelled").suggest(format!("`berth operation retry {name}` tries it again")).permanent()))
+        Ok(self.status.cancelled_by.as_ref().map(|by| cancelled(name, by)))
     }
 
     /// The operation begins, or goes on, with its first step that is not done.
     pub(super) async fn begin(&mut self, first: Option<StepName>) -> Result<(), StoreError> {
         self.save(move |status, now| {
             status.state = OperationState::Running;
+            status.waiting.clear();
             status.started_at.get_or_insert_with(|| now.to_string());
             step_begins(status, first, now);
         })
@@ -214,6 +212,12 @@ impl Recorder {
     }
 }
 
+/// What is told of one that somebody cancelled. It is tried again when somebody asks for that, or wants something else.
+pub(super) fn cancelled(name: &str, by: &Actor) -> StepError {
+    let told = StepError::new(Reason::StartFailed, format!("{} ({}) asked for its end", by.identity, by.source));
+    told.coded("Cancelled").suggest(format!("`berth operation retry {name}` tries it again")).permanent()
+}
+
 fn change_step(status: &mut OperationStatus, name: StepName, change: impl FnOnce(&mut Step)) {
     if let Some(step) = status.steps.iter_mut().find(|step| step.name == name) {
         change(step);
@@ -247,6 +251,6 @@ fn pending(name: StepName) -> Step {
     }
 }
 
-fn runner() -> Actor {
+pub(super) fn runner() -> Actor {
     Actor { identity: "berthd".into(), source: "reconciler".into() }
 }

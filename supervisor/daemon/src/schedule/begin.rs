@@ -2,7 +2,7 @@
 
 use berth_model::kinds::Kind;
 use berth_model::resource::operation::{
-    Actor, Operation, OperationKind, OperationSpec, OperationStatus, Priority, Target,
+    Actor, Operation, OperationKind, OperationSpec, OperationStatus, Priority, Relations, Target,
 };
 use berth_model::resource::schedule::{ActionKind, Schedule};
 use berth_model::resource::{Bundle, schedule};
@@ -162,6 +162,7 @@ fn operation(schedule: &Schedule, kind: OperationKind, target: Target, generatio
             reason: format!("schedule {name}"),
             idempotency_key: None,
             priority: Priority::Scheduled,
+            relations: Relations::default(),
             rollback_of: None,
             rollback_to: None,
         },

@@ -33,6 +33,9 @@ pub struct OperationSpec {
     /// Who waits for it.
     #[serde(default)]
     pub priority: Priority,
+    /// How it stands to others.
+    #[serde(default, skip_serializing_if = "Relations::is_empty")]
+    pub relations: Relations,
     /// The operation whose work this one undoes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_of: Option<String>,
@@ -98,6 +101,16 @@ impl OperationKind {
     /// Whether it makes a revision out of what is wanted of a bundle.
     pub fn makes_revision(self) -> bool {
         matches!(self, Self::Install | Self::Update | Self::Rollback)
+    }
+
+    /// A wish of this kind does not wait for one of the other to end: a wish to stop or remove not for one to start, nor
+    /// one to go back for one to go on.
+    pub fn overtakes(self, other: Self) -> bool {
+        match self {
+            Self::Stop | Self::Uninstall => !matches!(other, Self::Stop | Self::Uninstall),
+            Self::Rollback => other == Self::Update,
+            _ => false,
+        }
     }
 
     /// The step that brings about what it is for: until then it can be cancelled. Kinds without one cannot be, as they
@@ -245,12 +258,37 @@ pub enum Priority {
     Housekeeping,
 }
 
+/// How an operation stands to others of its namespace, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Relations {
+    /// It begins when all of these have succeeded, and fails without having begun if one of them does not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<String>,
+    /// While both wait and it could begin, these let it go first and wait for its end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prefers_before: Vec<String>,
+    /// It is never at work at the same time as one of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conflicts_with: Vec<String>,
+}
+
+impl Relations {
+    /// It stands alone.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// How far it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OperationStatus {
     /// Finished states never change.
     pub state: OperationState,
+    /// What it waits for before it begins, if that may take long; for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub waiting: String,
     /// One entry per step of the kind.
     pub steps: Vec<Step>,
     /// RFC 3339.
@@ -287,6 +325,11 @@ pub enum OperationState {
 }
 
 impl OperationStatus {
+    /// It has not begun, and nobody knows when it will: whatever else is to be done goes on meanwhile.
+    pub fn rests(&self) -> bool {
+        self.state == OperationState::Pending && !self.waiting.is_empty()
+    }
+
     /// It ended and left undone what it was to do, with no later wish in its place.
     pub fn gave_up(&self) -> bool {
         let cancelled = self.state == OperationState::Cancelled && self.cancelled_by.is_some();

@@ -32,6 +32,23 @@ pub struct SettingsSpec {
     pub network: NetworkSettings,
     /// What is removed by itself.
     pub cleanup: CleanupSettings,
+    /// How long work is carried out.
+    pub operations: OperationSettings,
+}
+
+/// How long work is carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OperationSettings {
+    /// Operations that are at work at the same time, at most. Most of their time they wait: for a registry, a disk, a
+    /// service that is starting.
+    pub parallel: u16,
+}
+
+impl Default for OperationSettings {
+    fn default() -> Self {
+        Self { parallel: 16 }
+    }
 }
 
 /// How long what nothing needs is kept, and when the data disk counts as filling up.
@@ -88,6 +105,7 @@ pub fn validate(new: &Value, _: Option<&Value>) -> Vec<FieldError> {
         errors.push(FieldError::invalid("metadata.name", format!("there is one Settings, and it is named {NAME}")));
     }
     errors.extend(cleanup_rules(&new["spec"]["cleanup"]));
+    errors.extend(operation_rules(&new["spec"]["operations"]));
     let open = new.pointer("/spec/network/openNamespaces").and_then(Value::as_array);
     let names: Vec<&str> = open.into_iter().flatten().filter_map(Value::as_str).collect();
     if names.len() > usize::from(SERVICES) {
@@ -105,6 +123,16 @@ pub fn validate(new: &Value, _: Option<&Value>) -> Vec<FieldError> {
         }
     }
     errors
+}
+
+/// The most operations that may be at work at the same time.
+const MOST_PARALLEL: u16 = 256;
+
+fn operation_rules(new: &Value) -> Option<FieldError> {
+    let set = OperationSettings::deserialize(new).ok()?;
+    let wrong = !(1..=MOST_PARALLEL).contains(&set.parallel);
+    let field = "spec.operations.parallel";
+    wrong.then(|| FieldError::invalid(field, format!("use 1 to {MOST_PARALLEL} operations at the same time")))
 }
 
 /// The longest that anything unneeded can be kept, in days: ten years.
@@ -152,7 +180,8 @@ mod tests {
     fn what_is_left_out_is_shown_with_its_default_and_what_is_unknown_is_named() {
         let disk = json!({"warnPercent": 80, "cleanPercent": 90, "pausePercent": 95});
         let cleanup = json!({"unusedImageDays": 7, "finishedOperationDays": 30, "eventDays": 7, "disk": disk});
-        let default = json!({"network": {"openNamespaces": []}, "cleanup": cleanup});
+        let operations = json!({"parallel": 16});
+        let default = json!({"network": {"openNamespaces": []}, "cleanup": cleanup, "operations": operations});
         assert_eq!(admitted(json!({})), Ok(json!([default, []])));
         assert_eq!(admitted(json!({"network": {"nosuch": 1}})), Ok(json!([default, ["spec.network.nosuch"]])));
     }
@@ -180,6 +209,12 @@ mod tests {
         assert_eq!(set(json!({"disk": {"pausePercent": 89}})), wrong("disk.pausePercent"));
         assert_eq!(set(json!({"disk": {"cleanPercent": 70}})), wrong("disk.cleanPercent"));
         assert_eq!(set(json!({"disk": {"pausePercent": 101}})), wrong("disk.pausePercent"));
+    }
+
+    #[test]
+    fn at_least_one_operation_is_at_work_and_not_any_number() {
+        let set = |parallel: u16| admitted(json!({"operations": {"parallel": parallel}})).is_ok();
+        assert_eq!([0, 1, 256, 257].map(set), [false, true, true, false]);
     }
 
     #[test]

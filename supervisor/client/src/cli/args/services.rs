@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::super::ports::{PortFlag, PublishFlag};
 use super::super::settings::{EnvFlag, MountFlag, ObjectFlag, SetFlag, VolumeFlag};
-use super::{duration, name};
+use super::{RelationArgs, duration, name};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InstallArgs {
@@ -57,6 +57,8 @@ pub(in crate::cli) struct NamesArgs {
     /// Names of services.
     #[arg(required = true, value_parser = name)]
     pub names: Vec<String>,
+    #[command(flatten)]
+    pub relations: RelationArgs,
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +72,8 @@ pub(in crate::cli) struct UninstallArgs {
     /// Destroy the volumes with all data, for good.
     #[arg(long, conflicts_with = "no_wait")]
     pub erase_volumes: bool,
+    #[command(flatten)]
+    pub relations: RelationArgs,
 }
 
 #[derive(Debug, Args)]
@@ -78,8 +82,10 @@ pub(in crate::cli) struct UpdateArgs {
     #[arg(value_parser = name)]
     pub name: String,
     /// The image to change to; without it, whatever its tag means now.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["after", "before", "not_with"])]
     pub image: Option<String>,
+    #[command(flatten)]
+    pub relations: RelationArgs,
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +96,8 @@ pub(in crate::cli) struct RollbackArgs {
     /// The number of the revision, as `berth revisions` shows it. Data in volumes stays as it is.
     #[arg(long, value_name = "NUMBER")]
     pub to: Option<u64>,
+    #[command(flatten)]
+    pub relations: RelationArgs,
 }
 
 #[derive(Debug, Args)]

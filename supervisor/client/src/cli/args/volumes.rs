@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::name;
+use super::{RelationArgs, name};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct VolumeArgs {
@@ -25,18 +25,24 @@ pub(in crate::cli) enum VolumeCommand {
         name: String,
         /// The room it is to have, e.g. 2Gi.
         size: String,
+        #[command(flatten)]
+        relations: RelationArgs,
     },
     /// Close the volume of a stopped service until it is unlocked.
     Lock {
         /// As `berth volume list` shows it.
         #[arg(value_parser = name)]
         name: String,
+        #[command(flatten)]
+        relations: RelationArgs,
     },
     /// Let a locked volume be used again, if its key opens it.
     Unlock {
         /// As `berth volume list` shows it.
         #[arg(value_parser = name)]
         name: String,
+        #[command(flatten)]
+        relations: RelationArgs,
     },
     /// Destroy a volume that no service uses, with its key: no copy of its disk can be read any more.
     Erase {
@@ -46,5 +52,7 @@ pub(in crate::cli) enum VolumeCommand {
         /// Do it.
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        relations: RelationArgs,
     },
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Map, Value, json};
 
 use super::{duration, name};
 
@@ -35,6 +36,31 @@ pub(in crate::cli) enum Level {
     Normal,
     /// What somebody may have to look at.
     Warning,
+}
+
+/// How what is asked for stands to other operations.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Among other operations, by their names")]
+pub(in crate::cli) struct RelationArgs {
+    /// Only when this operation has succeeded; if it fails, this one does, too. May be given again.
+    #[arg(long, value_name = "OPERATION", value_parser = name)]
+    pub after: Vec<String>,
+    /// Rather before this operation, if that has not begun.
+    #[arg(long, value_name = "OPERATION", value_parser = name)]
+    pub before: Vec<String>,
+    /// Never at the same time as this operation.
+    #[arg(long, value_name = "OPERATION", value_parser = name)]
+    pub not_with: Vec<String>,
+}
+
+impl RelationArgs {
+    /// As an action takes them; nothing if there are none.
+    pub fn body(&self) -> Value {
+        let lists = [("requires", &self.after), ("prefersBefore", &self.before), ("conflictsWith", &self.not_with)];
+        let given = lists.into_iter().filter(|(_, names)| !names.is_empty());
+        let relations: Map<String, Value> = given.map(|(list, names)| (list.to_owned(), json!(names))).collect();
+        if relations.is_empty() { Value::Null } else { json!({ "relations": relations }) }
+    }
 }
 
 #[derive(Debug, Args)]

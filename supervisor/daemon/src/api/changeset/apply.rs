@@ -12,8 +12,8 @@ use berth_model::reference::Reference;
 use berth_model::resource::bundle::{BundleSpec, RENAMED_FROM, rollout_part};
 use berth_model::resource::change_set::{ChangeSetState, EntryVerb};
 use berth_model::resource::operation::{
-    Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Step, StepName, StepState,
-    Target,
+    Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Relations, Step, StepName,
+    StepState, Target,
 };
 use berth_model::resource::revision::Resolved;
 use berth_model::resource::{Bundle, ChangeSet};
@@ -100,6 +100,7 @@ fn record(
             reason: set.spec.description.clone(),
             idempotency_key,
             priority: Priority::Interactive,
+            relations: Relations::default(),
             rollback_of: None,
             rollback_to: None,
         },

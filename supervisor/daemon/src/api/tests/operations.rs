@@ -26,7 +26,7 @@ async fn write(world: &World, name: &str, change: impl FnOnce(&mut Operation) + 
     world.store.write(&runner, write).await.unwrap();
 }
 
-async fn ended(world: &World, name: &str, state: OperationState) {
+pub(super) async fn ended(world: &World, name: &str, state: OperationState) {
     write(world, name, move |operation| operation.status.as_mut().unwrap().state = state).await;
 }
 

@@ -10,8 +10,8 @@ use berth_model::provided::Provided;
 use berth_model::resource::bundle::health::Look;
 use berth_model::resource::bundle::{Bundle, BundleSpec, Port, VolumeWish, gone_back};
 use berth_model::resource::operation::{
-    Actor, Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, StepName, StepState,
-    Target,
+    Actor, Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Relations, StepName,
+    StepState, Target,
 };
 use berth_model::resource::revision::{ResolvedImage, Revision, goal};
 use berth_model::resource::{Volume, volume};
@@ -442,6 +442,7 @@ fn asked(kind: OperationKind, target: Target, actor: Actor, sequence: u64) -> Op
             reason: String::new(),
             idempotency_key: None,
             priority: Priority::Interactive,
+            relations: Relations::default(),
             rollback_of: None,
             rollback_to: None,
         },
