@@ -27,6 +27,7 @@ mod pressure;
 mod properties;
 mod provided;
 mod references;
+mod sightings;
 mod signals;
 mod support;
 mod system;

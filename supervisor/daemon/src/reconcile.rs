@@ -4,13 +4,15 @@
 //! driver calls it when something about the key changed (the store or systemd said so), when the
 //! reconciler itself asked to look again, and now and then without a reason. One run per key at a
 //! time, keys in parallel. A failed or panicked run is tried again after 1 s, doubling to 5 min, and
-//! delays nobody else.
+//! delays nobody else. After a run its key rests for twice the time that the run took, so that what
+//! changes again and again costs a third of a thread at most.
 //!
 //! ```text
 //!             signal, timer, resync
 //!   Idle ------------------------------> Running --- signal ---> Running, dirty
-//!    ^                                    |                        |
-//!    +-------- done, nothing new ---------+      <-- run again ----+
+//!    ^  ^                                 |                        |
+//!    |  +------ done, nothing new --------+                        |
+//!    +--------- done, due after the rest --------------------------+
 //! ```
 
 use std::collections::HashMap;
@@ -33,6 +35,10 @@ use crate::metrics::{Metrics, ReconcileResult};
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait after failed runs.
 const BACKOFF_LAST: Duration = Duration::from_secs(300);
+/// How many times as long as a run took its key rests after it.
+const REST: u32 = 2;
+/// The longest rest.
+const REST_LAST: Duration = Duration::from_secs(1);
 
 /// Looks at one key at a time.
 pub trait Reconciler: Send + Sync + 'static {
@@ -58,6 +64,7 @@ struct Entry {
     dirty: bool,
     failures: u32,
     due: Option<Instant>,
+    rests_until: Option<Instant>,
 }
 
 /// Calls one reconciler.
@@ -126,11 +133,15 @@ impl<R: Reconciler> Driver<R> {
 
     fn wake(&mut self, key: R::Key) {
         let entry = self.entries.entry(key.clone()).or_default();
-        entry.due = None;
-        if std::mem::replace(&mut entry.running, true) {
+        if entry.running {
             entry.dirty = true;
             return;
         }
+        if let Some(rested) = entry.rests_until.filter(|until| *until > Instant::now()) {
+            entry.due = Some(rested);
+            return;
+        }
+        (entry.running, entry.due) = (true, None);
         let reconciler = Arc::clone(&self.reconciler);
         let run_key = key.clone();
         let handle = self.runs.spawn(async move { reconciler.reconcile(&run_key).await });
@@ -142,8 +153,10 @@ impl<R: Reconciler> Driver<R> {
         let Some((key, since)) = self.at_work.remove(&id) else { return };
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.running = false;
+        let took = since.elapsed();
+        entry.rests_until = Some(Instant::now() + REST_LAST.min(took * REST));
         let result = settle(entry, &key, done.map(|(_, outcome)| outcome));
-        self.metrics.reconcile(self.domain, result, since.elapsed());
+        self.metrics.reconcile(self.domain, result, took);
         if std::mem::take(&mut entry.dirty) {
             self.wake(key);
         }
@@ -250,6 +263,22 @@ mod tests {
         stop.cancel();
         run.await.unwrap();
         assert_eq!(good, 1, "a good key is not run again for a bad one's sake");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_just_looked_at_is_looked_at_again_after_its_rest() {
+        let (told, _heard) = mpsc::unbounded_channel();
+        let reconciler = Arc::new(Scripted { seen: Mutex::default(), told });
+        let mut driver = Driver::new("test", reconciler, Duration::from_secs(3600), Metrics::new());
+        let rested = Instant::now() + Duration::from_secs(3600);
+        driver.entries.insert("good".into(), Entry { rests_until: Some(rested), ..Entry::default() });
+        driver.wake("good".into());
+        assert_eq!((driver.entries["good"].running, driver.entries["good"].due), (false, Some(rested)));
+
+        let entry = driver.entries.get_mut("good").unwrap();
+        (entry.rests_until, entry.due) = (Some(Instant::now()), Some(Instant::now()));
+        driver.wake_due();
+        assert_eq!((driver.entries["good"].running, driver.entries["good"].due), (true, None));
     }
 
     #[test]

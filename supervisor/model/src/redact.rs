@@ -14,7 +14,9 @@ pub const AND_SAID: &str = "and said:";
 
 /// Lists of words that a program is started with.
 const COMMANDS: [&str; 4] = ["args", "command", "entrypoint", "cmd"];
-/// Maps from names to values that may be anything.
+/// The sides of a change.
+const BOTH: [&str; 2] = ["before", "after"];
+/// Maps from names to values that may be anything, wherever they are: a change set holds whole objects.
 const MAPS: [&str; 3] = ["data", "stringData", "binaryData"];
 /// An annotation that holds the whole object once more.
 const WHOLE: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -30,9 +32,6 @@ pub fn object(object: &Value, output: bool) -> Value {
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.shift_remove(WHOLE);
         }
-    }
-    for field in MAPS {
-        object.get_mut(field).and_then(Value::as_object_mut).into_iter().flatten().for_each(|(_, value)| hide(value));
     }
     clean(&mut object, output);
     object
@@ -62,8 +61,13 @@ fn clean(value: &mut Value, output: bool) {
                 // Where a reference of a variable led.
                 fields.get_mut("value").into_iter().for_each(hide);
             }
+            if fields.contains_key("field") {
+                // What a change set found in a field, and what it puts there.
+                BOTH.into_iter().for_each(|side| fields.get_mut(side).into_iter().for_each(hide));
+            }
             for (name, field) in fields {
                 match (name.as_str(), &mut *field) {
+                    (name, Value::Object(values)) if MAPS.contains(&name) => values.values_mut().for_each(hide),
                     ("env", Value::Array(variables)) => variables.iter_mut().for_each(variable),
                     ("output", Value::Array(lines)) if !output => {
                         *field = json!([format!("{} lines {REDACTED}", lines.len())])
@@ -156,6 +160,19 @@ mod tests {
         assert_eq!(of["args"], json!(args));
         assert_eq!(of["health"]["exec"]["command"][1], "http://(redacted)@localhost/x");
         assert_eq!(shown["spec"]["image"]["env"], json!(["PATH=(redacted)"]));
+    }
+
+    #[test]
+    fn what_is_staged_or_was_applied_by_a_change_set_is_redacted_like_what_it_is_about() {
+        let set = json!({
+            "spec": {"entries": [
+                {"kind": "ConfigMap", "object": {"data": {"a": "canary"}, "binaryData": {"b": "canary"}}},
+                {"kind": "Bundle", "patch": {"spec": {"env": [{"name": "A", "value": "canary"}]}}}]},
+            "status": {"results": [{"changes": [{"field": "spec.env[0].value", "before": "canary", "after": "canary"}]}]}});
+        let shown = object(&set, true);
+        assert!(!shown.to_string().contains("canary"), "{shown}");
+        assert_eq!(shown["spec"]["entries"][0]["object"]["data"], json!({"a": REDACTED}));
+        assert_eq!(shown["status"]["results"][0]["changes"][0]["field"], "spec.env[0].value");
     }
 
     #[test]

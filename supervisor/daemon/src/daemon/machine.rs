@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use berth_host::fs;
 use berth_host::journal::{self, Query, Record};
-use berth_host::systemd::{ActiveState, JobResult, Known, Outcome, Systemd};
+use berth_host::systemd::{self, ActiveState, JobResult, Known, Outcome, Systemd};
 use berth_model::plan::{Ending, Plan};
 use berth_model::provided::Provided;
 use berth_model::resource::bundle::health::Look;
@@ -21,6 +21,7 @@ use tracing::warn;
 use super::health::Health;
 use super::properties;
 use super::references::References;
+use super::sightings::Sightings;
 use crate::bundle::seams::{Cause, Machine, Observed, Started, UnitState};
 use crate::bundle::unit::UnitRequest;
 use crate::bundle::view::unit_name;
@@ -37,6 +38,7 @@ pub struct LinuxMachine {
     provided: PathBuf,
     endings: PathBuf,
     references: References,
+    sightings: Sightings,
     metrics: Metrics,
 }
 
@@ -61,12 +63,34 @@ impl LinuxMachine {
             fs::ensure_dir(directory, 0o700)?;
         }
         let health = Health::new(runtime);
-        Ok(Self { systemd, health, plans, provided, endings, references: References::default(), metrics })
+        let (references, sightings) = (References::default(), Sightings::default());
+        Ok(Self { systemd, health, plans, provided, endings, references, sightings, metrics })
     }
 
     /// The connection to systemd is a new one: no reference is held any more.
     pub fn references_are_gone(&self) {
         self.references.clear();
+    }
+
+    /// systemd says that something about the unit has changed.
+    pub fn news(&self, unit: &str) {
+        self.sightings.news(unit);
+    }
+
+    /// Anything may have changed since the last look.
+    pub fn news_of_all(&self) {
+        self.sightings.clear();
+    }
+
+    /// What systemd says of a unit, or has said and not taken back.
+    async fn state(&self, unit: &str) -> Result<Option<systemd::UnitState>, Cause> {
+        if let Some(seen) = self.sightings.last(unit) {
+            return Ok(Some(seen));
+        }
+        let since = self.sightings.now();
+        let state = self.systemd.state(unit).await?;
+        state.iter().for_each(|state| self.sightings.keep(unit, since, state));
+        Ok(state)
     }
 
     async fn hold(&self, name: &str) -> Result<(), Cause> {
@@ -148,11 +172,12 @@ impl LinuxMachine {
 
     async fn look(&self, id: &str) -> Result<Observed, Cause> {
         let name = unit_name(id);
-        self.hold(&name).await?;
+        let state = self.state(&name).await?;
         let ending = self.newest_ending(id)?;
-        let Some(state) = self.systemd.state(&name).await? else {
-            return Ok(Observed { ending, ..Observed::default() });
-        };
+        // Whoever asks for a reference on a unit that is not loaded has it loaded for a moment, which is news of the
+        // unit, which is a reason to look again, for ever.
+        let Some(state) = state else { return Ok(Observed { ending, ..Observed::default() }) };
+        self.hold(&name).await?;
         Ok(Observed {
             state: unit_state(&state.active),
             main_pid: state.main_pid.unwrap_or_default(),
@@ -210,11 +235,21 @@ impl LinuxMachine {
 
 impl Machine for LinuxMachine {
     fn start(&self, unit: UnitRequest, plan: Plan, provided: Provided) -> BoxFuture<'_, Result<Started, Cause>> {
-        Box::pin(self.begin(unit, plan, provided))
+        Box::pin(async move {
+            let name = unit.name.clone();
+            let begun = self.begin(unit, plan, provided).await;
+            // Known from the end of the job, which may come before the news of the unit.
+            self.sightings.news(&name);
+            begun
+        })
     }
 
     fn stop<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Cause>> {
-        Box::pin(async move { self.end(&unit_name(id)).await })
+        Box::pin(async move {
+            let ended = self.end(&unit_name(id)).await;
+            self.sightings.news(&unit_name(id));
+            ended
+        })
     }
 
     fn observe<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Observed, Cause>> {

@@ -60,7 +60,8 @@ fn concerned(change: &StoreChange) -> Option<BundleKey> {
     let text = |pointer: &str| change.object.pointer(pointer).and_then(|value| value.as_str()).map(str::to_owned);
     let is = |kind: &'static kinds::Registration| change.kind == kind;
     let name = if is(Bundle::registration()) {
-        Some(change.name.clone())
+        // What a look has written is no reason to look again.
+        is_wish(change).then(|| change.name.clone())
     } else if is(Revision::registration()) || is(Volume::registration()) {
         text("/spec/bundle")
     } else if is(Operation::registration()) {
@@ -69,6 +70,18 @@ fn concerned(change: &StoreChange) -> Option<BundleKey> {
         None
     };
     Some(BundleKey { namespace: change.namespace.clone(), name: name? })
+}
+
+/// Whether anything but the status of an object has changed.
+fn is_wish(change: &StoreChange) -> bool {
+    const BY_ITSELF: [&str; 2] = ["resourceVersion", "managedFields"];
+    let without = |object: &serde_json::Value| {
+        let mut metadata = object["metadata"].clone();
+        BY_ITSELF.iter().for_each(|field| drop(metadata.as_object_mut().and_then(|all| all.shift_remove(*field))));
+        metadata
+    };
+    let same = |old: &serde_json::Value| without(old) == without(&change.object);
+    change.what != ChangeKind::Modified || change.previous.as_ref().is_none_or(|old| !same(old))
 }
 
 /// The bundles that take something from a ConfigMap, a Secret or another bundle among what changed.
@@ -112,6 +125,7 @@ pub(super) async fn from_systemd(systemd: Systemd, machine: Arc<LinuxMachine>, s
     while !wake.is_closed() {
         match changes.next().await {
             Change::Unit(unit) => {
+                machine.news(&unit);
                 if let Some(key) = bundle_of(&unit)
                     && wake.send(key).await.is_err()
                 {
@@ -120,6 +134,7 @@ pub(super) async fn from_systemd(systemd: Systemd, machine: Arc<LinuxMachine>, s
             }
             Change::Everything => {
                 connections += 1;
+                machine.news_of_all();
                 if connections > 1 {
                     machine.references_are_gone();
                 }
@@ -153,12 +168,37 @@ fn bundle_of(unit: &str) -> Option<BundleKey> {
 
 #[cfg(test)]
 mod tests {
+    use berth_model::resource::bundle::BundleStatus;
+    use berth_model::resource::operation::Actor;
+
     use super::*;
 
     #[test]
     fn a_unit_tells_whose_it_is() {
         let key = bundle_of("berth.my-team.web.r12.service").unwrap();
         assert_eq!(key.to_string(), "my-team/web");
+    }
+
+    #[tokio::test]
+    async fn what_a_look_has_written_is_no_reason_to_look_again_and_a_wish_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock: crate::store::Clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
+        let store = Store::open(&dir.path().join("berth.db"), clock).unwrap();
+        let actor = Actor { identity: "somebody".into(), source: "api".into() };
+        let written = store.write(&actor, |tx| {
+            let metadata = serde_json::json!({"name": "web", "namespace": "default"});
+            let bundle = serde_json::json!({"metadata": metadata, "spec": {"image": "r/web:1"}, "status": {}});
+            let mut bundle = tx.create(&serde_json::from_value::<Bundle>(bundle).unwrap())?;
+            bundle.status = Some(BundleStatus { revision: Some(7), ..BundleStatus::default() });
+            tx.write_status(&bundle)?;
+            bundle.spec.image = "r/web:2".into();
+            tx.update(&bundle)?;
+            Ok::<_, StoreError>(())
+        });
+        written.await.unwrap();
+        let changes = store.changes(0, BATCH).await.unwrap();
+        let woken: Vec<bool> = changes.iter().map(|change| concerned(change).is_some()).collect();
+        assert_eq!(woken, [true, false, true], "made, fares, wanted otherwise");
     }
 
     #[test]

@@ -33,8 +33,10 @@ use crate::bundle::view::container_of;
 use crate::session::Session;
 use crate::store::Store;
 
-/// The namespace that is made, and nobody else's.
+/// The namespace that is made.
 const NAMESPACE: &str = "berth-diagnostics";
+/// Marks it as made here: one of that name without it is somebody's, with somebody's data.
+const MARK: &str = "berth.dev/throw-away";
 const BUNDLE: &str = "loopback";
 const VOLUME: &str = "loopback-data";
 const IMAGE: &str = "localhost/berth-probe:1";
@@ -104,7 +106,10 @@ impl Loopback {
     /// Removes everything there may be of a trial; fine if there is nothing.
     async fn removed(&self) -> Said<()> {
         let namespace = format!("/api/v1/namespaces/{NAMESPACE}");
-        if self.find(&namespace).await?.is_some() {
+        if let Some(found) = self.find(&namespace).await? {
+            if found["metadata"]["labels"].get(MARK).is_none() {
+                return Err(format!("namespace {NAMESPACE} was not made by a trial: what is in it stays as it is"));
+            }
             if self.find(&bundle("")).await?.is_some() {
                 self.post(&bundle("/actions/uninstall"), json!({})).await?;
                 self.until_gone(&bundle("")).await?;
@@ -239,7 +244,8 @@ impl Loopback {
     }
 
     async fn install(&self, word: &str) -> Said<()> {
-        self.post("/api/v1/namespaces", json!({ "metadata": { "name": NAMESPACE } })).await?;
+        let namespace = json!({ "metadata": { "name": NAMESPACE, "labels": { MARK: "true" } } });
+        self.post("/api/v1/namespaces", namespace).await?;
         let all = format!("/apis/berth.dev/v1/namespaces/{NAMESPACE}/bundles");
         self.post(&all, wish(word)).await.map(drop)
     }
@@ -349,6 +355,25 @@ mod tests {
         let store = Store::open(&dir.path().join("berth.db"), clock).unwrap();
         let why = Loopback::new(store, dir.path()).run().await.unwrap_err();
         assert_eq!(why, "what an earlier trial has left cannot be removed: the API is not up yet");
+    }
+
+    #[tokio::test]
+    async fn a_namespace_of_that_name_that_somebody_made_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock: crate::store::Clock = std::sync::Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
+        let loopback = Loopback::new(Store::open(&dir.path().join("berth.db"), clock).unwrap(), dir.path());
+        let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let answer = {
+            let asked = asked.clone();
+            async move |request: Request<Body>| {
+                asked.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
+                axum::Json(json!({"metadata": {"name": NAMESPACE, "labels": {"team": "tests"}}}))
+            }
+        };
+        loopback.set(Router::new().fallback(answer));
+        let why = loopback.run().await.unwrap_err();
+        assert!(why.ends_with("was not made by a trial: what is in it stays as it is"), "{why}");
+        assert_eq!(*asked.lock().unwrap(), ["GET /api/v1/namespaces/berth-diagnostics"]);
     }
 
     #[tokio::test]
