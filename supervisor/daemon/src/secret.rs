@@ -15,6 +15,7 @@
 //! Without the right master key the sealer is *locked*: every call fails with what to do, and no
 //! file is written. `object.rs` applies it to whole Secret objects.
 
+mod draft;
 mod envelope;
 mod epoch;
 mod object;
@@ -37,6 +38,7 @@ use zeroize::Zeroizing;
 
 use crate::store::{Store, StoreError, Tx};
 
+pub use draft::{Before, Drafts};
 pub use envelope::Record;
 pub use epoch::finish as finish_epoch;
 pub use object::redact_object;

@@ -1,4 +1,4 @@
-//! Edits that are made together: a service gets another name, and who refers to it follows.
+//! Edits that are made together: a service gets another name, its data goes over, and who refers to it follows.
 
 use berth_tests::machine::Machine;
 
@@ -20,7 +20,10 @@ fn visited(machine: &Machine) -> String {
 fn a_service_that_is_changed_and_renamed_is_followed_by_who_refers_to_it_and_each_starts_once() {
     let (_lock, machine) = shared();
     let referred = format!("127.0.0.1:{REGISTRY}/testbox:latest --port http:80 {}", says("before"));
-    install(machine, "referred", &referred);
+    install(machine, "referred", &format!("{referred} --volume data:/data:16Mi"));
+    machine.ok("berth exec referred -- sh -c 'echo precious >/data/kept && sync'").unwrap();
+    let uid = "berth get volumes -o json | jq -r '.items[] | select(.spec.volume == \"data\") | .metadata.name + \" \" + .metadata.uid' | grep -E '^(referred|followed)-'";
+    let before = machine.ok(uid).unwrap();
     let refers = format!(
         r#"127.0.0.1:{REGISTRY}/testbox:latest --set 'command=["/usr/bin/sleep","1000000"]' --env 'URL=http://${{{{referred.HOST}}}}:${{{{referred.PORT}}}}/'"#
     );
@@ -32,12 +35,20 @@ fn a_service_that_is_changed_and_renamed_is_followed_by_who_refers_to_it_and_eac
     machine.ok("berth changeset new together").unwrap();
     machine.ok(&format!("berth changeset add together referred {}", says("after"))).unwrap();
     machine.ok("berth changeset add together referred --rename followed").unwrap();
-    machine.ok("berth changeset add together refers --env MODE=new").unwrap();
+    let secret = "{apiVersion: v1, kind: Secret, metadata: {name: together}, stringData: {word: canary-5d1f}}";
+    machine.ok(&format!("echo '{secret}' | berth changeset add together -f -")).unwrap();
+    machine.ok("berth changeset add together refers --env MODE=new --env 'WORD=${{secret.together}}'").unwrap();
     assert_eq!(visited(machine), "before", "what is staged does not act");
     let plan = machine.ok("berth changeset plan together 2>&1").unwrap();
     assert!(plan.contains("bundle/followed (was referred)") && plan.contains("once each: followed, refers"), "{plan}");
+    assert!(plan.contains("volume/followed-data (was referred-data)"), "{plan}");
     machine.ok("berth changeset apply together --wait").unwrap();
     assert_eq!(visited(machine), "after");
+    assert_eq!(machine.ok("berth exec refers -- sh -c 'echo $WORD'").unwrap().trim(), "canary-5d1f");
+    let shown = machine.ok("berth get changeset together -o json; berth get operations -o json; berth events").unwrap();
+    assert!(!shown.contains("canary-5d1f") && !shown.contains("Y2FuYXJ5LTVkMWY"), "{shown}");
+    let kept = machine.ok("berth exec followed -- cat /data/kept").unwrap();
+    assert_eq!((kept.trim(), machine.ok(uid).unwrap()), ("precious", before.replace("referred-", "followed-")));
 
     for (name, revision) in [("followed", 1), ("refers", 2)] {
         let status = &bundle(machine, name)["status"];
@@ -51,5 +62,6 @@ fn a_service_that_is_changed_and_renamed_is_followed_by_who_refers_to_it_and_eac
     }
     assert!(refused(machine, "get bundle referred").contains("not found"));
     machine.ok("berth changeset discard together").unwrap();
-    uninstall(machine, "refers followed");
+    uninstall(machine, "refers followed --erase-volumes");
+    machine.ok("berth delete secret together").unwrap();
 }

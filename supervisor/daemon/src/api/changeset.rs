@@ -9,27 +9,33 @@
 //!
 //! The store runs one transaction after the other, so of two authors who add at once nobody loses
 //! anything. Who made an edit of what he had read says which version of the set that was.
+//!
+//! Of Secrets, contents have digests in place of values, as readers are shown them; new values are sealed at once and
+//! lie in the set, by their digests ([`Drafts`]).
 
 mod apply;
+mod volumes;
 
 use berth_model::changes::{Broken, Key, Prefer, Staged, draft, fold, followed, rebase};
 use berth_model::field::{FieldError, Rule};
 use berth_model::kinds::{BUNDLE, CHANGE_SET, KINDS, Registration, Request, by_kind, by_word};
 use berth_model::policy::{Decision, Resource, Subject, Verb, authorize};
+use berth_model::resource::ChangeSet;
 use berth_model::resource::change_set::{
     ChangeSetState, ChangeSetStatus, Entry, EntryVerb, MAX_BYTES, MAX_ENTRIES, Snapshot,
 };
 use berth_model::resource::operation::Actor;
-use berth_model::resource::{ChangeSet, Volume};
 use berth_model::status::{Failure, Reason};
 use berth_model::{id, meta, patch};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::action::idempotency_key;
+use super::read::visible;
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::write::{admit, frame, must_get, transact};
+use crate::secret::{Before, Drafts, Sealer, redact_object};
 use crate::store::{ReadTx, Tx};
 
 /// `POST .../changesets/{name}/actions/{action}`.
@@ -77,22 +83,23 @@ struct Place {
     name: String,
     actor: Actor,
     subject: Subject,
+    sealer: Sealer,
 }
 
 pub(super) async fn ask_for(mut ask: Ask, action: &'static str) -> Reply {
-    let place =
-        Place { namespace: ask.namespace(), name: ask.name(), actor: ask.actor(), subject: ask.subject.clone() };
+    let (sealer, subject) = (ask.api.sealer.clone(), ask.subject.clone());
+    let place = Place { namespace: ask.namespace(), name: ask.name(), actor: ask.actor(), subject, sealer };
     match action {
         "actions/add" => {
             let edit: Edit = serde_json::from_value(ask.json().await?)
                 .map_err(|error| Error::bad_request(format!("the edit cannot be read: {error}")))?;
             let set = transact(&ask, move |tx| add(tx, &place, edit)).await?;
-            Ok(reply::json(&encoded(&set)?))
+            Ok(reply::json(&visible(&ask.api, &CHANGE_SET, encoded(&set)?, false)?))
         }
         "actions/rebase" => {
             let prefer = preference(&ask.options::<Rebase>().await?)?;
             let set = transact(&ask, move |tx| lead_on(tx, &place, prefer)).await?;
-            Ok(reply::json(&encoded(&set)?))
+            Ok(reply::json(&visible(&ask.api, &CHANGE_SET, encoded(&set)?, false)?))
         }
         "actions/plan" => {
             ask.query.push(("dryRun".to_owned(), "All".to_owned()));
@@ -155,7 +162,9 @@ fn add(tx: &mut Tx<'_>, place: &Place, edit: Edit) -> Result<ChangeSet, Error> {
         return Err(Error::new(Reason::Conflict, message));
     }
     let kind = editable(&edit)?;
-    let entry = entry(tx, place, kind, &staged, edit)?;
+    let mut drafts = drafts(&set, &mut status);
+    let entry = entry(tx, place, kind, &staged, &mut drafts, edit)?;
+    status.sealed = drafts.sealed;
     if let Some(entry) = entry {
         permitted(place, kind, entry.verb, &entry.name)?;
         staged.step(&entry).map_err(|broken| does_not_follow(&broken))?;
@@ -166,8 +175,13 @@ fn add(tx: &mut Tx<'_>, place: &Place, edit: Edit) -> Result<ChangeSet, Error> {
     Ok(tx.update_status(&set)?.into_inner())
 }
 
+/// The values that wait in a set, taken out of it.
+fn drafts(set: &ChangeSet, status: &mut ChangeSetStatus) -> Drafts {
+    Drafts { keeper: set.metadata.uid.clone().unwrap_or_default(), sealed: std::mem::take(&mut status.sealed) }
+}
+
 fn bounded(status: &ChangeSetStatus) -> Result<(), Error> {
-    let bytes = encoded(&status.entries)?.to_string().len();
+    let bytes = encoded(&(&status.entries, &status.sealed))?.to_string().len();
     if status.entries.len() <= MAX_ENTRIES && bytes <= MAX_BYTES {
         return Ok(());
     }
@@ -180,23 +194,13 @@ fn editable(edit: &Edit) -> Result<&'static Registration, Error> {
     let found = by_kind(&edit.api_version, &edit.kind).or_else(|| by_word(&edit.kind));
     let can = |kind: &&Registration| {
         let verbs = [Verb::Create, Verb::Update, Verb::Delete];
-        kind.namespaced
-            && !kind.record
-            && kind.sealed.is_empty()
-            && **kind != CHANGE_SET
-            && verbs.iter().all(|verb| kind.serves(*verb))
+        kind.namespaced && !kind.record && **kind != CHANGE_SET && verbs.iter().all(|verb| kind.serves(*verb))
     };
     if let Some(kind) = found.filter(can) {
         return Ok(kind);
     }
     let others: Vec<&str> = KINDS.iter().copied().filter(can).map(|kind| kind.kind).collect();
-    let message = match found {
-        Some(kind) if !kind.sealed.is_empty() => format!(
-            "a {} cannot be staged: its values would have to lie in the change set; write it with `berth secret` first",
-            kind.kind
-        ),
-        _ => format!("`{}` cannot be staged; what can is {}", edit.kind, others.join(", ")),
-    };
+    let message = format!("`{}` cannot be staged; what can is {}", edit.kind, others.join(", "));
     Err(FieldError::new(Rule::Unsupported, "kind", message).into())
 }
 
@@ -241,7 +245,7 @@ fn found(
         let message = format!("{} {name} is being removed; wait until it is gone", kind.kind);
         return Err(Error::new(Reason::Conflict, message));
     }
-    let snapshot = stored.as_ref().map(snapshot);
+    let snapshot = stored.as_ref().map(|stored| snapshot(kind, stored));
     let content = snapshot.as_ref().map(|seen| match *kind == BUNDLE {
         true => followed(&seen.content, &staged.renames),
         false => seen.content.clone(),
@@ -249,8 +253,13 @@ fn found(
     Ok(Found { stored, snapshot, content })
 }
 
-fn snapshot(stored: &Value) -> Snapshot {
-    Snapshot { resource_version: meta::text(stored, "resourceVersion").to_owned(), content: draft(stored) }
+fn snapshot(kind: &Registration, stored: &Value) -> Snapshot {
+    Snapshot { resource_version: meta::text(stored, "resourceVersion").to_owned(), content: content(kind, stored) }
+}
+
+/// All of a stored object that a person can say, with digests in place of values that nobody is shown.
+fn content(kind: &Registration, stored: &Value) -> Value {
+    draft(&redact_object(kind.sealed, stored.clone()))
 }
 
 /// The entry that an edit becomes; none if nothing would be different.
@@ -259,6 +268,7 @@ fn entry(
     place: &Place,
     kind: &'static Registration,
     staged: &Staged,
+    drafts: &mut Drafts,
     edit: Edit,
 ) -> Result<Option<Entry>, Error> {
     let Edit { verb, name, to, object, .. } = edit;
@@ -279,7 +289,8 @@ fn entry(
         (EditVerb::Create | EditVerb::Apply, None) => {
             let mut body = object.ok_or_else(needs_object)?;
             frame(kind, &mut body, &place.namespace, &name)?;
-            let after = admitted(kind, body, &Request::Create)?;
+            let mut after = admitted(kind, body, &Request::Create)?;
+            place.sealer.draft_object(kind.sealed, &mut after, Before::default(), drafts)?;
             Entry { after: Some(after), ..base }
         }
         (EditVerb::Create, Some(_)) => {
@@ -289,17 +300,19 @@ fn entry(
         (_, None) => return Err(absent()),
         (EditVerb::Apply | EditVerb::Update, Some(content)) => {
             let merged = patch::merge(content, &object.ok_or_else(needs_object)?)?;
-            let old = found.stored.as_ref().unwrap_or(content);
-            let after = admitted(kind, merged, &Request::Patch(old))?;
+            let old = found.stored.as_ref().map(|stored| redact_object(kind.sealed, stored.clone()));
+            let mut after = admitted(kind, merged, &Request::Patch(old.as_ref().unwrap_or(content)))?;
+            let before = Before { shown: Some(content), stored: found.stored.as_ref() };
+            place.sealer.draft_object(kind.sealed, &mut after, before, drafts)?;
             if after == *content {
                 return Ok(None);
             }
             Entry { verb: EntryVerb::Update, after: Some(after), ..base }
         }
         (EditVerb::Delete, Some(_)) => Entry { verb: EntryVerb::Delete, ..base },
-        (EditVerb::Rename, Some(content)) => {
+        (EditVerb::Rename, Some(_)) => {
             let to = to.ok_or_else(|| FieldError::required("to", "give the new name"))?;
-            renameable(tx, place, kind, content, &to, staged)?;
+            renameable(tx, place, kind, &to, staged)?;
             Entry { verb: EntryVerb::Rename, to: Some(to), ..base }
         }
     };
@@ -319,12 +332,10 @@ fn admitted(kind: &'static Registration, body: Value, request: &Request<'_>) -> 
     Ok(draft(&admitted.object))
 }
 
-/// Volumes go by the name of their bundle: under another name it would find none of its data.
 fn renameable(
     tx: &ReadTx<'_>,
     place: &Place,
     kind: &'static Registration,
-    content: &Value,
     to: &str,
     staged: &Staged,
 ) -> Result<(), Error> {
@@ -337,25 +348,7 @@ fn renameable(
         let message = format!("Bundle {to} is there already; choose another name");
         return Err(Error::new(Reason::AlreadyExists, message));
     }
-    let name = meta::name(content);
-    let wished = content.pointer("/spec/volumes").and_then(Value::as_array).is_some_and(|all| !all.is_empty());
-    refuse_volumes(tx, &place.namespace, name, wished)
-}
-
-fn refuse_volumes(tx: &ReadTx<'_>, namespace: &str, name: &str, wished: bool) -> Result<(), Error> {
-    let own: Vec<Volume> = tx.list_about(namespace, name)?;
-    if own.is_empty() && !wished {
-        return Ok(());
-    }
-    let message = format!(
-        "bundle {name} has volumes, which keep its name: under another name it would not find its data; install \
-         another bundle and copy the data, or erase the volumes first"
-    );
-    Err(Failure {
-        causes: vec![FieldError::forbidden("to", message.clone())],
-        ..Failure::new(Reason::Conflict, message)
-    }
-    .into())
+    Ok(())
 }
 
 /// The same edits on what is there now.
@@ -365,7 +358,7 @@ fn lead_on(tx: &mut Tx<'_>, place: &Place, prefer: Prefer) -> Result<ChangeSet, 
     for key in staged.slots.keys() {
         let Some(kind) = key.registration() else { continue };
         let stored = tx.get_value(kind, &place.namespace, &key.name)?.filter(|stored| !meta::is_deleting(stored));
-        there.extend(stored.map(|stored| (key.clone(), snapshot(&stored))));
+        there.extend(stored.map(|stored| (key.clone(), snapshot(kind, &stored))));
     }
     let rebased = rebase(&status.entries, |key| there.get(key).cloned(), prefer);
     status.entries = rebased.map_err(|conflicts| {

@@ -2,7 +2,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use berth_model::kinds::Registration;
+use berth_model::kinds::{CHANGE_SET, Registration};
+use berth_model::resource::change_set::without_sealed;
 use berth_model::selector::Selector;
 use berth_model::status::Reason;
 use serde::{Deserialize, Serialize};
@@ -52,7 +53,10 @@ pub(super) async fn list(ask: Ask, kind: &'static Registration) -> Reply {
 }
 
 /// What a reader may see of an object. That he may reveal it was decided before he came here.
-pub(super) fn visible(api: &Api, kind: &Registration, object: Value, reveal: bool) -> Result<Value, Error> {
+pub(super) fn visible(api: &Api, kind: &Registration, mut object: Value, reveal: bool) -> Result<Value, Error> {
+    if *kind == CHANGE_SET {
+        without_sealed(&mut object);
+    }
     match (kind.sealed, reveal) {
         ([], _) => Ok(object),
         (maps, false) => Ok(redact_object(maps, object)),

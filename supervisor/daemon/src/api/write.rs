@@ -238,14 +238,23 @@ pub(super) fn admit(kind: &'static Registration, body: Value, request: &Request<
     })
 }
 
-fn in_the_clear<'a>(sealer: &Sealer, kind: &Registration, stored: &'a Value) -> Result<Cow<'a, Value>, Error> {
+pub(super) fn in_the_clear<'a>(
+    sealer: &Sealer,
+    kind: &Registration,
+    stored: &'a Value,
+) -> Result<Cow<'a, Value>, Error> {
     match kind.sealed {
         [] => Ok(Cow::Borrowed(stored)),
         maps => Ok(Cow::Owned(sealer.reveal_object(maps, stored)?)),
     }
 }
 
-fn seal(sealer: &Sealer, kind: &Registration, object: &mut Value, stored: Option<&Value>) -> Result<(), Error> {
+pub(super) fn seal(
+    sealer: &Sealer,
+    kind: &Registration,
+    object: &mut Value,
+    stored: Option<&Value>,
+) -> Result<(), Error> {
     match kind.sealed {
         [] => Ok(()),
         maps => Ok(sealer.seal_object(maps, object, stored)?),

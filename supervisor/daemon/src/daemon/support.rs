@@ -21,6 +21,7 @@ use berth_host::nft::types::NfFamily;
 use berth_host::systemd::Systemd;
 use berth_model::kinds::KINDS;
 use berth_model::redact;
+use berth_model::resource::change_set::without_sealed;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tar::{Builder, Header};
@@ -81,7 +82,9 @@ impl Support {
         for kind in KINDS {
             let objects = self.store.read(move |tx| tx.page(kind, &crate::store::PageRequest::default())).await;
             let shown = |page: crate::store::Page| {
-                json!(page.items.iter().map(|item| redact::object(item, output)).collect::<Vec<_>>())
+                let mut items = page.items;
+                items.iter_mut().for_each(without_sealed);
+                json!(items.iter().map(|item| redact::object(item, output)).collect::<Vec<_>>())
             };
             archive.json(&format!("objects/{}.json", kind.plural), objects.map(shown).map_err(Cause::from))?;
         }

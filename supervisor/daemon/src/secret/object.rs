@@ -66,7 +66,7 @@ impl Sealer {
         Ok(object)
     }
 
-    fn reveal_value(&self, record: &Record<'_>, value: &Value) -> Result<Value, SecretError> {
+    pub(super) fn reveal_value(&self, record: &Record<'_>, value: &Value) -> Result<Value, SecretError> {
         let damaged = || SecretError::Damaged { what: record.to_string() };
         let opened = self.unseal(record, &decode(value).ok_or_else(damaged)?)?;
         Ok(Value::String(STANDARD.encode(opened.as_slice())))
@@ -95,14 +95,19 @@ impl Sealer {
 pub fn redact_object(maps: &[&str], mut stored: Value) -> Value {
     for map in maps {
         for (_, value) in entries(&mut stored, map) {
-            let digest = digest_of(value).unwrap_or_else(|| "unreadable".to_owned());
-            *value = Value::String(STANDARD.encode(format!("{DIGEST_PREFIX}{digest}")));
+            *value = shown(value);
         }
     }
     stored
 }
 
-fn entries<'a>(object: &'a mut Value, map: &str) -> impl Iterator<Item = (&'a String, &'a mut Value)> {
+/// What stands in place of a sealed value.
+pub(super) fn shown(sealed: &Value) -> Value {
+    let digest = digest_of(sealed).unwrap_or_else(|| "unreadable".to_owned());
+    Value::String(STANDARD.encode(format!("{DIGEST_PREFIX}{digest}")))
+}
+
+pub(super) fn entries<'a>(object: &'a mut Value, map: &str) -> impl Iterator<Item = (&'a String, &'a mut Value)> {
     object.get_mut(map).and_then(Value::as_object_mut).into_iter().flatten()
 }
 
@@ -110,15 +115,15 @@ fn digest_of(sealed: &Value) -> Option<String> {
     Envelope::parse(&decode(sealed)?).map(|envelope| envelope.digest_text())
 }
 
-fn digest_in(value: &[u8]) -> Option<String> {
+pub(super) fn digest_in(value: &[u8]) -> Option<String> {
     std::str::from_utf8(value).ok()?.strip_prefix(DIGEST_PREFIX).map(str::to_owned)
 }
 
-fn decode(value: &Value) -> Option<Vec<u8>> {
+pub(super) fn decode(value: &Value) -> Option<Vec<u8>> {
     STANDARD.decode(value.as_str()?).ok()
 }
 
-fn record_of<'a>(metadata: &'a Value, key: &'a str) -> Record<'a> {
+pub(super) fn record_of<'a>(metadata: &'a Value, key: &'a str) -> Record<'a> {
     let part = |name: &str| metadata[name].as_str().unwrap_or_default();
     Record { namespace: part("namespace"), name: part("name"), uid: part("uid"), key }
 }

@@ -291,6 +291,18 @@ impl Tx<'_> {
     ) -> Result<Value, StoreError> {
         let uid = meta::uid(&object).to_owned();
         let owners: Vec<String> = meta::owners(&object).into_iter().map(str::to_owned).collect();
+        let last = self.strike(kind, object)?;
+        steps.push_back(Step::Orphaned { owner: uid, propagation: Propagation::Background });
+        steps.extend(owners.into_iter().map(|owner| Step::Released { owner }));
+        if kind.namespaced {
+            steps.push_back(Step::Emptied { namespace: meta::namespace(&last).to_owned() });
+        }
+        Ok(last)
+    }
+
+    /// Takes a row away and logs that.
+    pub(super) fn strike(&mut self, kind: &'static Registration, object: Value) -> Result<Value, StoreError> {
+        let uid = meta::uid(&object).to_owned();
         let before = self.by_uid(&uid)?.map(|(_, before)| before);
         let version = self.next_version()?;
         let mut last = object;
@@ -299,11 +311,6 @@ impl Tx<'_> {
         let what = ChangeKind::Deleted;
         let text = last.to_string();
         self.log(&Entry { version, kind, what, object: &last, text: &text, previous: before.as_ref() })?;
-        steps.push_back(Step::Orphaned { owner: uid, propagation: Propagation::Background });
-        steps.extend(owners.into_iter().map(|owner| Step::Released { owner }));
-        if kind.namespaced {
-            steps.push_back(Step::Emptied { namespace: meta::namespace(&last).to_owned() });
-        }
         Ok(last)
     }
 

@@ -217,6 +217,31 @@ impl<'c> Tx<'c> {
         self.put(kind, new, Some(&old), Part::Status).map(Written::Changed)
     }
 
+    /// Gives an object another name, and whatever else has to change with it. What goes by its uid stays with it: to
+    /// those who watch, one object goes and another comes with the same uid.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`]; [`Refusal::AlreadyExists`] if there is one of the new name.
+    pub fn rename<K: Kind>(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        change: impl FnOnce(&mut K),
+    ) -> Result<K, StoreError> {
+        let kind = K::registration();
+        let old = self.must_get(kind, namespace, name)?;
+        let mut new: K = read::typed(&old)?;
+        change(&mut new);
+        let new = encode(&new)?;
+        let name = meta::name(&new).to_owned();
+        if self.get_value(kind, namespace, &name)?.is_some() {
+            let namespace = namespace.to_owned();
+            return Err(Refusal::AlreadyExists { kind: kind.key(), namespace, name }.into());
+        }
+        self.strike(kind, old)?;
+        read::typed(&self.put(kind, new, None, Part::Object)?)
+    }
+
     /// Takes a finalizer off an object; one that is being deleted goes with its last.
     ///
     /// # Errors

@@ -7,7 +7,10 @@
 //! ```
 //!
 //! Entries lie in the status: author and time are the server's to write. What they come to is in
-//! [`crate::changes`].
+//! [`crate::changes`]. Values of Secrets are in none of them, only their digests: they lie apart, sealed, until the set
+//! is applied or discarded.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -45,6 +48,16 @@ pub struct ChangeSetStatus {
     /// The operation that applied it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
+    /// Values of Secrets that wait, sealed, by the digest that stands for each in the entries. Nobody is shown them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sealed: BTreeMap<String, String>,
+}
+
+/// Takes away what nobody is shown.
+pub fn without_sealed(set: &mut Value) {
+    if let Some(status) = set.get_mut("status").and_then(Value::as_object_mut) {
+        status.shift_remove("sealed");
+    }
 }
 
 /// Whether a set acts already.

@@ -1,7 +1,8 @@
 //! Volume: a disk of a bundle's, encrypted, with a life of its own.
 //!
 //! It is named `<bundle>-<volume>`, belongs to no other object, and so outlives the bundle: a bundle
-//! of the same name finds it again. Its file, its device and its key go by its uid.
+//! of the same name finds it again. Its file, its device and its key go by its uid, so it can follow its bundle to
+//! another name.
 //!
 //! ```text
 //!  (asked for) --> Creating --> Ready <--> Growing
@@ -18,7 +19,7 @@ crate::resource::object! {
     Volume, "volumes", VolumeSpec, VolumeStatus
 }
 
-/// Whose it is. Never changes.
+/// Whose it is. Changes only when the bundle gets another name, and the volume with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSpec {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::changes::plan::{ChangePlan, FieldChange, PlannedChange};
-use berth_model::changes::{Change, Key, Staged, differences, draft, followed};
+use berth_model::changes::{Change, Key, Staged, differences, followed};
 use berth_model::field::FieldError;
-use berth_model::kinds::{BUNDLE, CONFIG_MAP, Request};
+use berth_model::kinds::{BUNDLE, CONFIG_MAP, Registration, Request, SECRET};
 use berth_model::meta;
 use berth_model::projection::{SourceKind, wanted};
 use berth_model::reference::Reference;
@@ -23,8 +23,10 @@ use serde_json::{Value, json};
 
 use super::super::references::told;
 use super::super::reply::Error;
-use super::{Place, encoded, open, permitted, refuse_volumes, snapshot};
+use super::super::write::{in_the_clear, seal};
+use super::{Place, content, drafts, encoded, open, permitted, snapshot, volumes};
 use crate::bundle::references::{astray, resolved};
+use crate::secret::Drafts;
 use crate::store::{Deletion, ReadTx, Tx};
 
 /// A change, and whether nobody edited the object: it follows a new name.
@@ -52,6 +54,7 @@ pub(super) fn apply(tx: &mut Tx<'_>, place: &Place, key: Option<String>) -> Resu
         tx.remember_key(key, &target, &operation)?;
     }
     status.state = ChangeSetState::Applied;
+    status.sealed.clear();
     status.operation.clone_from(&operation.metadata.name);
     set.status = Some(status);
     tx.update_status(&set)?;
@@ -110,25 +113,28 @@ fn record(
 
 /// Makes every change of a set; what that came to.
 pub(super) fn perform(tx: &mut Tx<'_>, place: &Place) -> Result<ChangePlan, Error> {
-    let (_, _, staged) = open(tx, place)?;
+    let (set, mut status, staged) = open(tx, place)?;
     let mut all: Vec<Net> = staged.changes().into_iter().map(|change| Net { change, follows: false }).collect();
     refuse_moved(tx, place, &all)?;
-    for rename in &staged.renames {
-        refuse_volumes(tx, &place.namespace, &rename.old, false)?;
-    }
     all.extend(followers(tx, place, &staged)?);
     let (before, lost) = (influences(tx, place)?, lost(tx, place)?);
-    write_all(tx, place, &staged, &all)?;
+    write_all(tx, place, &staged, &drafts(&set, &mut status), &all)?;
     refuse_lost(tx, place, &lost)?;
     let after = influences(tx, place)?;
-    let changes = shown(&staged, &all);
+    let mut changes = shown(&staged, &all);
+    changes.extend(volumes::hand_over(tx, place, &staged, &changes)?);
     let renamed: BTreeSet<&str> =
-        changes.iter().filter(|change| change.renamed_from.is_some()).map(|change| change.name.as_str()).collect();
+        changes.iter().filter(|change| is_renamed(change)).map(|change| change.name.as_str()).collect();
     let restarts = after.iter().filter(|(name, now)| {
         let other = before.get(*name).is_some_and(|before| *before != **now);
         now.start && (other || renamed.contains(name.as_str()))
     });
     Ok(ChangePlan { restarts: restarts.map(|(name, _)| name.clone()).collect(), changes })
+}
+
+/// A bundle that is installed under another name.
+pub(super) fn is_renamed(change: &PlannedChange) -> bool {
+    change.kind == BUNDLE.kind && change.renamed_from.is_some()
 }
 
 /// Refuses to write over what somebody else has done meanwhile.
@@ -137,7 +143,7 @@ fn refuse_moved(tx: &ReadTx<'_>, place: &Place, all: &[Net]) -> Result<(), Error
     for Net { change, .. } in all {
         let Some(kind) = change.key.registration() else { continue };
         let stored = tx.get_value(kind, &place.namespace, &change.key.name)?;
-        causes.extend(moved(change, stored.as_ref()));
+        causes.extend(moved(kind, change, stored.as_ref()));
     }
     if causes.is_empty() {
         return Ok(());
@@ -151,7 +157,7 @@ fn refuse_moved(tx: &ReadTx<'_>, place: &Place, all: &[Net]) -> Result<(), Error
     Err(Failure { causes, ..Failure::new(Reason::Conflict, message) }.into())
 }
 
-fn moved(change: &Change, stored: Option<&Value>) -> Vec<FieldError> {
+fn moved(kind: &Registration, change: &Change, stored: Option<&Value>) -> Vec<FieldError> {
     let shown = change.key.shown();
     match (&change.before, stored) {
         (_, Some(stored)) if meta::is_deleting(stored) => vec![FieldError::invalid(shown, "is being removed")],
@@ -159,7 +165,7 @@ fn moved(change: &Change, stored: Option<&Value>) -> Vec<FieldError> {
         (Some(_), None) => vec![FieldError::invalid(shown, "was removed meanwhile")],
         (None, None) => Vec::new(),
         (Some(before), Some(stored)) => {
-            let different = differences(Some(&before.content), Some(&draft(stored)));
+            let different = differences(Some(&before.content), Some(&content(kind, stored)));
             let told = |field: String| FieldError::invalid(format!("{shown} {field}"), "was changed meanwhile");
             different.into_iter().map(|(field, ..)| told(field)).collect()
         }
@@ -174,7 +180,7 @@ fn followers(tx: &ReadTx<'_>, place: &Place, staged: &Staged) -> Result<Vec<Net>
     let mut found = Vec::new();
     for stored in tx.list_values(&BUNDLE, Some(&place.namespace))? {
         let key = Key::new(&BUNDLE, meta::name(&stored));
-        let before = snapshot(&stored);
+        let before = snapshot(&BUNDLE, &stored);
         let after = followed(&before.content, &staged.renames);
         if !staged.slots.contains_key(&key) && !meta::is_deleting(&stored) && after != before.content {
             found.push(Net { change: Change { key, before: Some(before), after: Some(after) }, follows: true });
@@ -184,7 +190,7 @@ fn followers(tx: &ReadTx<'_>, place: &Place, staged: &Staged) -> Result<Vec<Net>
 }
 
 /// Every rule of every kind first, then every write.
-fn write_all(tx: &mut Tx<'_>, place: &Place, staged: &Staged, all: &[Net]) -> Result<(), Error> {
+fn write_all(tx: &mut Tx<'_>, place: &Place, staged: &Staged, drafts: &Drafts, all: &[Net]) -> Result<(), Error> {
     let (mut causes, mut ready) = (Vec::new(), Vec::new());
     for Net { change, .. } in all {
         let Key { name, .. } = &change.key;
@@ -195,10 +201,13 @@ fn write_all(tx: &mut Tx<'_>, place: &Place, staged: &Staged, all: &[Net]) -> Re
             ready.push((kind, name, None));
             continue;
         };
-        let body = body(staged, &change.key, after, stored.as_ref());
-        let request = stored.as_ref().map_or(Request::Create, Request::Patch);
+        let mut body = body(staged, &change.key, after, stored.as_ref());
+        place.sealer.open_drafts(kind.sealed, &mut body, drafts)?;
+        place.sealer.resolve_digests(kind.sealed, &mut body, stored.as_ref())?;
+        let clear = stored.as_ref().map(|stored| in_the_clear(&place.sealer, kind, stored)).transpose()?;
+        let request = clear.as_deref().map_or(Request::Create, Request::Patch);
         match kind.admit(body, &request) {
-            Ok(admitted) => ready.push((kind, name, Some((admitted.object, stored.is_some())))),
+            Ok(admitted) => ready.push((kind, name, Some((admitted.object, stored)))),
             Err(errors) => {
                 let shown = change.key.shown();
                 let told = |error: FieldError| FieldError { field: format!("{shown} {}", error.field), ..error };
@@ -210,8 +219,13 @@ fn write_all(tx: &mut Tx<'_>, place: &Place, staged: &Staged, all: &[Net]) -> Re
     for (kind, name, object) in ready {
         match object {
             None => drop(tx.delete_value(kind, &place.namespace, name, &Deletion::default())?),
-            Some((object, true)) => drop(tx.update_value(kind, object)?),
-            Some((object, false)) => drop(tx.create_value(kind, object)?),
+            Some((mut object, Some(stored))) => {
+                seal(&place.sealer, kind, &mut object, Some(&stored))?;
+                tx.update_value(kind, object)?;
+            }
+            Some((object, None)) => {
+                tx.create_finished(kind, object, |object| seal(&place.sealer, kind, object, None))?;
+            }
         }
     }
     Ok(())
@@ -286,23 +300,38 @@ struct Influence {
     start: bool,
     spec: BundleSpec,
     references: Vec<Resolved>,
-    config_maps: Vec<Option<Value>>,
+    sources: Vec<Option<Value>>,
 }
 
 fn influences(tx: &ReadTx<'_>, place: &Place) -> Result<BTreeMap<String, Influence>, Error> {
     let mut all = BTreeMap::new();
     for (name, bundle) in bundles(tx, place)? {
-        let mut config_maps = Vec::new();
-        for (_, source) in wanted(&bundle.spec).into_iter().filter(|(kind, _)| *kind == SourceKind::ConfigMap) {
-            let found = tx.get_value(&CONFIG_MAP, &place.namespace, &source)?;
-            config_maps.push(found.map(|found| json!([found.get("data"), found.get("binaryData")])));
+        let mut sources = Vec::new();
+        for (kind, source) in wanted(&bundle.spec) {
+            let kind = match kind {
+                SourceKind::ConfigMap => &CONFIG_MAP,
+                SourceKind::Secret => &SECRET,
+                SourceKind::Bundle => continue,
+            };
+            let found = tx.get_value(kind, &place.namespace, &source)?;
+            sources.push(found.map(|found| json!([found.get("data"), found.get("binaryData")])));
         }
         let references = resolved(tx, &place.namespace, &bundle.spec)?;
-        let influence =
-            Influence { start: bundle.spec.start, spec: rollout_part(&bundle.spec), references, config_maps };
+        let influence = Influence { start: bundle.spec.start, spec: rollout_part(&bundle.spec), references, sources };
         all.insert(name, influence);
     }
     Ok(all)
+}
+
+/// Of values that nobody is shown, only that they are there, or others.
+fn told_of(key: &Key, change: FieldChange) -> FieldChange {
+    let is_in = |map: &&str| change.field.strip_prefix(*map).is_some_and(|rest| rest.starts_with('.'));
+    if !key.registration().is_some_and(|kind| kind.sealed.iter().any(is_in)) {
+        return change;
+    }
+    let after = if change.before.is_some() { "(changed)" } else { "(set)" };
+    let FieldChange { field, before, after: new } = change;
+    FieldChange { field, before: before.map(|_| "(set)".into()), after: new.map(|_| after.into()) }
 }
 
 /// One line per object; the end and the beginning of a bundle that gets another name are one.
@@ -321,7 +350,7 @@ fn shown(staged: &Staged, all: &[Net]) -> Vec<PlannedChange> {
         let Change { key, before, after } = &net.change;
         let old = old_of(net);
         let before = old.map_or(before, |old| &old.change.before).as_ref().map(|before| &before.content);
-        let field = |(field, before, after)| FieldChange { field, before, after };
+        let field = |(field, before, after)| told_of(key, FieldChange { field, before, after });
         PlannedChange {
             verb: if old.is_some() { EntryVerb::Rename } else { net.change.verb() }.name().to_owned(),
             kind: key.kind.clone(),

@@ -1,4 +1,9 @@
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::secrets::{CANARY, shows};
 use super::*;
+use berth_model::resource::{ChangeSet, Volume};
 
 const SETS: &str = "/apis/berth.dev/v1/namespaces/default/changesets";
 
@@ -133,9 +138,85 @@ async fn one_wrong_edit_refuses_the_whole_set_by_object_and_field() {
 
     let bad = json!({"kind": "Bundle", "verb": "update", "name": "web", "object": {"spec": {"image": ""}}});
     assert_eq!(causes(&act(&world, "add", bad).await), ["spec.image"]);
-    let secret = json!({"kind": "Secret", "verb": "create", "name": "x", "object": {}});
-    let refused = act(&world, "add", secret).await;
+    let record = json!({"kind": "Revision", "verb": "create", "name": "x", "object": {}});
+    let refused = act(&world, "add", record).await;
     assert!(refused.code == 422 && refused.body["message"].as_str().unwrap().contains("cannot be staged"));
+}
+
+/// A Secret, and a service that is given a value of it.
+async fn a_secret_and_who_takes_it(world: &World) {
+    let secret = json!({"metadata": {"name": "db"}, "stringData": {"password": "old", "user": "berth"}});
+    world.post(SECRETS, secret).await.created();
+    let env = json!([{"name": "P", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}]);
+    let web = json!({ "image": "registry.example/web:1", "env": env });
+    world.post(BUNDLES, json!({ "metadata": { "name": "web" }, "spec": web })).await.created();
+}
+
+async fn revealed(world: &World, secret: &str, key: &str) -> String {
+    let object = world.get(&format!("{SECRETS}/{secret}?reveal=true")).await.ok();
+    String::from_utf8(STANDARD.decode(object["data"][key].as_str().unwrap()).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn values_of_secrets_wait_where_nobody_sees_them_and_come_with_all_the_rest() {
+    let world = World::new();
+    a_secret_and_who_takes_it(&world).await;
+    set(&world).await;
+    let watch = world.send(owned(Method::GET, &format!("{SETS}?watch=true"), &[], Body::empty())).await;
+    let mut watch = watch.into_body().into_data_stream();
+    let password = json!({"stringData": {"password": CANARY}});
+    let secret = json!({"kind": "Secret", "verb": "update", "name": "db", "object": password});
+    let told = add(&world, secret.clone()).await;
+    let entries = told["status"]["entries"].as_array().unwrap();
+    let (before, after) = (&entries[0]["before"]["content"]["data"], &entries[0]["after"]["data"]);
+    assert!(before["user"] == after["user"] && before["password"] != after["password"], "{told}");
+    assert_eq!(add(&world, secret).await["status"], told["status"], "the same value once more is no edit");
+    let new = json!({"stringData": {"token": CANARY}});
+    add(&world, json!({"kind": "Secret", "verb": "create", "name": "new", "object": new})).await;
+    add(&world, json!({"verb": "update", "name": "web", "object": image("registry.example/web:2")})).await;
+
+    let planned = act(&world, "plan", json!({})).await.ok();
+    assert_eq!(planned["restarts"], json!(["web"]), "once, for both");
+    let fields: Vec<&Value> =
+        planned["changes"].as_array().unwrap().iter().flat_map(|change| change["fields"].as_array().unwrap()).collect();
+    assert!(fields.contains(&&json!({"field": "data.password", "before": "(set)", "after": "(changed)"})), "{planned}");
+    assert!(fields.contains(&&json!({"field": "data.token", "after": "(set)"})), "{planned}");
+    let operation = act(&world, "apply", json!({})).await.ok();
+    assert_eq!(revealed(&world, "db", "password").await, CANARY);
+    assert_eq!(
+        (revealed(&world, "db", "user").await, revealed(&world, "new", "token").await),
+        ("berth".into(), CANARY.into())
+    );
+
+    let shown = [told, planned, operation, world.get(SETS).await.ok(), world.get(&format!("{SETS}/s")).await.ok()];
+    assert!(shown.iter().all(|one| !shows(one) && !one.to_string().contains("\"sealed\"")), "{shown:?}");
+    let mut told = String::new();
+    while told.lines().count() < 5 {
+        told.push_str(std::str::from_utf8(&watch.next().await.unwrap().unwrap()).unwrap());
+    }
+    assert!(!shows(&told.as_str().into()) && !told.contains("\"sealed\""), "{told}");
+    let stored = world.store.read(|tx| tx.get::<ChangeSet>("default", "s")).await.unwrap().unwrap();
+    assert!(stored.status.unwrap().sealed.is_empty(), "what was applied waits no more");
+    world.store.close().await;
+    for needle in [CANARY.as_bytes(), STANDARD.encode(CANARY).as_bytes()] {
+        assert!(!on_disk(world.dir.path(), needle));
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_somebody_else_has_changed_is_a_conflict_that_names_the_key() {
+    let world = World::new();
+    a_secret_and_who_takes_it(&world).await;
+    set(&world).await;
+    let staged = json!({"stringData": {"password": CANARY}});
+    add(&world, json!({"kind": "Secret", "verb": "update", "name": "db", "object": staged})).await;
+    world.merge(&format!("{SECRETS}/db"), json!({"stringData": {"user": "admin"}})).await.ok();
+    let moved = act(&world, "apply", json!({})).await;
+    assert_eq!((moved.code, causes(&moved)), (409, vec!["secret/db data.user".to_owned()]));
+    act(&world, "rebase", json!({})).await.ok();
+    act(&world, "apply", json!({})).await.ok();
+    let now = (revealed(&world, "db", "password").await, revealed(&world, "db", "user").await);
+    assert_eq!(now, (CANARY.to_owned(), "admin".to_owned()));
 }
 
 #[tokio::test]
@@ -209,13 +290,63 @@ async fn the_same_key_applies_a_set_once() {
     assert_eq!(once["metadata"]["uid"], twice["metadata"]["uid"]);
 }
 
-#[tokio::test]
-async fn a_bundle_with_volumes_keeps_its_name() {
-    let world = World::new();
+/// A database with data, as it is when it runs.
+async fn with_data(world: &World, state: &'static str) -> Volume {
     let volumes = json!([{"name": "data", "mountPath": "/data", "size": "64Mi"}]);
     let db = json!({ "image": "registry.example/db:1", "volumes": volumes });
     world.post(BUNDLES, json!({ "metadata": { "name": "db" }, "spec": db })).await.created();
+    volume(world, "db", state).await
+}
+
+async fn volume(world: &World, bundle: &str, state: &str) -> Volume {
+    let volume = json!({"metadata": {"name": format!("{bundle}-data"), "namespace": "default", "finalizers": ["berth.dev/data"]},
+                        "spec": {"bundle": bundle, "volume": "data"}, "status": {"state": state, "size": 67_108_864}});
+    let volume: Volume = serde_json::from_value(volume).unwrap();
+    world.store.write(&crate::store::house_keeping(), move |tx| tx.create(&volume)).await.unwrap()
+}
+
+async fn volumes(world: &World) -> Vec<Volume> {
+    world.store.read(|tx| tx.list::<Volume>(None)).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_volumes_of_a_bundle_that_gets_another_name_go_over_with_all_that_goes_by_their_uid() {
+    let world = World::new();
+    let before = with_data(&world, "Ready").await;
     set(&world).await;
-    let answer = act(&world, "add", json!({"kind": "Bundle", "verb": "rename", "name": "db", "to": "pg"})).await;
-    assert!(answer.code == 409 && answer.failed().2.contains("would not find its data"), "{}", answer.body);
+    add(&world, json!({"verb": "rename", "name": "db", "to": "pg"})).await;
+    assert_eq!(plan(&world).await, ["rename pg from db", "rename pg-data from db-data", "restarts [\"pg\"]"]);
+    assert_eq!(volumes(&world).await, std::slice::from_ref(&before), "a plan does nothing");
+    let operation = act(&world, "apply", json!({})).await.ok();
+    assert_eq!(operation["status"]["steps"][1]["message"], "volume/pg-data renamed from db-data");
+    let [after] = volumes(&world).await.try_into().unwrap();
+    assert_eq!((&after.metadata.uid, &after.status), (&before.metadata.uid, &before.status));
+    assert_eq!((after.metadata.name.as_deref(), after.spec.bundle.as_str()), (Some("pg-data"), "pg"));
+    assert_eq!(after.metadata.finalizers, before.metadata.finalizers);
+}
+
+#[tokio::test]
+async fn volumes_stay_where_they_are_if_two_services_could_come_to_be_on_one_or_somebody_is_at_work_on_it() {
+    let rename = |old: &str, new: &str| json!({"kind": "Bundle", "verb": "rename", "name": old, "to": new});
+    let again = json!({"kind": "Bundle", "verb": "create", "name": "db", "object": image("registry.example/db:2")});
+    for (state, taken, edits, said) in [
+        ("Ready", false, vec![rename("db", "pg"), again], "two services could come to be on one"),
+        ("Ready", true, vec![rename("db", "pg")], "would be named pg-data, as one of bundle pg is"),
+        ("Growing", false, vec![rename("db", "pg")], "volume db-data is Growing; try again when it is Ready"),
+    ] {
+        let world = World::new();
+        with_data(&world, state).await;
+        if taken {
+            volume(&world, "pg", "Ready").await;
+        }
+        let before = volumes(&world).await;
+        set(&world).await;
+        for edit in edits {
+            add(&world, edit).await;
+        }
+        let answer = act(&world, "apply", json!({})).await;
+        assert!(answer.code == 409 && answer.failed().2.contains(said), "{}", answer.body);
+        assert_eq!(volumes(&world).await, before);
+        assert!(world.get(&format!("{BUNDLES}/db")).await.ok()["metadata"]["deletionTimestamp"].is_null());
+    }
 }

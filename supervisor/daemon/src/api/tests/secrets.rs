@@ -3,7 +3,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::*;
 
-const CANARY: &str = "canary-7f3a9b";
+pub(super) const CANARY: &str = "canary-7f3a9b";
 
 async fn secret(world: &World) -> Value {
     let body = json!({
@@ -24,7 +24,7 @@ async fn revealed(world: &World) -> Value {
     object["data"].clone()
 }
 
-fn shows(value: &Value) -> bool {
+pub(super) fn shows(value: &Value) -> bool {
     let text = value.to_string();
     text.contains(CANARY) || text.contains(&STANDARD.encode(CANARY))
 }

@@ -7,15 +7,18 @@ use std::path::PathBuf;
 
 use berth_model::condition::Reason;
 use berth_model::resource::Volume;
-use berth_model::resource::bundle::VolumeWish;
+use berth_model::resource::bundle::{Bundle, RENAMED_FROM, VolumeWish};
+use berth_model::resource::operation::OperationKind;
 use berth_model::resource::revision::{Revision, RevisionState};
 use berth_model::resource::volume::{device_path, volume_name};
 
 use super::{Done, Steps, store_failed};
 use crate::bundle::BundleKey;
+use crate::bundle::fetch::revisions_of;
 use crate::bundle::unit::Device;
 use crate::bundle::view::{container_id, state_of};
 use crate::operation::{StepDone, StepError, Task};
+use crate::store::{ReadTx, StoreError};
 
 impl Steps {
     pub(super) async fn allocate_volumes(&self, task: &Task) -> Done {
@@ -92,7 +95,30 @@ impl Steps {
 
     pub(super) async fn close_volumes(&self, task: &Task) -> Done {
         self.volumes.close(&key_of(task), &[]).await?;
+        // A bundle that gets another name has handed its volumes over already.
+        if let Some(heir) = self.heir(task).await? {
+            self.volumes.close(&heir, &[]).await?;
+        }
         Ok(StepDone::said("no volume is open"))
+    }
+
+    /// The bundle that a removed one is from now on, as long as it has never run.
+    async fn heir(&self, task: &Task) -> Result<Option<BundleKey>, StepError> {
+        if task.spec.kind != OperationKind::Uninstall {
+            return Ok(None);
+        }
+        let (namespace, old) = (task.spec.target.namespace.clone(), task.spec.target.name.clone());
+        let read = move |tx: &ReadTx<'_>| -> Result<Option<BundleKey>, StoreError> {
+            for heir in tx.list::<Bundle>(Some(&namespace))? {
+                let before = heir.metadata.annotations.as_ref().and_then(|all| all.get(RENAMED_FROM));
+                let key = crate::bundle::key_of(&heir);
+                if before == Some(&old) && revisions_of(tx, &key.namespace, &key.name)?.is_empty() {
+                    return Ok(Some(key));
+                }
+            }
+            Ok(None)
+        };
+        self.store.read(read).await.map_err(|error| store_failed(error, "looking for who has its volumes now"))
     }
 
     /// Closes what the revisions before had and the one in service has not.

@@ -4,7 +4,8 @@ use berth_model::resource::bundle::{BundleSpec, BundleStatus, Phase};
 use berth_model::resource::operation::{
     OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Target,
 };
-use berth_model::resource::{Bundle, Operation};
+use berth_model::resource::volume::VolumeSpec;
+use berth_model::resource::{Bundle, Operation, Volume};
 use k8s_openapi::api::core::v1::Event;
 
 use super::*;
@@ -23,6 +24,37 @@ pub(super) fn operation(name: &str) -> Operation {
     let spec: OperationSpec = serde_json::from_value(spec).unwrap();
     assert_eq!(spec.priority, Priority::Interactive);
     Operation { metadata: config(name, "").metadata, spec, status: None }
+}
+
+fn volume(bundle: &str, volume: &str) -> Volume {
+    let spec = VolumeSpec { bundle: bundle.into(), volume: volume.into() };
+    Volume { metadata: config(&format!("{bundle}-{volume}"), "").metadata, spec, status: None }
+}
+
+#[tokio::test]
+async fn an_object_with_another_name_stays_itself_and_is_told_as_one_that_goes_and_one_that_comes() {
+    let fixture = Fixture::new();
+    let mut held = volume("db", "data");
+    held.metadata.finalizers = Some(vec!["test.dev/hold".into()]);
+    let before = fixture.create(held).await.unwrap();
+    fixture.create(volume("other", "data")).await.unwrap();
+    let since = fixture.newest();
+    let name = |to: &'static str| {
+        move |tx: &mut Tx<'_>| {
+            tx.rename::<Volume>("default", "db-data", |volume| {
+                volume.metadata.name = Some(format!("{to}-data"));
+                volume.spec.bundle = to.into();
+            })
+        }
+    };
+    let refused = refusal(fixture.write(name("other")).await);
+    assert_eq!(refused.to_string(), "volumes.berth.dev \"other-data\" already exists");
+    assert_eq!(fixture.newest(), since);
+    let after = fixture.write(name("pg")).await.unwrap();
+    assert_eq!((&after.metadata.uid, &after.metadata.finalizers), (&before.metadata.uid, &before.metadata.finalizers));
+    let of = |bundle: &'static str| fixture.store.read(move |tx| tx.list_about::<Volume>("default", bundle));
+    assert_eq!((of("db").await.unwrap(), of("pg").await.unwrap()), (vec![], vec![after]));
+    assert_eq!(fixture.told_since(since).await, ["Deleted volumes/db-data", "Added volumes/pg-data"]);
 }
 
 #[tokio::test]
