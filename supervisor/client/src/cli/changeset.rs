@@ -3,9 +3,11 @@
 //! An edit of single fields is made from what was read, and so says which version of the set that
 //! was: if somebody added to it meanwhile, it is read and made again.
 
+mod settle;
+
 use berth_model::changes::plan::{ChangePlan, FieldChange};
 use berth_model::changes::{self, Key, followed};
-use berth_model::kinds::{BUNDLE, Kind};
+use berth_model::kinds::Kind;
 use berth_model::resource::change_set::{ChangeSetStatus, Entry};
 use berth_model::resource::{Bundle, ChangeSet, Operation};
 use serde::Deserialize;
@@ -13,12 +15,11 @@ use serde_json::{Map, Value, json};
 
 use super::args::{AddArgs, ChangeSetCommand, Preferred};
 use super::failure::Failure;
-use super::follow::Wish;
 use super::manifest::{self, Manifest};
 use super::settings::{self, EnvFlag};
 use super::sheet::{Sheet, since};
-use super::views::{BundleView, OperationView};
-use super::{Context, follow, get};
+use super::views::OperationView;
+use super::{Context, get};
 use crate::error::ClientError;
 use crate::resource::{ResourceType, Scope};
 
@@ -254,19 +255,10 @@ async fn apply(context: &Context, name: &str) -> Result<(), Failure> {
     if context.output.is_table() {
         plan.changes.iter().try_for_each(|change| context.say(&format!("  {}", change.sentence())))?;
     }
-    if context.wait != Some(true) {
-        return Ok(());
+    match context.wait {
+        Some(true) => settle::all(context, name, &plan, &operation).await,
+        _ => Ok(()),
     }
-    let bundles = plan.changes.iter().filter(|change| change.kind == BUNDLE.kind && change.verb != "delete");
-    let mut names: Vec<&String> = bundles.map(|change| &change.name).chain(&plan.restarts).collect();
-    names.sort();
-    names.dedup();
-    for name in names {
-        let bundle = context.client.get_dynamic(&ResourceType::of::<Bundle>(), &context.namespace, name).await?;
-        follow::ready(context, &Wish::of(&BundleView::of(&bundle), false)).await?;
-        context.note(&format!("bundle/{name} is ready"))?;
-    }
-    Ok(())
 }
 
 async fn rebase(context: &Context, name: &str, prefer: Option<Preferred>) -> Result<(), Failure> {

@@ -79,13 +79,18 @@ async fn gone(context: &Context, target: &Target) -> Result<(), Failure> {
     let Target { kind, namespace, name } = target;
     let what = format!("deletion of {}", kind.shown(name));
     let instead = format!("berth get {} {name} -w -n {namespace}; berth events --for {name}", kind.singular);
-    follow::bounded(context, &what, &instead, watch_gone(context, target)).await
+    follow::bounded(context, &what, &instead, until_gone(context, kind, namespace, name)).await
 }
 
-async fn watch_gone(context: &Context, target: &Target) -> Result<(), Failure> {
-    let scope = Scope::object(&target.namespace, &target.name);
-    let mut watcher = Watcher::new(&context.client, &target.kind, scope);
-    let is_it = |object: &serde_json::Value| object["metadata"]["name"] == target.name.as_str();
+/// As long as that takes.
+pub(super) async fn until_gone(
+    context: &Context,
+    kind: &ResourceType,
+    namespace: &str,
+    name: &str,
+) -> Result<(), Failure> {
+    let mut watcher = Watcher::new(&context.client, kind, Scope::object(namespace, name));
+    let is_it = |object: &serde_json::Value| object["metadata"]["name"] == name;
     let mut seen = false;
     loop {
         match watcher.next().await? {

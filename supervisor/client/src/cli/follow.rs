@@ -101,7 +101,8 @@ pub(super) async fn ready(context: &Context, wish: &Wish) -> Result<Value, Failu
     bounded(context, &format!("bundle/{}", wish.name), &instead, watch_bundle(context, wish)).await
 }
 
-async fn watch_bundle(context: &Context, wish: &Wish) -> Result<Value, Failure> {
+/// As long as that takes.
+pub(super) async fn watch_bundle(context: &Context, wish: &Wish) -> Result<Value, Failure> {
     let mut progress = Progress::new(context.on_terminal());
     let mut known = Readiness::new(wish);
     let (bundle, operation) = (ResourceType::of::<Bundle>(), ResourceType::of::<Operation>());
@@ -152,6 +153,10 @@ pub(super) struct Wish {
     created: Option<Timestamp>,
     /// Version of the change that was just made, 0 if there was none: all that counts comes after it.
     since: u64,
+    /// What was begun after that sequence counts, whatever it does.
+    begun_after: Option<u64>,
+    /// Something has to be begun.
+    acts: bool,
 }
 
 impl Wish {
@@ -165,7 +170,14 @@ impl Wish {
             generation: bundle.generation(),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             since: version.filter(|_| changed).unwrap_or_default(),
+            ..Self::default()
         }
+    }
+
+    /// The bundle as a change set leaves it, which was applied by the operation of that sequence; it `acts` on the
+    /// bundle if that is started anew, be it for what is not in its own spec.
+    pub fn after(bundle: &BundleView, sequence: u64, acts: bool) -> Self {
+        Self { begun_after: Some(sequence), acts, ..Self::of(bundle, false) }
     }
 
     /// Whether an operation brings about what is waited for. Those of an earlier bundle of this name do
@@ -174,9 +186,13 @@ impl Wish {
         let (spec, metadata) = (&operation.spec, &operation.metadata);
         let version = metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
         let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let of_kind = match self.begun_after {
+            Some(before) => spec.sequence > before,
+            None => ["Install", "Update", "Start", "Restart"].contains(&spec.kind.as_str()),
+        };
         spec.target.name == self.name
             && spec.generation >= self.generation
-            && ["Install", "Update", "Start", "Restart"].contains(&spec.kind.as_str())
+            && of_kind
             && version.is_none_or(|version| version > self.since)
             && created >= self.created
     }
@@ -216,7 +232,7 @@ impl Readiness {
 
     /// What was over before anybody waited is not told step by step.
     fn is_news(&mut self, operation: &OperationView) -> bool {
-        let at_work = self.wish.since > 0 || !operation.finished();
+        let at_work = self.wish.since > 0 || self.wish.begun_after.is_some() || !operation.finished();
         if at_work {
             self.at_work.insert(operation.name().to_owned());
         }
@@ -246,6 +262,9 @@ impl Readiness {
                 return Some(Err(failure));
             }
         }
+        if self.wish.acts && self.operation.is_none() && !is_held(object) {
+            return None;
+        }
         let made = self.operation.as_ref().and_then(OperationView::revision);
         judge(object, self.wish.generation, made)
     }
@@ -266,6 +285,11 @@ fn judge(object: &Value, generation: i64, made: Option<u64>) -> Option<Result<Va
         _ if matches!(bundle.status.phase.as_str(), "Failed" | "Stopped") => Some(Err(not_ready(&bundle))),
         _ => None,
     }
+}
+
+/// Somebody has stopped it with systemd, and nothing but a wish to start it changes that.
+fn is_held(object: &Value) -> bool {
+    BundleView::of(object).condition("Ready").is_some_and(|ready| ready.reason == "StoppedByOperator")
 }
 
 fn not_ready(bundle: &BundleView) -> Failure {
@@ -358,6 +382,30 @@ mod tests {
         assert_eq!(known(bundle(2, "Failed", ("False", "StartFailed")), &tries), "wait");
         let end = [operation("a", 2, "Running"), operation("a", 2, "Failed")];
         assert_eq!(known(bundle(2, "Failed", ("False", "StartFailed")), &end), "a failed: no image");
+    }
+
+    #[test]
+    fn what_a_change_set_starts_anew_is_waited_for_though_the_bundle_is_as_it_was() {
+        let answered = BundleView::of(&bundle(2, "Running", ("True", "StartCompleted")));
+        let seen = |acts: bool, reason: &str, sequence: Option<u64>| {
+            let mut known = Readiness::new(&Wish::after(&answered, 40, acts));
+            known.bundle = Some(bundle(2, "Running", ("True", reason)));
+            let begun = sequence.map(|sequence| {
+                let mut begun = operation("a", 2, "Succeeded");
+                (begun.spec.sequence, begun.spec.kind) = (sequence, "Update".into());
+                begun
+            });
+            begun
+                .into_iter()
+                .filter(|one| known.wish.concerns(one))
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|one| known.operation(one));
+            known.verdict().is_some()
+        };
+        assert_eq!((seen(true, "StartCompleted", None), seen(false, "StartCompleted", None)), (false, true));
+        assert_eq!((seen(true, "StartCompleted", Some(40)), seen(true, "StartCompleted", Some(41))), (false, true));
+        assert!(seen(true, "StoppedByOperator", None), "who is stopped by hand is left so");
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(super) struct OperationWish {
     pub target: Target,
     pub actor: Actor,
     pub generation: i64,
+    pub sequence: u64,
     pub reason: String,
     pub priority: String,
     pub relations: RelationsView,

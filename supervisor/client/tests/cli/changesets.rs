@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fake::Fake;
+use crate::fake::{End, Fake};
 use crate::reading::BUNDLES;
 
 const SETS: &str = "/apis/berth.dev/v1/namespaces/default/changesets";
@@ -75,6 +75,56 @@ async fn a_base_that_moved_is_a_conflict_by_its_exit_code() {
     let ran = fake.run(&["changeset", "apply", "s"]).await;
     assert_eq!(ran.code, 5);
     assert!(ran.err.contains("has moved"), "{}", ran.err);
+}
+
+const OPERATIONS: &str = "/apis/berth.dev/v1/namespaces/default/operations";
+
+/// A set that starts `web` anew for what is not in its own spec.
+fn applies(fake: &Fake) {
+    let plan = json!({"changes": [{"verb": "update", "kind": "Secret", "name": "db"}], "restarts": ["web"]});
+    let operation = json!({
+        "apiVersion": "berth.dev/v1", "kind": "Operation", "metadata": {"name": "s-apply-1", "namespace": "default"},
+        "spec": {"kind": "ApplyChanges", "sequence": 20,
+                 "target": {"kind": "ChangeSet", "namespace": "default", "name": "s"}},
+        "status": {"state": "Succeeded", "result": plan}});
+    fake.json(&format!("POST {SETS}/s/actions/apply"), operation);
+    fake.json(&format!("GET {BUNDLES}/web"), ready(1));
+    fake.list(&format!("GET {BUNDLES}"), 21, vec![ready(1)]);
+}
+
+fn ready(revision: u64) -> Value {
+    let mut web = web("r/web:1");
+    web["metadata"]["generation"] = 1.into();
+    web["status"] = json!({
+        "observedGeneration": 1, "phase": "Running", "revision": revision,
+        "conditions": [{"type": "Ready", "status": "True", "reason": "StartCompleted", "message": "",
+                        "lastTransitionTime": "2026-11-21T00:00:00Z"}]});
+    web
+}
+
+fn update(sequence: u64, state: &str) -> Value {
+    let error = json!({"code": "StartFailed", "message": "web did not start"});
+    let version = if state == "Running" { sequence + 1 } else { sequence + 2 };
+    json!({
+        "apiVersion": "berth.dev/v1", "kind": "Operation",
+        "metadata": {"name": format!("web-update-{sequence}"), "namespace": "default",
+                     "resourceVersion": version.to_string(), "creationTimestamp": "2026-11-21T00:00:00Z"},
+        "spec": {"kind": "Update", "generation": 1, "sequence": sequence,
+                 "target": {"kind": "Bundle", "namespace": "default", "name": "web"}},
+        "status": {"state": state, "steps": [], "error": if state == "Failed" { error } else { Value::Null }}
+    })
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_come_up_with_its_set_is_told_and_is_the_commands_failure() {
+    let fake = Fake::start();
+    applies(&fake);
+    fake.list(&format!("GET {OPERATIONS}"), 30, vec![update(25, "Failed")]);
+    fake.events(BUNDLES, &[], End::Open);
+    fake.events(OPERATIONS, &[], End::Open);
+    let ran = fake.run(&["changeset", "apply", "s", "--wait"]).await;
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.err.contains("bundle/web: ") && ran.err.contains("web did not start"), "{}", ran.err);
 }
 
 #[tokio::test]
