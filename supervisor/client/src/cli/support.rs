@@ -12,11 +12,16 @@ use super::args::SupportArgs;
 use super::failure::Failure;
 use super::{Context, follow};
 use crate::client::berth;
+use crate::curl::quote;
 
 pub(super) async fn run(context: &Context, args: &SupportArgs) -> Result<(), Failure> {
     let request = berth(&["system", "support-bundle"], Method::GET);
     let request = if args.with_service_logs { request.query("serviceLogs", "true") } else { request };
     let path = args.file.clone().unwrap_or_else(|| named(context));
+    if context.is_printing() {
+        let request = context.client.transport().command(&request);
+        return context.say(&format!("(umask 077; {request} --output {})", quote(&path.to_string_lossy())));
+    }
     let work = async {
         let mut pieces = context.client.transport().pieces(&request).await?;
         let wrong = |source| Failure::Create { path: path.clone(), source };

@@ -1,8 +1,10 @@
 //! `--curl`: what is printed does what the command would have done.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::json;
 
-use crate::fake::{Fake, Reply, Seen};
+use crate::fake::{End, Fake, Reply, Seen};
 use crate::reading::BUNDLES;
 
 /// What counts of a request: not the program's name, nor the key that is new every time.
@@ -42,6 +44,64 @@ async fn curl_asks_what_the_command_asks() {
     ] {
         same(&fake, line).await;
     }
+}
+
+#[tokio::test]
+async fn curl_asks_what_the_commands_for_schedules_change_sets_and_the_machine_ask() {
+    let fake = Fake::start();
+    for line in [
+        &["get", "schedules", "-A"][..],
+        &["get", "schedule", "cleanup", "-o", "json"],
+        &["delete", "schedule", "nightly", "--no-wait"],
+        &["changeset", "new", "s", "--description", "it's for the summer"],
+        &["changeset", "list", "-A"],
+        &["changeset", "show", "s"],
+        &["changeset", "add", "s", "db", "--rename", "pg"],
+        &["changeset", "add", "s", "db", "--delete"],
+        &["changeset", "plan", "s"],
+        &["changeset", "apply", "s"],
+        &["changeset", "rebase", "s", "--prefer", "ours"],
+        &["changeset", "discard", "s"],
+        &["top"],
+        &["top", "-w"],
+        &["diagnostics"],
+        &["diagnostics", "--no-loopback", "--repair"],
+        &["system", "cleanup", "--dry-run"],
+    ] {
+        same(&fake, line).await;
+    }
+}
+
+#[tokio::test]
+async fn curl_stages_what_the_command_stages() {
+    let fake = Fake::start();
+    let manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: conf}\ndata: {a: it's}\n";
+    let file = fake.dir.path().join("conf.yaml");
+    std::fs::write(&file, manifest).unwrap();
+    same(&fake, &["changeset", "add", "s", "-f", file.to_str().unwrap()]).await;
+}
+
+#[tokio::test]
+async fn curl_writes_the_archive_that_the_command_writes_for_its_owner_alone() {
+    let fake = Fake::start();
+    let path = fake.dir.path().join("it's an archive.tar.zst");
+    let line = ["support-bundle", "--with-service-logs", path.to_str().unwrap(), "--curl"];
+    let archive = || Reply::Stream(vec!["one ".into(), "two".into()], End::Properly);
+    fake.on("GET /apis/berth.dev/v1/system/support-bundle", archive());
+    let printed = fake.run(&line).await;
+    assert_eq!((printed.code, fake.seen().len(), path.exists()), (0, 0, false), "{}", printed.err);
+    let ran = fake.shell(&printed.out).await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "one two", "{}{}", printed.out, ran.err);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fake.seen()[0].query, "serviceLogs=true");
+}
+
+#[tokio::test]
+async fn a_setup_says_that_there_is_no_request_to_print() {
+    let fake = Fake::start();
+    let ran = fake.run(&["setup", "--server", "unix:///run/berth/api.sock", "--curl"]).await;
+    assert_eq!((ran.code, fake.seen().len()), (2, 0));
+    assert!(ran.err.contains("setup sends no request that could be printed"), "{}", ran.err);
 }
 
 #[tokio::test]
