@@ -61,6 +61,10 @@ test-netns:
 test-vm:
     @tests/tier vm
 
+# An hour of services that come and go at random; `BERTH_SOAK` is minutes, `BERTH_SEED` replays one.
+soak: build
+    BERTH_SOAK=${BERTH_SOAK:-60} cargo test --quiet --workspace --test it -- --ignored --nocapture vm::soak::
+
 # Form, lints and the house rules.
 lint: fmt-check
     cargo clippy --quiet --workspace --all-targets -- -D warnings

@@ -25,6 +25,7 @@ mod refused;
 mod schedules;
 mod service;
 mod session;
+mod soak;
 mod steps;
 mod supervisor;
 mod volumes;
