@@ -191,6 +191,7 @@ mod tests {
             let mut bundle = tx.create(&serde_json::from_value::<Bundle>(bundle).unwrap())?;
             bundle.status = Some(BundleStatus { revision: Some(7), ..BundleStatus::default() });
             tx.write_status(&bundle)?;
+            bundle = tx.get::<Bundle>("default", "web")?.unwrap();
             bundle.spec.image = "r/web:2".into();
             tx.update(&bundle)?;
             Ok::<_, StoreError>(())
