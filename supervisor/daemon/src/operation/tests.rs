@@ -211,11 +211,11 @@ async fn those_in_conflict_and_those_that_let_another_go_first_take_turns() {
     assert_eq!(world.pending().await, ["rival"]);
     world.end("later", true);
     world.at_work("rival").await;
-    assert_eq!(*world.hands.began.lock().unwrap(), ["gate", "sooner", "later", "rival"]);
     world.end("rival", true);
     world.end("gate", true);
     world.ended("rival").await;
     world.ended("gate").await;
+    assert_eq!(*world.hands.began.lock().unwrap(), ["gate", "sooner", "later", "rival"]);
     world.die().await;
 }
 
