@@ -105,14 +105,28 @@ fn ready(revision: u64) -> Value {
 fn update(sequence: u64, state: &str) -> Value {
     let error = json!({"code": "StartFailed", "message": "web did not start"});
     let version = if state == "Running" { sequence + 1 } else { sequence + 2 };
+    let steps = json!([{"name": "StartUnit", "state": state}]);
     json!({
         "apiVersion": "berth.dev/v1", "kind": "Operation",
         "metadata": {"name": format!("web-update-{sequence}"), "namespace": "default",
                      "resourceVersion": version.to_string(), "creationTimestamp": "2026-11-21T00:00:00Z"},
         "spec": {"kind": "Update", "generation": 1, "sequence": sequence,
                  "target": {"kind": "Bundle", "namespace": "default", "name": "web"}},
-        "status": {"state": state, "steps": [], "error": if state == "Failed" { error } else { Value::Null }}
+        "status": {"state": state, "steps": steps, "error": if state == "Failed" { error } else { Value::Null }}
     })
+}
+
+#[tokio::test]
+async fn what_a_set_starts_anew_is_waited_for_though_it_looks_ready_and_told_one_by_one() {
+    let fake = Fake::start();
+    applies(&fake);
+    fake.list(&format!("GET {OPERATIONS}"), 21, vec![update(10, "Succeeded")]);
+    fake.list(&format!("GET {OPERATIONS}"), 30, vec![update(10, "Succeeded"), update(25, "Succeeded")]);
+    fake.events(BUNDLES, &[], End::Open);
+    fake.events(OPERATIONS, &[("ADDED", update(25, "Running")), ("MODIFIED", update(25, "Succeeded"))], End::Open);
+    let ran = fake.run(&["changeset", "apply", "s", "--wait"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert_eq!(ran.err, "update web [1/1] start unit: done\nbundle/web is ready\n");
 }
 
 #[tokio::test]
