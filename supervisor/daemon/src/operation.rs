@@ -15,6 +15,8 @@
 //!                        finished steps are compensated in reverse --> Failed / Cancelled
 //! ```
 //!
+//! A step that fails ends its operation, lets it go on, or is tried again, as [`StepName::on_error`] says.
+//!
 //! What the steps do is the business of the [`Executor`], one per domain.
 
 mod abort;
@@ -31,7 +33,9 @@ use std::time::Duration;
 
 use berth_model::admission::{Key, admit};
 use berth_model::condition::Reason;
-use berth_model::resource::operation::{Operation, OperationState, StepName, Target};
+use berth_model::resource::operation::{
+    OnError, Operation, OperationKind, OperationState, StepName, Target, pause_after,
+};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -57,6 +61,9 @@ pub trait Executor: Send + Sync + 'static {
 /// How often the store is read without having said that it changed.
 const RESYNC: Duration = Duration::from_secs(30);
 
+/// How long a step that failed waits for its second try.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
 /// Carries operations out until it is told to stop.
 pub struct Runner {
     store: Store,
@@ -66,6 +73,7 @@ pub struct Runner {
     running: BTreeMap<Target, Running>,
     /// By how many later ones each that waits was passed over.
     passed: BTreeMap<Key, u32>,
+    first_pause: Duration,
     tasks: JoinSet<()>,
 }
 
@@ -80,7 +88,13 @@ impl Runner {
     /// A runner that is not yet running.
     pub fn new(store: Store, executor: Arc<dyn Executor>, abort: AbortPoints, metrics: Metrics) -> Self {
         let (running, passed) = (BTreeMap::new(), BTreeMap::new());
-        Self { store, executor, abort, metrics, running, passed, tasks: JoinSet::new() }
+        Self { store, executor, abort, metrics, running, passed, first_pause: FIRST_PAUSE, tasks: JoinSet::new() }
+    }
+
+    /// With another pause before the second try of a step.
+    #[cfg(test)]
+    pub(crate) fn pausing(self, first_pause: Duration) -> Self {
+        Self { first_pause, ..self }
     }
 
     /// Runs until `stop` is cancelled. Work in progress is then dropped where it stands: its record
@@ -145,10 +159,16 @@ impl Runner {
 
     fn start(&mut self, key: Key, operation: Operation) {
         let (kind, target, overtaken) = (operation.spec.kind, operation.spec.target.clone(), CancellationToken::new());
-        let recorder = Recorder::new(self.store.clone(), &operation);
-        let work = carry_out(recorder, Arc::clone(&self.executor), self.abort.clone(), operation, overtaken.clone());
+        let work = Work {
+            recorder: Recorder::new(self.store.clone(), &operation),
+            executor: Arc::clone(&self.executor),
+            abort: self.abort.clone(),
+            kind,
+            overtaken: overtaken.clone(),
+            first_pause: self.first_pause,
+        };
         let metrics = self.metrics.clone();
-        let task = self.tasks.spawn(work.map(move |outcome| match outcome {
+        let task = self.tasks.spawn(work.carry_out().map(move |outcome| match outcome {
             Ok(ended) => {
                 metrics.operation(kind, ended.state, ended.took);
                 info!("operation {}", ended.told);
@@ -164,35 +184,76 @@ pub fn order(operation: &Operation) -> (u64, Option<String>) {
     (operation.spec.sequence, operation.metadata.name.clone())
 }
 
-/// Runs one operation from its first unfinished step to its end.
-async fn carry_out(
-    mut recorder: Recorder,
+/// Carries out one operation.
+struct Work {
+    recorder: Recorder,
     executor: Arc<dyn Executor>,
     abort: AbortPoints,
-    operation: Operation,
+    kind: OperationKind,
     overtaken: CancellationToken,
-) -> Result<Ended, StoreError> {
-    let steps = recorder.remaining();
-    recorder.begin(steps.first().copied()).await?;
-    for (at, &step) in steps.iter().enumerate() {
-        abort.reached(operation.spec.kind, step, "begun");
-        let task = recorder.task();
-        let outcome = tokio::select! {
-            biased;
-            () = overtaken.cancelled() => None,
-            outcome = recorder.with_progress(contained(executor.apply(&task, step))) => Some(outcome),
-        };
-        match outcome {
-            Some(Ok(done)) => {
-                abort.reached(operation.spec.kind, step, "applied");
-                recorder.step_done(step, done, steps.get(at + 1).copied()).await?;
-                abort.reached(operation.spec.kind, step, "recorded");
+    /// Before the second try of a step.
+    first_pause: Duration,
+}
+
+impl Work {
+    /// From its first unfinished step to its end.
+    async fn carry_out(mut self) -> Result<Ended, StoreError> {
+        let steps = self.recorder.remaining();
+        let mut pause = self.recorder.begin(steps.first().copied()).await?;
+        for (at, &step) in steps.iter().enumerate() {
+            match self.insist(step, pause.take()).await? {
+                Some(Ok(done)) => {
+                    self.abort.reached(self.kind, step, "applied");
+                    self.recorder.step_done(step, done, steps.get(at + 1).copied()).await?;
+                    self.abort.reached(self.kind, step, "recorded");
+                }
+                Some(Err(error)) if step.on_error() == OnError::Continue => {
+                    warn!(?step, "{step:?} failed, and its operation goes on: {}", crate::log::chain(&error));
+                    self.recorder.step_passed(step, &error, steps.get(at + 1).copied()).await?;
+                }
+                Some(Err(error)) => return give_up(self.recorder, &*self.executor, step, Some(error)).await,
+                None => return give_up(self.recorder, &*self.executor, step, None).await,
             }
-            Some(Err(error)) => return give_up(recorder, &*executor, step, Some(error)).await,
-            None => return give_up(recorder, &*executor, step, None).await,
+        }
+        self.recorder.finish(OperationState::Succeeded, None).await
+    }
+
+    /// Applies a step, again and again if that is its way; nothing if the operation was overtaken meanwhile.
+    async fn insist(
+        &mut self,
+        step: StepName,
+        mut pause: Option<Duration>,
+    ) -> Result<Option<Result<StepDone, StepError>>, StoreError> {
+        loop {
+            if let Some(pause) = pause {
+                if self.overtaken.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    return Ok(None);
+                }
+                self.recorder.step_again(step).await?;
+            }
+            self.abort.reached(self.kind, step, "begun");
+            let outcome = self.apply(step).await;
+            let failures = self.recorder.failures(step);
+            match (&outcome, step.on_error()) {
+                (Some(Err(error)), OnError::Retry { tries }) if error.retryable && failures + 1 < tries => {
+                    let wait = pause_after(failures, self.first_pause);
+                    self.recorder.step_pauses(step, error, wait).await?;
+                    self.abort.reached(self.kind, step, "paused");
+                    pause = Some(wait);
+                }
+                _ => return Ok(outcome),
+            }
         }
     }
-    recorder.finish(OperationState::Succeeded, None).await
+
+    async fn apply(&mut self, step: StepName) -> Option<Result<StepDone, StepError>> {
+        let task = self.recorder.task();
+        tokio::select! {
+            biased;
+            () = self.overtaken.cancelled() => None,
+            outcome = self.recorder.with_progress(contained(self.executor.apply(&task, step))) => Some(outcome),
+        }
+    }
 }
 
 /// A panic in one step is that operation's failure and nobody else's.

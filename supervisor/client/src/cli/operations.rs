@@ -79,7 +79,7 @@ fn page(object: &Value, now: Timestamp) -> String {
     let mut lines: Vec<String> =
         facts(&operation, now).iter().map(|(name, value)| format!("{name:<10}{value}")).collect();
     lines.push("Steps:".to_owned());
-    lines.push(indent(&steps(&operation)));
+    lines.push(indent(&steps(&operation, now)));
     if let Some(error) = &operation.status.error {
         lines.push(format!("Error:    [{}] {}", error.code, error.message));
         lines.extend(error.detail.lines().map(|line| format!("          {line}")));
@@ -113,18 +113,21 @@ fn facts(operation: &OperationView, now: Timestamp) -> Vec<(&'static str, String
     facts
 }
 
-fn steps(operation: &OperationView) -> String {
+fn steps(operation: &OperationView, now: Timestamp) -> String {
     let mut sheet = Sheet::new(&["Step", "State", "Progress", "Attempt", "Took", "Message"]);
     for step in &operation.status.steps {
-        sheet.row(row(step));
+        sheet.row(row(step, now));
     }
     sheet.render(false, &mut Vec::new(), true)
 }
 
-fn row(step: &StepView) -> Vec<String> {
+fn row(step: &StepView, now: Timestamp) -> Vec<String> {
+    let next = step.next_try.as_deref().and_then(|time| time.parse::<Timestamp>().ok());
+    let next = next.map(|next| format!("tried again in {}s: ", next.duration_since(now).as_secs().max(0)));
+    let message = next.unwrap_or_default() + &step.message;
     let progress = format!("{}%", if step.state == "Succeeded" { 100 } else { step.progress });
     let took = took(step.started_at.as_deref(), step.finished_at.as_deref());
-    vec![words(&step.name), step.state.clone(), progress, step.attempt.to_string(), took, step.message.clone()]
+    vec![words(&step.name), step.state.clone(), progress, step.attempt.to_string(), took, message]
 }
 
 /// Time between two RFC 3339 times; empty if one is missing.
@@ -141,6 +144,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_step_between_two_tries_shows_how_many_there_were_and_when_the_next_is() {
+        let object = json!({
+            "metadata": {"name": "install-web-1"}, "spec": {"kind": "Install"},
+            "status": {"state": "Running", "steps": [
+                {"name": "PullImage", "state": "Running", "attempt": 2, "progress": 40, "message": "nobody answers",
+                 "nextTry": "2026-11-21T00:00:04Z"}]}
+        });
+        let page = page(&object, "2026-11-21T00:00:02Z".parse().unwrap());
+        let last: Vec<&str> = page.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(last.join(" "), "pull image Running 40% 2 tried again in 2s: nobody answers");
+    }
 
     #[test]
     fn a_failed_operation_shows_its_steps_and_what_to_do() {

@@ -62,6 +62,7 @@ pub(super) struct StepView {
     pub progress: u8,
     pub message: String,
     pub attempt: u32,
+    pub next_try: Option<String>,
     pub started_at: Option<String>,
     pub finished_at: Option<String>,
 }

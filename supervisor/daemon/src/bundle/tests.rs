@@ -4,6 +4,7 @@ mod cancel;
 mod kill;
 mod lives;
 mod provided;
+mod retries;
 mod revisions;
 mod scripted;
 mod telling;

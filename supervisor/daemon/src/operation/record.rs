@@ -4,7 +4,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use berth_model::condition::Reason;
-use berth_model::resource::operation::{Actor, Operation, OperationState, OperationStatus, Step, StepName, StepState};
+use berth_model::resource::operation::{
+    Actor, LONGEST_PAUSE, Operation, OperationState, OperationStatus, Step, StepName, StepState,
+};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -75,15 +77,66 @@ impl Recorder {
         Ok(self.status.cancelled_by.as_ref().map(|by| cancelled(name, by)))
     }
 
-    /// The operation begins, or goes on, with its first step that is not done.
-    pub(super) async fn begin(&mut self, first: Option<StepName>) -> Result<(), StoreError> {
+    /// The operation begins, or goes on, with its first step that is not done. If that one is between two tries, the
+    /// answer is how long it is to the next.
+    pub(super) async fn begin(&mut self, first: Option<StepName>) -> Result<Option<Duration>, StoreError> {
         self.save(move |status, now| {
             status.state = OperationState::Running;
             status.waiting.clear();
             status.started_at.get_or_insert_with(|| now.to_string());
-            step_begins(status, first, now);
+            let pause = first.and_then(|first| pause(status, first, now));
+            if pause.is_none() {
+                step_begins(status, first, now);
+            }
+            pause
         })
         .await
+    }
+
+    /// A step failed, and is to be tried again after a pause.
+    pub(super) async fn step_pauses(
+        &mut self,
+        name: StepName,
+        error: &StepError,
+        pause: Duration,
+    ) -> Result<(), StoreError> {
+        self.progress.send_replace((0, String::new()));
+        let message = crate::log::chain(error).to_string();
+        self.change_step(name, move |step, now| {
+            step.message = message;
+            step.failures += 1;
+            step.next_try = now.checked_add(pause).ok().map(|time| time.to_string());
+        })
+        .await
+    }
+
+    /// A step is tried again.
+    pub(super) async fn step_again(&mut self, name: StepName) -> Result<(), StoreError> {
+        self.save(move |status, now| step_begins(status, Some(name), now)).await
+    }
+
+    /// A step failed, and the operation goes on with the next one all the same.
+    pub(super) async fn step_passed(
+        &mut self,
+        name: StepName,
+        error: &StepError,
+        next: Option<StepName>,
+    ) -> Result<(), StoreError> {
+        let message = crate::log::chain(error).to_string();
+        self.save(move |status, now| {
+            change_step(status, name, |step| {
+                step.state = StepState::Failed;
+                step.message = message;
+                step.finished_at = Some(now.to_string());
+            });
+            step_begins(status, next, now);
+        })
+        .await
+    }
+
+    /// How often a step failed and was to be tried again.
+    pub(super) fn failures(&self, name: StepName) -> u32 {
+        self.status.steps.iter().find(|step| step.name == name).map_or(0, |step| step.failures)
     }
 
     /// A step is done, and the next one begins: one transaction, as nothing is between them.
@@ -117,6 +170,7 @@ impl Recorder {
         self.change_step(name, |step, now| {
             step.state = StepState::Failed;
             step.message = message;
+            step.next_try = None;
             step.finished_at = Some(now.to_string());
         })
         .await
@@ -127,6 +181,7 @@ impl Recorder {
             // A step that was interrupted is at work no more, either.
             if matches!(step.state, StepState::Succeeded | StepState::Running) {
                 step.state = StepState::Compensated;
+                step.next_try = None;
             }
         })
         .await
@@ -189,26 +244,27 @@ impl Recorder {
         self.save(move |status, now| change_step(status, name, |step| change(step, now))).await
     }
 
-    async fn save(
+    async fn save<T: Send + 'static>(
         &mut self,
-        change: impl FnOnce(&mut OperationStatus, Timestamp) + Send + 'static,
-    ) -> Result<(), StoreError> {
+        change: impl FnOnce(&mut OperationStatus, Timestamp) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
         let mut status = self.status.clone();
         let (namespace, name) = (self.namespace.clone(), self.operation.metadata.name.clone().unwrap_or_default());
-        self.status = self
+        let (status, came_to) = self
             .store
             .write(&runner(), move |tx| {
-                change(&mut status, tx.now());
+                let came_to = change(&mut status, tx.now());
                 if let Some(mut operation) = tx.get::<Operation>(&namespace, &name)? {
                     // The one part of the status that others write.
                     status.cancelled_by = operation.status.and_then(|stored| stored.cancelled_by);
                     operation.status = Some(status.clone());
                     tx.write_status(&operation)?;
                 }
-                Ok::<_, StoreError>(status)
+                Ok::<_, StoreError>((status, came_to))
             })
             .await?;
-        Ok(())
+        self.status = status;
+        Ok(came_to)
     }
 }
 
@@ -229,8 +285,16 @@ fn step_begins(status: &mut OperationStatus, name: Option<StepName>, now: Timest
     change_step(status, name, |step| {
         step.state = StepState::Running;
         step.attempt += 1;
+        step.next_try = None;
         step.started_at = Some(now.to_string());
     });
+}
+
+/// How long it is to the next try of a step; never longer than a pause is, as the clock may have been set back.
+fn pause(status: &OperationStatus, name: StepName, now: Timestamp) -> Option<Duration> {
+    let step = status.steps.iter().find(|step| step.name == name)?;
+    let next: Timestamp = step.next_try.as_ref()?.parse().ok()?;
+    Some(Duration::try_from(next.duration_since(now)).unwrap_or_default().min(LONGEST_PAUSE))
 }
 
 fn took(status: &OperationStatus) -> Duration {
@@ -248,6 +312,8 @@ fn pending(name: StepName) -> Step {
         attempt: 0,
         started_at: None,
         finished_at: None,
+        failures: 0,
+        next_try: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Operation: a durable record of work that takes longer than a request.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -367,6 +369,52 @@ pub struct Step {
     /// RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
+    /// Starts of it that failed and were to be followed by another.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub failures: u32,
+    /// When it is tried again, RFC 3339; only between two tries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<String>,
+}
+
+/// What becomes of an operation when one of its steps fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// It ends, and what it did is undone.
+    Stop,
+    /// It goes on: what the step was for comes about by itself later.
+    Continue,
+    /// It is tried again after longer and longer pauses, as long as the error says that this may help; then it ends. A
+    /// start that ended with the supervisor's own life is no try.
+    Retry {
+        /// The first one included.
+        tries: u32,
+    },
+}
+
+impl StepName {
+    /// What becomes of the operation when this step fails.
+    pub fn on_error(self) -> OnError {
+        match self {
+            // Registries and the way to them come and go.
+            Self::ResolveImage | Self::PullImage => OnError::Retry { tries: 4 },
+            // Whoever follows the store writes the rules anew until they are as it says.
+            Self::ReleaseNetwork => OnError::Continue,
+            _ => OnError::Stop,
+        }
+    }
+}
+
+/// The longest pause before a step is tried again.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The pause after so many failures and one more: twice as long each time.
+pub fn pause_after(failures: u32, first: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST_PAUSE)
+}
+
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// State of a step.

@@ -79,6 +79,8 @@ fn record(
         attempt: 1,
         started_at: now.clone(),
         finished_at: now.clone(),
+        failures: 0,
+        next_try: None,
     };
     let status = OperationStatus {
         state: OperationState::Succeeded,

@@ -18,6 +18,8 @@ use crate::operation::AbortPoints;
 #[derive(Clone, Copy, Debug)]
 enum Want {
     Image(u8),
+    /// The registry does not answer at first.
+    Flapping(u8),
     Values,
     Larger,
     Start(bool),
@@ -27,6 +29,7 @@ enum Want {
 fn want() -> impl Strategy<Value = Want> {
     prop_oneof![
         4 => (1..4_u8).prop_map(Want::Image),
+        2 => (1..4_u8).prop_map(Want::Flapping),
         1 => Just(Want::Values),
         2 => Just(Want::Larger),
         3 => any::<bool>().prop_map(Want::Start),
@@ -39,6 +42,10 @@ impl Want {
     async fn is_told(self, daemon: &Daemon, size: u32) {
         match self {
             Self::Image(tag) => daemon.put(move |spec| spec.image = format!("registry/web:{tag}")).await,
+            Self::Flapping(tag) => {
+                *daemon.world.flaps.lock().unwrap() = 2;
+                daemon.put(move |spec| spec.image = format!("registry/web:{tag}")).await;
+            }
             Self::Values => daemon.put(asks).await,
             Self::Larger => daemon.put(move |spec| spec.volumes = vec![wish("data", &format!("{size}Mi"))]).await,
             Self::Start(start) => daemon.put(move |spec| spec.start = start).await,

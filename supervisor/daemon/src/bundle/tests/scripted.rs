@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use berth_model::allocation::Pool;
 use berth_model::plan::{Ending, Plan};
@@ -44,6 +45,10 @@ pub struct World {
     pub units: Mutex<BTreeMap<String, Observed>>,
     pub plans: Mutex<BTreeMap<String, Plan>>,
     pub image_fails: Mutex<Option<String>>,
+    /// So many next answers of the registry fail.
+    pub flaps: Mutex<u32>,
+    /// The network cannot be changed.
+    pub net_fails: Mutex<bool>,
     pub start_fails: Mutex<Option<String>>,
     pub occupied: Mutex<Vec<u16>>,
     pub overlapping: Mutex<Vec<Pool>>,
@@ -108,7 +113,13 @@ impl Machine for World {
 impl Images for World {
     fn resolve<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<String, ImageFailure>> {
         Box::pin(async move {
-            match self.image_fails.lock().unwrap().clone() {
+            let flap = {
+                let mut flaps = self.flaps.lock().unwrap();
+                let left = *flaps;
+                *flaps = left.saturating_sub(1);
+                (left > 0).then(|| "nobody answers".to_owned())
+            };
+            match flap.or(self.image_fails.lock().unwrap().clone()) {
                 None => Ok(format!("{reference}@sha256:{:064x}", *self.pushed.lock().unwrap())),
                 Some(message) => Err(ImageFailure {
                     code: "ImageNotFound",
@@ -151,7 +162,8 @@ impl Provider for World {
 
 impl Net for World {
     fn configure(&self) -> BoxFuture<'_, Result<(), Cause>> {
-        Box::pin(async { Ok(()) })
+        let fails = *self.net_fails.lock().unwrap();
+        Box::pin(async move { if fails { Err("the kernel is busy".into()) } else { Ok(()) } })
     }
     fn occupied(&self, port: u16, _: bool) -> BoxFuture<'_, Result<bool, Cause>> {
         Box::pin(async move { Ok(self.occupied.lock().unwrap().contains(&port)) })
@@ -167,7 +179,7 @@ impl Net for World {
 /// One life of the daemon's bundle domain.
 pub struct Daemon {
     pub store: Store,
-    world: Arc<World>,
+    pub world: Arc<World>,
     bundles: Bundles,
     woken: tokio::sync::Mutex<mpsc::Receiver<BundleKey>>,
     pub stop: CancellationToken,
@@ -195,6 +207,7 @@ impl Daemon {
         let volumes = Arc::new(volumes);
         let executor = ByTarget { bundles: Arc::new(steps), volumes: volumes.clone(), machine: volumes };
         let runner = Runner::new(store.clone(), Arc::new(executor), abort, Metrics::new());
+        let runner = runner.pausing(Duration::from_millis(1));
         let (wake, woken) = mpsc::channel(16);
         Self {
             bundles: Bundles::new(store.clone(), world.clone(), world.clone(), clock, wake),
