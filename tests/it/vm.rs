@@ -17,6 +17,7 @@ mod exec;
 mod faults;
 mod full;
 mod harness;
+mod held;
 mod machine;
 mod neighbours;
 mod network;

@@ -210,9 +210,15 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn operation_action(&self, namespace: &str, name: &str, action: &str) -> Result<Value, ClientError> {
-        let path = ["namespaces", namespace, "operations", name, "actions", action];
-        self.transport.json(&berth(&path, Method::POST)).await
+    pub async fn operation_action(
+        &self,
+        namespace: &str,
+        name: &str,
+        action: &str,
+        body: Value,
+    ) -> Result<Value, ClientError> {
+        let request = berth(&["namespaces", namespace, "operations", name, "actions", action], Method::POST);
+        self.transport.json(&if body.is_null() { request } else { request.body(Body::Json(body)) }).await
     }
 
     /// Asks for an action on a change set; the answer is the set, its plan, or the Operation that applied it. Only

@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use abort::{ABORT_FILE_VARIABLE, AbortPoints};
+pub use queue::beginning;
 pub use step::{Progress, StepDone, StepError, Task};
 
 use crate::metrics::Metrics;
@@ -181,7 +182,8 @@ impl Runner {
 
 /// Sorts operations by age. Times cannot tell: they count seconds, and the clock may be set back.
 pub fn order(operation: &Operation) -> (u64, Option<String>) {
-    (operation.spec.sequence, operation.metadata.name.clone())
+    let released = operation.status.as_ref().and_then(|status| status.sequence);
+    (released.unwrap_or(operation.spec.sequence), operation.metadata.name.clone())
 }
 
 /// Carries out one operation.

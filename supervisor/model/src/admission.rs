@@ -5,6 +5,7 @@
 //! ```text
 //!  cancelled, or overtaken by a later wish for its target ........ ends
 //!  one that it requires did not succeed .......................... ends
+//!  held .......................................................... rests, as the next
 //!  one that it requires is not done .............................. rests: later ones of its target may begin
 //!  another of its target is at work, or was asked for earlier .... waits
 //!  one that it conflicts with is at work ......................... waits
@@ -113,6 +114,8 @@ struct View<'a> {
 /// Whether what it requires is done.
 enum Gate {
     Open,
+    /// Somebody has to release it.
+    Held,
     Waits(String),
     Shut(String, Option<OperationState>),
 }
@@ -161,7 +164,7 @@ impl<'a> View<'a> {
             _ if self.is_unwanted(later) => Fate::Ends(Close::Overtaken),
             Gate::Shut(name, state) => Fate::Ends(Close::Unmet(name.clone(), *state)),
             Gate::Waits(name) => Fate::Rests(name.clone()),
-            Gate::Open => Fate::Lives,
+            Gate::Open | Gate::Held => Fate::Lives,
         }
     }
 
@@ -206,11 +209,12 @@ pub fn key(operation: &Operation) -> Key {
 }
 
 fn gate(operation: &Operation, namespace: &str, queue: &Queue<'_>) -> Gate {
-    let mut gate = Gate::Open;
+    let held = operation.status.as_ref().is_some_and(|status| status.state == OperationState::Held);
+    let mut gate = if held { Gate::Held } else { Gate::Open };
     for name in &operation.spec.relations.requires {
         let required = (namespace.to_owned(), name.clone());
         if queue.unfinished.iter().any(|one| key(one) == required) {
-            gate = Gate::Waits(name.clone());
+            gate = if held { Gate::Held } else { Gate::Waits(name.clone()) };
             continue;
         }
         match queue.ended.get(&required) {

@@ -1,8 +1,9 @@
-//! `berth operations` and `berth operation show`, `cancel` and `retry`.
+//! `berth operations` and `berth operation show`, `cancel`, `retry`, `release` and `reject`.
 
 use berth_model::resource::Operation;
+use berth_model::resource::operation::Actor;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::args::{OperationCommand, OperationsArgs};
 use super::failure::Failure;
@@ -35,11 +36,29 @@ pub(super) async fn run(context: &Context, command: &OperationCommand) -> Result
         OperationCommand::Show { name, watch } => show(context, name, *watch).await,
         OperationCommand::Cancel { name } => cancel(context, name).await,
         OperationCommand::Retry { name } => retry(context, name).await,
+        OperationCommand::Release { name } => release(context, name).await,
+        OperationCommand::Reject { name, reason } => reject(context, name, reason).await,
     }
 }
 
+async fn release(context: &Context, name: &str) -> Result<(), Failure> {
+    let asked = context.client.operation_action(&context.namespace, name, "release", Value::Null).await?;
+    let last = match context.wait {
+        Some(true) => follow::operation(context, name).await?,
+        _ => None,
+    };
+    let kind = ResourceType::of::<Operation>();
+    context.outcome(&kind, &last.unwrap_or(asked), &format!("operation/{name} released"))
+}
+
+async fn reject(context: &Context, name: &str, reason: &str) -> Result<(), Failure> {
+    let body = json!({"reason": reason});
+    let ended = context.client.operation_action(&context.namespace, name, "reject", body).await?;
+    context.outcome(&ResourceType::of::<Operation>(), &ended, &format!("operation/{name} rejected"))
+}
+
 async fn cancel(context: &Context, name: &str) -> Result<(), Failure> {
-    let asked = context.client.operation_action(&context.namespace, name, "cancel").await?;
+    let asked = context.client.operation_action(&context.namespace, name, "cancel", Value::Null).await?;
     let last = match context.wait {
         Some(false) => None,
         _ => match follow::operation(context, name).await {
@@ -52,7 +71,7 @@ async fn cancel(context: &Context, name: &str) -> Result<(), Failure> {
 }
 
 async fn retry(context: &Context, name: &str) -> Result<(), Failure> {
-    let asked = context.client.operation_action(&context.namespace, name, "retry").await?;
+    let asked = context.client.operation_action(&context.namespace, name, "retry", Value::Null).await?;
     let (kind, again) = (ResourceType::of::<Operation>(), OperationView::of(&asked));
     if context.wait == Some(false) {
         context.outcome(&kind, &asked, &format!("operation/{}", again.name()))?;
@@ -106,11 +125,16 @@ fn facts(operation: &OperationView, now: Timestamp) -> Vec<(&'static str, String
         ("After:", spec.relations.requires.join(", ")),
         ("Before:", spec.relations.prefers_before.join(", ")),
         ("Not with:", spec.relations.conflicts_with.join(", ")),
-        ("Waits:", status.waiting.clone()),
+        ("Waits:", operation.waits()),
+        ("Released:", status.released_by.as_ref().map(by).unwrap_or_default()),
         ("Took:", took(status.started_at.as_deref(), status.finished_at.as_deref())),
     ];
     facts.retain(|(_, value)| !value.is_empty());
     facts
+}
+
+fn by(actor: &Actor) -> String {
+    format!("by {} ({})", actor.identity, actor.source)
 }
 
 fn steps(operation: &OperationView, now: Timestamp) -> String {
@@ -141,8 +165,6 @@ fn took(from: Option<&str>, to: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

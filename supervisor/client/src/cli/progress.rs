@@ -88,6 +88,7 @@ fn now(operation: &OperationView) -> String {
     match operation.status.steps.iter().find(|step| step.state == "Running") {
         Some(step) if step.message.is_empty() => format!("{subject}: {}", words(&step.name)),
         Some(step) => format!("{subject}: {}, {}", words(&step.name), step.message),
+        None if !operation.status.waiting.is_empty() => format!("{subject}: {}", operation.waits()),
         None => format!("{subject}: {}", words(&operation.status.state)),
     }
 }
@@ -98,7 +99,13 @@ impl Told {
         let steps = &operation.status.steps;
         let over = steps.iter().enumerate().filter(|(_, step)| is_over(step));
         let fresh = over.filter(|(index, _)| self.0.insert((operation.name().to_owned(), *index)));
-        fresh.map(|(index, step)| line(operation, index, steps.len(), step)).collect()
+        let mut lines: Vec<String> = fresh.map(|(index, step)| line(operation, index, steps.len(), step)).collect();
+        // No step has this number.
+        let waits = !operation.status.waiting.is_empty();
+        if waits && self.0.insert((operation.name().to_owned(), usize::MAX)) {
+            lines.push(format!("{}: {}", operation.name(), operation.waits()));
+        }
+        lines
     }
 }
 

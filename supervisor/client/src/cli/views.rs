@@ -46,6 +46,7 @@ pub(super) struct RelationsView {
 pub(super) struct OperationState {
     pub state: String,
     pub waiting: String,
+    pub released_by: Option<Actor>,
     pub steps: Vec<StepView>,
     pub started_at: Option<String>,
     pub finished_at: Option<String>,
@@ -113,6 +114,14 @@ impl OperationView {
 
     pub fn finished(&self) -> bool {
         matches!(self.status.state.as_str(), "Succeeded" | "Failed" | "Cancelled" | "RolledBack")
+    }
+
+    /// What it waits for before it begins, and what can be done about that; empty if it waits for nothing.
+    pub fn waits(&self) -> String {
+        match (self.status.state.as_str(), self.status.waiting.as_str()) {
+            ("Held", why) => format!("{why}: berth operation release {}", self.name()),
+            (_, why) => why.to_owned(),
+        }
     }
 
     /// The number of the revision it made, if it made one.

@@ -19,6 +19,7 @@ use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::rollback::{Goal, Told};
 use super::write::{must_get, transact};
+use crate::operation::beginning;
 use crate::store::{Deletion, ReadTx, Tx};
 
 /// Bytes of an idempotency key.
@@ -89,6 +90,32 @@ pub(super) fn idempotency_key(ask: &Ask) -> Result<Option<String>, Error> {
     key.map(|key| Some(key.to_owned())).ok_or_else(wrong)
 }
 
+/// Notes what an operation on a bundle wants that was held, and is released. What schedules and Berth itself ask for wants
+/// nothing that is not noted already.
+pub(super) fn want(tx: &mut Tx<'_>, operation: &Operation) -> Result<(), Error> {
+    let spec = &operation.spec;
+    let action = ACTIONS.iter().find(|action| action.operation == spec.kind);
+    let by_itself = ["schedule", "reconciler"].contains(&spec.actor.source.as_str());
+    let Some(action) = action.filter(|_| spec.target.kind == Bundle::registration().kind && !by_itself) else {
+        return Ok(());
+    };
+    let bundle = must_get(tx, &BUNDLE, &spec.target.namespace, &spec.target.name)?;
+    if meta::uid(&bundle) != spec.target.uid {
+        let message = format!("the bundle {} that it was asked for is gone; reject it", spec.target.name);
+        return Err(Error::new(Reason::Conflict, message));
+    }
+    let asked = Asked {
+        action,
+        target: spec.target.clone(),
+        key: None,
+        reason: String::new(),
+        to: spec.rollback_to,
+        relations: Relations::default(),
+        actor: spec.actor.clone(),
+    };
+    asked.set_desired(tx).map(drop)
+}
+
 struct Asked {
     action: &'static Action,
     target: Target,
@@ -132,8 +159,14 @@ impl Asked {
             return self.already_going(tx);
         }
         relations::check(tx, &self.target, &self.relations)?;
-        let told = self.set_desired(tx)?;
-        let operation = tx.create(&self.operation(told, tx.version()?))?;
+        let status = beginning(tx, self.action.operation)?;
+        let told = match status.state {
+            // What is held may be rejected: nothing of it is noted before it is released.
+            OperationState::Held => self.foresee(tx, meta::generation(&bundle))?,
+            _ => self.set_desired(tx)?,
+        };
+        let operation = Operation { status: Some(status), ..self.operation(told, tx.version()?) };
+        let operation = tx.create(&operation)?;
         if let Some(key) = &self.key {
             tx.remember_key(key, &self.target, &operation)?;
         }
@@ -177,6 +210,14 @@ impl Asked {
                 let generation = bundle.and_then(|bundle| bundle.metadata.generation).unwrap_or_default();
                 Ok(tx.create(&self.operation(Told { generation, ..Told::default() }, tx.version()?))?)
             }
+        }
+    }
+
+    /// What its operation would be told, if it were done now.
+    fn foresee(&self, tx: &ReadTx<'_>, generation: i64) -> Result<Told, Error> {
+        match self.action.operation {
+            OperationKind::Rollback => Ok(Goal::find(tx, &self.target, self.to)?.told(generation)),
+            _ => Ok(Told { generation, ..Told::default() }),
         }
     }
 

@@ -1,20 +1,27 @@
-//! Actions on an operation: cancel one that is not done, try one again that did not succeed.
+//! Actions on an operation: cancel one that is not done, try one again that did not succeed, release or reject one that is
+//! held.
 //!
 //! To cancel is to note who wants it in the operation's status; the runner stops at what it is doing, undoes what is
 //! done, and closes the record. A note survives the supervisor, so a cancelled operation never goes on after a crash.
 
+use berth_model::field::FieldError;
 use berth_model::kinds::{OPERATION, Registration};
 use berth_model::meta;
 use berth_model::resource::Operation;
-use berth_model::resource::operation::{Actor, OperationKind, OperationState, OperationStatus, Priority, StepState};
+use berth_model::resource::operation::{
+    Actor, OperationError, OperationKind, OperationState, OperationStatus, Priority, REJECTED, Relations, StepState,
+};
 use berth_model::status::Reason;
 use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 
+use super::action;
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::write::{must_get, transact};
 use crate::bundle::view::operation_state;
+use crate::operation::beginning;
 use crate::store::Tx;
 
 /// One action of the API.
@@ -26,20 +33,32 @@ pub(super) struct Action {
 }
 
 /// Every action.
-pub(super) static ACTIONS: [Action; 2] = [
+pub(super) static ACTIONS: [Action; 4] = [
     Action { subresource: "actions/cancel", perform: Asked::cancel },
     Action { subresource: "actions/retry", perform: Asked::retry },
+    Action { subresource: "actions/release", perform: Asked::release },
+    Action { subresource: "actions/reject", perform: Asked::reject },
 ];
 
 struct Asked {
     namespace: String,
     name: String,
     actor: Actor,
+    reason: String,
+}
+
+/// The body of an action; may be left out but for `reject`.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Words {
+    /// Why, for people.
+    reason: String,
 }
 
 /// `POST .../operations/{name}/actions/{action}`: the operation, or the new one.
-pub(super) async fn ask_for(ask: Ask, action: &'static Action) -> Reply {
-    let asked = Asked { namespace: ask.namespace(), name: ask.name(), actor: ask.actor() };
+pub(super) async fn ask_for(mut ask: Ask, action: &'static Action) -> Reply {
+    let Words { reason } = ask.options().await?;
+    let asked = Asked { namespace: ask.namespace(), name: ask.name(), actor: ask.actor(), reason };
     let operation = transact(&ask, move |tx| {
         must_get(tx, &OPERATION, &asked.namespace, &asked.name)?;
         let operation = tx.get::<Operation>(&asked.namespace, &asked.name)?;
@@ -70,12 +89,53 @@ impl Asked {
         let promoted = kind.commits().and_then(|step| status.steps.iter().find(|one| one.name == step));
         match kind.commits() {
             _ if status.state.finished() => conflict(&format!("has ended: {:?}", status.state)),
+            _ if status.state == OperationState::Held => Ok(()),
             None => conflict(&format!("cannot be cancelled: {kind:?} leaves nothing to go back to")),
             Some(_) if promoted.is_some_and(|step| step.state == StepState::Succeeded) => {
                 conflict("has done what it was to do, and is tidying up; `berth rollback` goes back")
             }
             Some(_) => Ok(()),
         }
+    }
+
+    /// It waits for its turn from now on, as if it had been asked for now.
+    fn release(&self, tx: &mut Tx<'_>, mut operation: Operation) -> Result<Operation, Error> {
+        let mut status = self.held(&mut operation)?;
+        action::want(tx, &operation)?;
+        (status.state, status.waiting) = (OperationState::Pending, String::new());
+        (status.released_by, status.sequence) = (Some(self.actor.clone()), Some(tx.version()?));
+        operation.status = Some(status);
+        Ok(tx.update_status(&operation)?.into_inner())
+    }
+
+    /// It ends without having begun.
+    fn reject(&self, tx: &mut Tx<'_>, mut operation: Operation) -> Result<Operation, Error> {
+        if self.reason.is_empty() {
+            let message = "say why, for whoever asked: {\"reason\": \"not before the backup\"}";
+            return Err(FieldError::required("reason", message).into());
+        }
+        let mut status = self.held(&mut operation)?;
+        let Actor { identity, source } = &self.actor;
+        status.error = Some(OperationError {
+            code: REJECTED.to_owned(),
+            message: format!("{identity} ({source}) rejected it: {}", self.reason),
+            suggestions: vec![format!("`berth operation retry {}` asks for it again", self.name)],
+            ..OperationError::default()
+        });
+        (status.state, status.waiting) = (OperationState::Cancelled, String::new());
+        (status.cancelled_by, status.finished_at) = (Some(self.actor.clone()), Some(tx.now().to_string()));
+        operation.status = Some(status);
+        Ok(tx.update_status(&operation)?.into_inner())
+    }
+
+    /// The status of one that is held.
+    fn held(&self, operation: &mut Operation) -> Result<OperationStatus, Error> {
+        let status = operation.status.take().unwrap_or_default();
+        if status.state == OperationState::Held && status.cancelled_by.is_none() {
+            return Ok(status);
+        }
+        let message = format!("operation {} is not held: {:?}", self.name, status.state);
+        Err(Error::new(Reason::Conflict, message))
     }
 
     /// A new operation with the same purpose, for what is wanted now.
@@ -95,7 +155,13 @@ impl Asked {
         if let Some(other) = self.unfinished(tx, &operation)? {
             return conflict(format!("cannot be tried again while {other} is at work; see `berth operations`"));
         }
-        Ok(tx.create(&self.again(operation, meta::generation(&object), tx.version()?))?)
+        let status = beginning(tx, operation.spec.kind)?;
+        let began = operation.status.as_ref().is_some_and(|status| status.started_at.is_some());
+        if status.state == OperationState::Pending && !began {
+            action::want(tx, &operation)?;
+        }
+        let again = self.again(operation, meta::generation(&object), tx.version()?);
+        Ok(tx.create(&Operation { status: Some(status), ..again })?)
     }
 
     fn unfinished(&self, tx: &Tx<'_>, operation: &Operation) -> Result<Option<String>, Error> {
@@ -109,6 +175,8 @@ impl Asked {
         let stem = format!("{}-{}-", spec.target.name, format!("{:?}", spec.kind).to_lowercase());
         spec.reason = format!("{} tried again", self.name);
         spec.actor = self.actor.clone();
+        // What it was to wait for is over, or is what it failed by.
+        spec.relations = Relations::default();
         (spec.generation, spec.sequence, spec.idempotency_key, spec.priority) =
             (generation, sequence, None, Priority::Interactive);
         let metadata =

@@ -83,6 +83,11 @@ impl Goal {
         Err(Error::new(Reason::Conflict, message))
     }
 
+    /// What the bundle's operation is told of it.
+    pub(super) fn told(self, generation: i64) -> Told {
+        Told { generation, rollback_of: self.undone, rollback_to: Some(self.revision.spec.number) }
+    }
+
     /// Sets what is wanted of the bundle.
     pub(super) fn set(self, tx: &mut Tx<'_>) -> Result<Told, Error> {
         let namespace = self.bundle.metadata.namespace.as_deref().unwrap_or_default();
@@ -93,11 +98,7 @@ impl Goal {
         let admitted = admit(&BUNDLE, new, &Request::Patch(&old))?;
         let written = tx.update_value(&BUNDLE, admitted.object)?.into_inner();
         references::check(tx, &BUNDLE, &written, Some(&old))?;
-        Ok(Told {
-            generation: berth_model::meta::generation(&written),
-            rollback_of: self.undone,
-            rollback_to: Some(self.revision.spec.number),
-        })
+        Ok(self.told(berth_model::meta::generation(&written)))
     }
 }
 

@@ -20,6 +20,7 @@ use super::relations;
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::write::{admit, must_get, transact};
+use crate::operation::beginning;
 use crate::store::Tx;
 
 /// One action of the API.
@@ -104,7 +105,9 @@ impl Asked {
             }
         };
         relations::check(tx, &target, &self.wish.relations)?;
-        let operation = tx.create(&self.operation(target.clone(), generation, tx.version()?))?;
+        let mut operation = self.operation(target.clone(), generation, tx.version()?);
+        operation.status = Some(beginning(tx, self.action.operation)?);
+        let operation = tx.create(&operation)?;
         if let Some(key) = &self.key {
             tx.remember_key(key, &target, &operation)?;
         }

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use super::seams::{Machine, Observed, Provider};
 use super::view::{View, container_id, operation_state, rests, state_of};
 use super::{BundleError, BundleKey, operations_of};
+use crate::operation::beginning;
 use crate::store::{Deletion, EventType, ReadTx, Store, StoreError, Tx};
 
 /// Finished operations kept per bundle.
@@ -116,6 +117,10 @@ pub(super) fn begin(tx: &mut Tx<'_>, bundle: &Bundle, kind: OperationKind) -> Re
     let again = present.iter().rev().find(|op| op.spec.kind == kind);
     let mut operation = operation(&target, bundle.metadata.generation.unwrap_or_default(), kind, again);
     operation.spec.sequence = tx.version()?;
+    // A start brings back what is meant to run, and nothing new.
+    if kind != OperationKind::Start {
+        operation.status = Some(beginning(tx, kind)?);
+    }
     tx.create(&operation)?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use berth_model::quantity::show_bytes;
 use berth_model::readiness::Standing;
 use berth_model::resource::Volume;
 use berth_model::resource::bundle::{Bundle, BundleStatus, Phase, RestartPolicy, Termination, VolumeSummary};
-use berth_model::resource::operation::{Operation, OperationKind, StepName, StepState};
+use berth_model::resource::operation::{Operation, OperationKind, REJECTED, StepName, StepState};
 use berth_model::resource::revision::{Allocation, Revision, goal};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -78,7 +78,7 @@ fn stands(view: &View, active: Option<&Revision>, seen: Option<&Observed>) -> (R
     if view.bundle.metadata.deletion_timestamp.is_some() {
         return (Reason::StartSkipped, "The bundle is being removed.".into());
     }
-    let failed = view.unfinished().is_none().then(|| view.last_failure()).flatten();
+    let failed = view.unfinished().is_none().then(|| view.last_failure()).flatten().filter(|op| !came_to_nothing(op));
     match (active, seen, failed) {
         (Some(revision), Some(seen), Some(failed)) if seen.state == UnitState::Active => {
             let text = absence(view).unwrap_or_else(|| failure_message(failed));
@@ -94,6 +94,12 @@ fn stands(view: &View, active: Option<&Revision>, seen: Option<&Observed>) -> (R
         },
         _ => under_way(view),
     }
+}
+
+/// Somebody asked for it, and it was rejected before anything of it was noted: the bundle is what it is meant to be.
+fn came_to_nothing(operation: &Operation) -> bool {
+    let error = operation.status.as_ref().and_then(|status| status.error.as_ref());
+    error.is_some_and(|error| error.code == REJECTED) && operation.spec.actor.source != "reconciler"
 }
 
 /// Where a bundle with a revision in service stands when something it takes from ConfigMaps and
@@ -116,6 +122,9 @@ fn absence(view: &View) -> Option<String> {
 
 /// Where a bundle without a serving revision stands while something is done about it.
 fn under_way(view: &View) -> (Reason, String) {
+    if let Some(waiting) = view.waiting() {
+        return (Reason::ProfilePending, waiting);
+    }
     let steps = view.unfinished().and_then(|op| op.status.as_ref()).map(|status| status.steps.as_slice());
     let at = steps.unwrap_or_default().iter().find(|step| step.state == StepState::Running);
     let reason = match at.map(|step| class(step.name)) {

@@ -1,6 +1,7 @@
 //! The bundle domain as a whole on a scripted machine and a real store.
 
 mod cancel;
+mod held;
 mod kill;
 mod lives;
 mod provided;

@@ -80,6 +80,15 @@ impl View {
         self.operations.iter().find(|op| !operation_state(op).finished() && !rests(op))
     }
 
+    /// What is waited for, if nothing is at work because of that.
+    pub fn waiting(&self) -> Option<String> {
+        let resting = self.operations.iter().find(|op| rests(op)).filter(|_| self.unfinished().is_none())?;
+        let (name, status) = (resting.metadata.name.as_deref().unwrap_or_default(), resting.status.as_ref()?);
+        let advice = format!("; `berth operation release {name}` lets {name} go on");
+        let advice = if status.state == OperationState::Held { advice } else { String::new() };
+        Some(format!("{:?} waits: {}{advice}.", resting.spec.kind, status.waiting))
+    }
+
     /// One of these kinds was asked for, and is not to begin before something else is done.
     pub fn rests(&self, is_meant: impl Fn(OperationKind) -> bool) -> bool {
         self.operations.iter().any(|op| rests(op) && is_meant(op.spec.kind))

@@ -69,6 +69,20 @@ pub(super) async fn read(store: &Store) -> Result<Waiting, StoreError> {
         .await
 }
 
+/// How an operation of a kind begins its life: waiting for its turn, or held.
+///
+/// # Errors
+/// The store.
+pub fn beginning(tx: &ReadTx<'_>, kind: OperationKind) -> Result<OperationStatus, StoreError> {
+    let settings = tx.get::<Settings>("", settings::NAME)?.map(|found| found.spec).unwrap_or_default();
+    let state = match settings.operations.hold.contains(&kind) {
+        true => OperationState::Held,
+        false => return Ok(OperationStatus::default()),
+    };
+    let waiting = format!("operations of kind {kind:?} are held until somebody releases or rejects them");
+    Ok(OperationStatus { state, waiting, ..OperationStatus::default() })
+}
+
 fn ended(tx: &ReadTx<'_>, unfinished: &[Operation]) -> Result<BTreeMap<Key, OperationState>, StoreError> {
     let mut ended = BTreeMap::new();
     for one in unfinished {
@@ -149,7 +163,7 @@ fn change<T>(
     change: impl FnOnce(OperationKind, &mut OperationStatus) -> T,
 ) -> Result<Option<T>, StoreError> {
     let Some(mut operation) = tx.get::<Operation>(namespace, name)? else { return Ok(None) };
-    if state(&operation) != OperationState::Pending {
+    if !matches!(state(&operation), OperationState::Pending | OperationState::Held) {
         return Ok(None);
     }
     let done = change(operation.spec.kind, operation.status.get_or_insert_default());

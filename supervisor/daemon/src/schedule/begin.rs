@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{SOURCE, Step, key, last};
-use crate::operation::order;
+use crate::operation::{beginning, order};
 use crate::store::{Deletion, EventType, StoreError, Tx};
 
 /// Finished operations that are kept of a schedule which is about the machine.
@@ -87,11 +87,13 @@ fn begin(
         }
     };
     make_room(tx, schedule)?;
-    let made = tx.create(&operation(schedule, kind, target, generation, tx.version()?))?;
+    let mut operation = operation(schedule, kind, target, generation, tx.version()?);
+    operation.status = Some(beginning(tx, kind)?);
+    let made = tx.create(&operation)?;
     let status = schedule.status.get_or_insert_default();
     status.last_run = Some(now.to_string());
     status.last_operation = made.metadata.name;
-    status.last_result = Some("Pending".to_owned());
+    status.last_result = made.status.map(|begun| format!("{:?}", begun.state));
     status.message = String::new();
     status.retries = retries;
     Ok(None)

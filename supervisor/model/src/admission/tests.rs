@@ -100,6 +100,21 @@ fn what_requires_another_rests_until_that_has_succeeded_and_lets_later_ones_of_i
 }
 
 #[test]
+fn what_is_held_lets_later_ones_of_its_target_go_and_ends_if_it_is_overtaken_or_what_it_requires_fails() {
+    let held = |relations: Value| operation("a", "web", "Update", json!({"relations": relations, "state": "Held"}));
+    let mut world = World::of(9, vec![held(json!({})), plain("b", "web")]);
+    assert_eq!(world.admission().rest, []);
+    assert_eq!(world.turn(), ["b"]);
+    world.end("b", OperationState::Succeeded);
+    assert_eq!(world.turn(), Vec::<String>::new());
+    world.unfinished.push(operation("c", "web", "Stop", json!({"relations": {}})));
+    assert_eq!(world.admission().close, [(owned("a"), Close::Overtaken)]);
+    let mut world = World::of(9, vec![held(json!({"requires": ["z"]}))]);
+    world.ended.insert(owned("z"), OperationState::Failed);
+    assert_eq!(world.admission().close.len(), 1);
+}
+
+#[test]
 fn what_requires_one_that_failed_or_is_gone_ends_by_its_name() {
     for state in [Some(OperationState::Failed), Some(OperationState::Cancelled), None] {
         let mut world = World::of(9, vec![related("b", "db", "requires", "a")]);

@@ -221,11 +221,11 @@ pub static OPERATION: Registration = Registration {
         Column::NAME,
         Column::text("Kind", "Which list of steps."),
         Column::text("Target", "What it works on."),
-        Column::text("State", "Pending, Running, Succeeded, Failed or Cancelled."),
+        Column::text("State", "Pending, Held, Running, Succeeded, Failed or Cancelled."),
         Column::text("Step", "The step it is at, and how many there are."),
         Column::AGE,
         Column::text("Actor", "Who asked for it.").wide(),
-        Column::text("Message", "Why it failed.").wide(),
+        Column::text("Message", "What it waits for, or why it failed.").wide(),
     ],
     cells: operation_cells,
     selectable: &["spec.kind", "spec.target.kind", "spec.target.name", "status.state"],
@@ -390,6 +390,6 @@ fn operation_cells(object: &Value, now: Timestamp) -> Vec<Value> {
         Value::from(step),
         since(object, "/metadata/creationTimestamp", now),
         text(object, "/spec/actor/identity"),
-        text(object, "/status/error/message"),
+        text(object, if is_finished(object) { "/status/error/message" } else { "/status/waiting" }),
     ]
 }

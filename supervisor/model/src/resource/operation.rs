@@ -299,6 +299,12 @@ pub struct OperationStatus {
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
+    /// Who let it go on that was held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub released_by: Option<Actor>,
+    /// The store's revision when it was released: its place among other wishes, instead of when it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
     /// Who wants it to end before it is done. What is done already is undone then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<Actor>,
@@ -316,6 +322,8 @@ pub enum OperationState {
     /// Waiting for its turn.
     #[default]
     Pending,
+    /// Waiting for somebody to release or reject it. Nothing of it is done, and what it wants is not noted yet.
+    Held,
     /// At work.
     Running,
     /// Done.
@@ -329,7 +337,7 @@ pub enum OperationState {
 impl OperationStatus {
     /// It has not begun, and nobody knows when it will: whatever else is to be done goes on meanwhile.
     pub fn rests(&self) -> bool {
-        self.state == OperationState::Pending && !self.waiting.is_empty()
+        self.state == OperationState::Held || self.state == OperationState::Pending && !self.waiting.is_empty()
     }
 
     /// It ended and left undone what it was to do, with no later wish in its place.
@@ -433,6 +441,9 @@ pub enum StepState {
     /// Done or begun once, undone since.
     Compensated,
 }
+
+/// The code of an operation that was held and rejected.
+pub const REJECTED: &str = "Rejected";
 
 /// Why an operation failed, for people and programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,6 +15,7 @@ use crate::cleanup::Rules;
 use crate::field::{FieldError, Rule};
 use crate::id::dns_label;
 use crate::pressure::Thresholds;
+use crate::resource::operation::OperationKind;
 
 /// The name of the only one.
 pub const NAME: &str = "berth";
@@ -43,11 +44,14 @@ pub struct OperationSettings {
     /// Operations that are at work at the same time, at most. Most of their time they wait: for a registry, a disk, a
     /// service that is starting.
     pub parallel: u16,
+    /// Kinds of operations that do not begin before somebody has released them. What only keeps running what is meant to
+    /// run, as after a start of the machine, is not held.
+    pub hold: Vec<OperationKind>,
 }
 
 impl Default for OperationSettings {
     fn default() -> Self {
-        Self { parallel: 16 }
+        Self { parallel: 16, hold: Vec::new() }
     }
 }
 
@@ -128,11 +132,22 @@ pub fn validate(new: &Value, _: Option<&Value>) -> Vec<FieldError> {
 /// The most operations that may be at work at the same time.
 const MOST_PARALLEL: u16 = 256;
 
-fn operation_rules(new: &Value) -> Option<FieldError> {
-    let set = OperationSettings::deserialize(new).ok()?;
-    let wrong = !(1..=MOST_PARALLEL).contains(&set.parallel);
-    let field = "spec.operations.parallel";
-    wrong.then(|| FieldError::invalid(field, format!("use 1 to {MOST_PARALLEL} operations at the same time")))
+fn operation_rules(new: &Value) -> Vec<FieldError> {
+    let Ok(set) = OperationSettings::deserialize(new) else { return Vec::new() };
+    let mut errors = Vec::new();
+    if !(1..=MOST_PARALLEL).contains(&set.parallel) {
+        let message = format!("use 1 to {MOST_PARALLEL} operations at the same time");
+        errors.push(FieldError::invalid("spec.operations.parallel", message));
+    }
+    for (at, kind) in set.hold.iter().enumerate() {
+        let field = format!("spec.operations.hold[{at}]");
+        if *kind == OperationKind::ApplyChanges {
+            errors.push(FieldError::invalid(field, "a change set is applied at once and cannot be held"));
+        } else if set.hold.iter().take(at).any(|before| before == kind) {
+            errors.push(FieldError::duplicate(field, format!("{kind:?} is named twice")));
+        }
+    }
+    errors
 }
 
 /// The longest that anything unneeded can be kept, in days: ten years.
@@ -180,7 +195,7 @@ mod tests {
     fn what_is_left_out_is_shown_with_its_default_and_what_is_unknown_is_named() {
         let disk = json!({"warnPercent": 80, "cleanPercent": 90, "pausePercent": 95});
         let cleanup = json!({"unusedImageDays": 7, "finishedOperationDays": 30, "eventDays": 7, "disk": disk});
-        let operations = json!({"parallel": 16});
+        let operations = json!({"parallel": 16, "hold": []});
         let default = json!({"network": {"openNamespaces": []}, "cleanup": cleanup, "operations": operations});
         assert_eq!(admitted(json!({})), Ok(json!([default, []])));
         assert_eq!(admitted(json!({"network": {"nosuch": 1}})), Ok(json!([default, ["spec.network.nosuch"]])));
@@ -215,6 +230,12 @@ mod tests {
     fn at_least_one_operation_is_at_work_and_not_any_number() {
         let set = |parallel: u16| admitted(json!({"operations": {"parallel": parallel}})).is_ok();
         assert_eq!([0, 1, 256, 257].map(set), [false, true, true, false]);
+        let hold = |kinds: Value| admitted(json!({"operations": {"hold": kinds}})).map(|_| ());
+        let wrong = |at: &str| Err(vec![format!("spec.operations.hold{at}")]);
+        assert_eq!(hold(json!(["Update", "Uninstall"])), Ok(()));
+        assert_eq!(hold(json!(["Update", "ApplyChanges"])), wrong("[1]"));
+        assert_eq!(hold(json!(["Update", "Update"])), wrong("[1]"));
+        assert!(hold(json!(["Dance"])).is_err());
     }
 
     #[test]

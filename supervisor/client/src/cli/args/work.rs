@@ -96,6 +96,21 @@ pub(in crate::cli) enum OperationCommand {
         #[arg(value_parser = name)]
         name: String,
     },
+    /// Let an operation go on that is held.
+    Release {
+        /// Its name.
+        #[arg(value_parser = name)]
+        name: String,
+    },
+    /// End an operation that is held.
+    Reject {
+        /// Its name.
+        #[arg(value_parser = name)]
+        name: String,
+        /// Why, for whoever asked for it.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
     /// Try once more what an operation was to do that failed or was cancelled.
     Retry {
         /// Its name.

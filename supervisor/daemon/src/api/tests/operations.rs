@@ -98,3 +98,56 @@ async fn what_succeeded_is_not_tried_again_and_a_removal_that_failed_is() {
     let again = act(&world, &removal, "retry").await;
     assert_eq!(again.code, 202, "a removal that failed is tried again: {}", again.body);
 }
+
+async fn hold(world: &World, kinds: Value) {
+    let settings = "/apis/berth.dev/v1/settings/berth";
+    world.merge(settings, json!({"spec": {"operations": {"hold": kinds}}})).await.ok();
+}
+
+#[tokio::test]
+async fn what_is_held_says_so_and_notes_what_it_wants_when_it_is_released() {
+    let world = World::new();
+    world.bundle("web").await;
+    hold(&world, json!(["Stop"])).await;
+    let stop = asked_for(&world, "stop").await;
+    let shown = world.get(&format!("{OPERATIONS}/{stop}")).await.ok();
+    let told = "operations of kind Stop are held until somebody releases or rejects them";
+    assert_eq!((&shown["status"]["state"], &shown["status"]["waiting"]), (&json!("Held"), &json!(told)));
+    let starts = async || world.get(&format!("{BUNDLES}/web")).await.ok()["spec"]["start"].clone();
+    assert_eq!(starts().await, true, "nothing is noted yet");
+    let table = world.table(&format!("{OPERATIONS}/{stop}")).await;
+    assert!(table["rows"][0]["cells"].to_string().contains("\"Held\""), "{table}");
+    let released = act(&world, &stop, "release").await;
+    assert_eq!(released.code, 202, "{}", released.body);
+    let status = &released.body["status"];
+    assert_eq!((&status["state"], &status["releasedBy"]["source"]), (&json!("Pending"), &json!("api")));
+    assert_eq!(status.get("waiting"), None);
+    assert_eq!(starts().await, false);
+    let again = act(&world, &stop, "release").await;
+    assert!(again.failed().2.contains("is not held: Pending"), "{}", again.body);
+    assert_eq!(again.failed().0, 409);
+}
+
+#[tokio::test]
+async fn what_is_rejected_ends_with_the_reason_and_by_whom_and_has_changed_nothing() {
+    let world = World::new();
+    let before = world.bundle("web").await;
+    hold(&world, json!(["Uninstall"])).await;
+    let removal = asked_for(&world, "uninstall").await;
+    let silent = act(&world, &removal, "reject").await;
+    assert_eq!((silent.failed().0, silent.failed().1), (422, "Invalid"));
+    let path = format!("{OPERATIONS}/{removal}/actions/reject");
+    let rejected = world.post(&path, json!({"reason": "not before the backup"})).await;
+    assert_eq!(rejected.code, 202, "{}", rejected.body);
+    let status = &rejected.body["status"];
+    assert_eq!((&status["state"], &status["error"]["code"]), (&json!("Cancelled"), &json!("Rejected")));
+    assert_eq!(status["error"]["message"], "owner (api) rejected it: not before the backup");
+    assert_eq!(status["cancelledBy"]["identity"], "owner");
+    assert_eq!(world.get(&format!("{BUNDLES}/web")).await.ok()["metadata"], before["metadata"]);
+    assert_eq!(world.post(&path, json!({"reason": "again"})).await.failed().0, 409, "what is finished never changes");
+    hold(&world, json!([])).await;
+    let again = act(&world, &removal, "retry").await;
+    assert_eq!(again.body["status"]["state"], "Pending", "{}", again.body);
+    let web = world.get(&format!("{BUNDLES}/web")).await.ok();
+    assert!(web["metadata"]["deletionTimestamp"].is_string(), "what is asked for again is noted: {web}");
+}

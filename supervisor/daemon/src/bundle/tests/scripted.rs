@@ -27,7 +27,7 @@ use crate::bundle::seams::{
 };
 use crate::bundle::steps::Steps;
 use crate::bundle::unit::UnitRequest;
-use crate::bundle::view::{View, operation_state, state_of};
+use crate::bundle::view::{View, operation_state, rests, state_of};
 use crate::bundle::{BundleKey, Bundles, berthd};
 use crate::daemon::volumes::{BundleVolumes, ByTarget};
 use crate::metrics::Metrics;
@@ -260,7 +260,7 @@ impl Daemon {
     }
 
     async fn busy(&self) -> bool {
-        self.operations().await.iter().any(|op| !operation_state(op).finished())
+        self.operations().await.iter().any(|op| !operation_state(op).finished() && !rests(op))
     }
 
     pub async fn operations(&self) -> Vec<Operation> {

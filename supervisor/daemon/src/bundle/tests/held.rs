@@ -1,0 +1,118 @@
+//! Operations that are held: nothing of them is done, and the bundle is looked after meanwhile.
+
+use std::sync::Arc;
+
+use berth_model::resource::operation::{Actor, Operation, OperationKind, OperationState, OperationStatus};
+use berth_model::resource::revision::RevisionState;
+use berth_model::resource::{Settings, settings};
+use tokio_util::sync::CancellationToken;
+
+use super::scripted::{Daemon, World};
+use crate::bundle::berthd;
+use crate::bundle::view::{operation_state, state_of};
+use crate::operation::AbortPoints;
+use crate::store::Tx;
+
+fn start(dir: &tempfile::TempDir, world: &Arc<World>) -> Daemon {
+    Daemon::start(dir.path(), world, AbortPoints::default(), CancellationToken::new())
+}
+
+/// A service that runs, and an update of it that is held.
+async fn with_a_held_update(daemon: &Daemon) {
+    daemon.put(|_| {}).await;
+    daemon.settle().await;
+    hold(daemon, OperationKind::Update).await;
+    daemon.put(|spec| spec.image = "registry/web:2".into()).await;
+    daemon.settle().await;
+    assert_eq!(states(daemon).await, [(OperationKind::Install, "Succeeded"), (OperationKind::Update, "Held")]);
+}
+
+async fn hold(daemon: &Daemon, kind: OperationKind) {
+    let hold = move |tx: &mut Tx<'_>| {
+        let mut all = tx.get::<Settings>("", settings::NAME)?.unwrap();
+        all.spec.operations.hold = vec![kind];
+        tx.update(&all).map(drop)
+    };
+    daemon.store.write(&berthd(), hold).await.unwrap();
+}
+
+async fn states(daemon: &Daemon) -> Vec<(OperationKind, &'static str)> {
+    let word = |op: &Operation| match operation_state(op) {
+        OperationState::Succeeded => "Succeeded",
+        OperationState::Held => "Held",
+        OperationState::Cancelled => "Cancelled",
+        _ => "other",
+    };
+    daemon.operations().await.iter().map(|op| (op.spec.kind, word(op))).collect()
+}
+
+async fn decide(daemon: &Daemon, decision: impl FnOnce(&mut OperationStatus, u64) + Send + 'static) {
+    let write = |tx: &mut Tx<'_>| {
+        let held = tx.list::<Operation>(None)?.into_iter().find(|op| operation_state(op) == OperationState::Held);
+        let mut held = held.unwrap();
+        decision(held.status.as_mut().unwrap(), tx.version()?);
+        tx.update_status(&held).map(drop)
+    };
+    daemon.store.write(&berthd(), write).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_held_update_survives_a_start_of_the_machine_after_which_the_service_runs_as_before() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let daemon = start(&dir, &world);
+    with_a_held_update(&daemon).await;
+    daemon.die().await;
+    world.units.lock().unwrap().clear();
+    let daemon = start(&dir, &world);
+    daemon.settle().await;
+    use OperationKind as K;
+    let expected = [(K::Install, "Succeeded"), (K::Update, "Held"), (K::Start, "Succeeded")];
+    assert_eq!(states(&daemon).await, expected);
+    assert_eq!(world.units.lock().unwrap().keys().collect::<Vec<_>>(), ["default.web.r1"]);
+    decide(&daemon, |status, version| {
+        (status.state, status.sequence) = (OperationState::Pending, Some(version));
+        status.waiting.clear();
+    })
+    .await;
+    daemon.settle().await;
+    assert_eq!(states(&daemon).await.last(), Some(&(K::Update, "Succeeded")), "its place is that of its release");
+    let revisions: Vec<RevisionState> = daemon.revisions().await.iter().map(state_of).collect();
+    assert_eq!(revisions, [RevisionState::Superseded, RevisionState::Active]);
+}
+
+#[tokio::test]
+async fn a_rejected_update_is_not_asked_for_again_before_something_else_is_wanted() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let daemon = start(&dir, &world);
+    with_a_held_update(&daemon).await;
+    decide(&daemon, |status, _| {
+        status.state = OperationState::Cancelled;
+        status.cancelled_by = Some(Actor { identity: "owner".into(), source: "cli".into() });
+        status.error = Some(Default::default());
+    })
+    .await;
+    daemon.settle().await;
+    assert_eq!(states(&daemon).await.last(), Some(&(OperationKind::Update, "Cancelled")));
+    assert_eq!(daemon.operations().await.len(), 2);
+    daemon.put(|spec| spec.image = "registry/web:3".into()).await;
+    daemon.settle().await;
+    assert_eq!(states(&daemon).await.last(), Some(&(OperationKind::Update, "Held")));
+}
+
+#[tokio::test]
+async fn a_service_whose_installation_is_held_says_what_it_waits_for_and_is_removed_without_it() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let daemon = start(&dir, &world);
+    hold(&daemon, OperationKind::Install).await;
+    daemon.put(|_| {}).await;
+    daemon.settle().await;
+    let status = daemon.bundle().await.unwrap().status.unwrap();
+    let message = &status.conditions[0].message;
+    assert!(message.starts_with("Install waits: operations of kind Install are held"), "{message}");
+    assert!(message.contains("`berth operation release web-install-"), "{message}");
+    daemon.remove().await;
+    daemon.settle().await;
+    assert_eq!(daemon.bundle().await, None);
+    use OperationKind as K;
+    assert_eq!(states(&daemon).await, [(K::Install, "Cancelled"), (K::Uninstall, "Succeeded")]);
+}
