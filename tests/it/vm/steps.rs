@@ -6,8 +6,9 @@ use berth_model::resource::operation::OperationKind::{
     self, Cleanup, Erase, Grow, Install, Lock, Restart, Rollback, Start, Stop, Uninstall, Unlock, Update,
 };
 use berth_tests::machine::Machine;
+use berth_tests::{http, pace};
 
-use super::{disturbed, eventually, holdings, nothing_is_left, page, property, ready};
+use super::{disturbed, eventually, holdings, nothing_is_left, property, ready};
 
 /// Makes the supervisor look for a point to die at in a file.
 const ARM: &str = "mkdir -p /run/systemd/system/berthd.service.d && \
@@ -141,8 +142,11 @@ fn ready_if_any(machine: &Machine) -> String {
     }
 }
 
-/// The page, or that nobody answers.
+/// The page, or that nobody answers: the port of a service that is stopped leads to an address that is silent, and what
+/// comes later than this is looked for again.
 fn answer(machine: &Machine) -> String {
-    let page = page(machine, 8081);
-    if page.starts_with("nginx") { page } else { NOBODY.to_owned() }
+    match http::get(machine.forwarded(8081), "/", pace::boots(0.2)) {
+        Ok((200, page)) if page.starts_with("nginx") => page.trim().to_owned(),
+        _ => NOBODY.to_owned(),
+    }
 }
