@@ -23,6 +23,7 @@ pub mod status;
 pub mod steps;
 #[cfg(test)]
 mod tests;
+mod turn;
 pub mod unit;
 pub mod view;
 

@@ -8,9 +8,11 @@ mod prepare;
 mod provision;
 mod ready;
 mod run;
+mod turn;
 mod volumes;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_model::condition::Reason;
 use berth_model::resource::bundle::Bundle;
@@ -48,9 +50,12 @@ pub struct Steps {
     pub drawn: [u8; 5],
     /// What IPv4 networks of namespaces are taken from.
     pub pool: Pool,
+    /// How long a bundle waits at most for those that it depends on, before it starts.
+    pub patience: Duration,
 }
 
 pub use provision::sentence;
+pub use turn::PATIENCE;
 
 type Done = Result<StepDone, StepError>;
 

@@ -9,4 +9,5 @@ mod retries;
 mod revisions;
 mod scripted;
 mod telling;
+mod turns;
 mod volumes;

@@ -63,7 +63,8 @@ pub struct BundleSpec {
     #[serde(default)]
     pub restart: RestartPolicy,
     /// Bundles of the same namespace whose declared ports it may reach, and whose names it may
-    /// look up, beside those that its variables refer to.
+    /// look up, beside those that its variables refer to. While one of them is on its way up, it waits a while before it
+    /// starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<String>,
     /// What it may reach outside this machine.

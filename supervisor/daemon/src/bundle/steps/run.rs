@@ -24,6 +24,7 @@ impl Steps {
             return Ok(StepDone::said("left stopped, as asked"));
         }
         let revision = self.subject(task).await?;
+        self.await_turn(task).await?;
         self.start_one(task, &revision).await
     }
 

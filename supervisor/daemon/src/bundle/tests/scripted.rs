@@ -25,7 +25,7 @@ use crate::bundle::fetch::{revisions_of, view};
 use crate::bundle::seams::{
     Cause, ImageFailure, Images, Machine, Net, Observed, Provider, Started, Survey, UnitState, Unprovided,
 };
-use crate::bundle::steps::Steps;
+use crate::bundle::steps::{PATIENCE, Steps};
 use crate::bundle::unit::UnitRequest;
 use crate::bundle::view::{View, operation_state, rests, state_of};
 use crate::bundle::{BundleKey, Bundles, berthd};
@@ -58,6 +58,8 @@ pub struct World {
     pub pushed: Mutex<u32>,
     /// How units fare right after their start that do not simply run.
     pub courses: Mutex<BTreeMap<String, Observed>>,
+    /// How long a bundle waits for others, if not as usual.
+    pub patience: Mutex<Option<std::time::Duration>>,
     pub disks: Arc<FakeDisks>,
     /// What the objects hold, and what the units were given of it.
     pub held: Mutex<Held>,
@@ -203,6 +205,7 @@ impl Daemon {
             layers: "/layers".into(),
             pool: Pool::default(),
             drawn: [1, 2, 3, 4, 5],
+            patience: world.patience.lock().unwrap().unwrap_or(PATIENCE),
         };
         let volumes = Arc::new(volumes);
         let executor = ByTarget { bundles: Arc::new(steps), volumes: volumes.clone(), machine: volumes };
