@@ -53,7 +53,7 @@ use tracing::info;
 use crate::api::{self, Api, Readiness, WatchPace};
 use crate::auth::ca::{Authority, CaError, ServerCertificate};
 use crate::auth::{AuthError, Authenticator, machine_names};
-use crate::bundle::steps::{PATIENCE, Steps};
+use crate::bundle::steps::{PATIENCE, Steps, Turns};
 use crate::bundle::{BundleError, Bundles};
 use crate::config::Config;
 use crate::image::{ImageError, ImageStore};
@@ -197,7 +197,7 @@ fn spawn_operations(parts: &Parts, config: &Config, cleaner: Arc<Cleaner>, tasks
         layers: parts.images.layers().to_owned(),
         pool: config.network_pool,
         drawn: drawn(),
-        patience: PATIENCE,
+        turns: Turns::new(PATIENCE),
     };
     let abort = AbortPoints::from_file(std::env::var_os(ABORT_FILE_VARIABLE).map(PathBuf::from));
     let (bundles, volumes) = (Arc::new(steps), Arc::new(parts.volumes.clone()));

@@ -12,7 +12,6 @@ mod turn;
 mod volumes;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use berth_model::condition::Reason;
 use berth_model::resource::bundle::Bundle;
@@ -50,12 +49,12 @@ pub struct Steps {
     pub drawn: [u8; 5],
     /// What IPv4 networks of namespaces are taken from.
     pub pool: Pool,
-    /// How long a bundle waits at most for those that it depends on, before it starts.
-    pub patience: Duration,
+    /// Who waits for others before it starts.
+    pub turns: Turns,
 }
 
 pub use provision::sentence;
-pub use turn::PATIENCE;
+pub use turn::{PATIENCE, Turns};
 
 type Done = Result<StepDone, StepError>;
 

@@ -1,10 +1,11 @@
 //! Before a unit starts: what it depends on comes first, if it is on its way ([`crate::bundle::turn`]).
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use berth_model::resource::Bundle;
 use berth_model::resource::operation::OperationKind;
+use berth_model::resource::{Bundle, Settings, settings};
 use tokio::time::{sleep, timeout};
 
 use super::{Steps, store_failed};
@@ -17,6 +18,36 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 /// How often it looks at most, however much happens meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// Who waits at present.
+#[derive(Debug)]
+pub struct Turns {
+    patience: Duration,
+    waiting: AtomicUsize,
+}
+
+/// One that waits, until it is dropped.
+struct Waits<'a>(&'a Turns);
+
+impl Turns {
+    /// Nobody waits longer than that.
+    #[must_use]
+    pub fn new(patience: Duration) -> Self {
+        Self { patience, waiting: AtomicUsize::new(0) }
+    }
+
+    /// One more, if that many may wait.
+    fn join(&self, most: usize) -> Option<Waits<'_>> {
+        let one_more = |waiting| (waiting < most).then_some(waiting + 1);
+        self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok().map(|_| Waits(self))
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Steps {
     /// Waits for its turn, and starts anyway when that takes too long. An update does not wait: it replaces what
     /// serves.
@@ -24,18 +55,25 @@ impl Steps {
         if !matches!(task.spec.kind, OperationKind::Install | OperationKind::Start) {
             return Ok(());
         }
-        match timeout(self.patience, self.until_turn(task)).await {
+        match timeout(self.turns.patience, self.until_turn(task)).await {
             Ok(done) => done,
             Err(_) => self.lose_patience(task).await,
         }
     }
 
     async fn until_turn(&self, task: &Task) -> Result<(), StepError> {
-        let (mut newest, mut told) = (self.store.revision(), BTreeSet::new());
+        let (mut newest, mut told, mut waits) = (self.store.revision(), BTreeSet::new(), None);
         loop {
             newest.mark_unchanged();
             let awaited = self.awaited(task).await?;
             if awaited.is_empty() {
+                return Ok(());
+            }
+            if waits.is_none() {
+                // Whoever waits holds a place among the operations, of which those that it waits for need one.
+                waits = self.turns.join(self.places().await? / 2);
+            }
+            if waits.is_none() {
                 return Ok(());
             }
             if awaited != told {
@@ -55,12 +93,19 @@ impl Steps {
         found.map_err(|error| store_failed(error, "looking at what the bundle depends on"))
     }
 
+    /// How many operations may be at work at once.
+    async fn places(&self) -> Result<usize, StepError> {
+        let found = self.store.read(|tx| tx.get::<Settings>("", settings::NAME)).await;
+        let found = found.map_err(|error| store_failed(error, "looking up how many operations may be at work"))?;
+        Ok(found.map(|found| found.spec.operations).unwrap_or_default().parallel.into())
+    }
+
     async fn lose_patience(&self, task: &Task) -> Result<(), StepError> {
         let awaited = self.awaited(task).await?;
         if awaited.is_empty() {
             return Ok(());
         }
-        let waited = self.patience.as_secs();
+        let waited = self.turns.patience.as_secs();
         let message = format!("it starts after {waited} s though {} not ready, on which it depends", shown(&awaited));
         let target = task.spec.target.clone();
         let tell = move |tx: &mut Tx<'_>| match tx.get::<Bundle>(&target.namespace, &target.name)? {

@@ -25,7 +25,7 @@ use crate::bundle::fetch::{revisions_of, view};
 use crate::bundle::seams::{
     Cause, ImageFailure, Images, Machine, Net, Observed, Provider, Started, Survey, UnitState, Unprovided,
 };
-use crate::bundle::steps::{PATIENCE, Steps};
+use crate::bundle::steps::{PATIENCE, Steps, Turns};
 use crate::bundle::unit::UnitRequest;
 use crate::bundle::view::{View, operation_state, rests, state_of};
 use crate::bundle::{BundleKey, Bundles, berthd};
@@ -205,7 +205,7 @@ impl Daemon {
             layers: "/layers".into(),
             pool: Pool::default(),
             drawn: [1, 2, 3, 4, 5],
-            patience: world.patience.lock().unwrap().unwrap_or(PATIENCE),
+            turns: Turns::new(world.patience.lock().unwrap().unwrap_or(PATIENCE)),
         };
         let volumes = Arc::new(volumes);
         let executor = ByTarget { bundles: Arc::new(steps), volumes: volumes.clone(), machine: volumes };
