@@ -2,7 +2,7 @@
 
 use berth_tests::machine::Machine;
 
-use super::{bundle, install, shared, uninstall};
+use super::{bundle, eventually, install, property, ready, shared, uninstall, unit};
 
 /// A service that answers with one line on port 80.
 fn line(text: &str) -> String {
@@ -25,8 +25,7 @@ fn a_service_reaches_those_it_depends_on_and_none_of_another_namespace() {
     machine
         .ok(r#"echo '{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "abroad"}}' | berth apply -f -"#)
         .unwrap();
-    install(machine, "asker", &format!("{} --port http:80 --set 'dependsOn=[\"neighbour\"]'", line("the asker")));
-    install(machine, "neighbour", &format!("{} --publish 8085:80", line("the neighbour")));
+    installed_in_order(machine);
     install(machine, "stranger", &format!("{} --port http:80 -n abroad", line("the stranger")));
     let neighbour = bundle(machine, "neighbour")["status"]["address"].as_str().unwrap().to_owned();
     let stranger = machine.ok("berth -n abroad get bundle stranger -o json | jq -r .status.address").unwrap();
@@ -41,6 +40,27 @@ fn a_service_reaches_those_it_depends_on_and_none_of_another_namespace() {
     }
     uninstall(machine, "asker neighbour");
     machine.ok("berth -n abroad uninstall stranger && berth delete namespace abroad").unwrap();
+}
+
+/// The asker depends on the neighbour, and starts when that answers, not when it runs.
+fn installed_in_order(machine: &Machine) {
+    let script = "until [ -e /tmp/go ]; do busybox sleep 0.2; done; echo the neighbour >/tmp/index.html; \
+                  exec busybox httpd -f -p 80 -h /tmp";
+    let slow = format!(r#"127.0.0.1:5000/testbox:latest --set 'command=["/usr/bin/sh","-c","{script}"]'"#);
+    install(machine, "neighbour", &format!("--no-wait {slow} --publish 8085:80"));
+    let asker = format!("{} --port http:80 --set 'dependsOn=[\"neighbour\"]'", line("the asker"));
+    install(machine, "asker", &format!("--no-wait {asker}"));
+    let waits = "berth describe bundle asker | grep -o 'waits until bundle neighbour is ready' | head -n 1";
+    eventually(&"waits until bundle neighbour is ready".to_owned(), || machine.ok(waits).unwrap());
+    let runs = "systemctl list-units --no-legend --plain 'berth.default.asker.*' | grep -c service; true";
+    assert_eq!(machine.ok(runs).unwrap(), "0", "the asker does not wait");
+    eventually(&true, || {
+        machine.sh("/usr/lib/berth/berth-run exec default.neighbour.r1 -- sh -c ': >/tmp/go'").unwrap().success()
+    });
+    for name in ["neighbour", "asker"] {
+        eventually(&"True StartCompleted".to_owned(), || ready(machine, name));
+    }
+    assert_eq!(property(machine, &unit(machine, "asker"), "NRestarts"), "0");
 }
 
 /// The page, or why there is none. What is dropped on the way is known only by waiting in vain.

@@ -124,3 +124,18 @@ fn shown(names: &BTreeSet<String>) -> String {
         many => format!("bundles {} are", many.join(" and ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_may_wait_than_leave_a_place_to_those_they_wait_for() {
+        let turns = Turns::new(PATIENCE);
+        assert!(turns.join(0).is_none(), "the only place");
+        let first = turns.join(1);
+        assert!(first.is_some() && turns.join(1).is_none());
+        drop(first);
+        assert!(turns.join(1).is_some());
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_model::resource::{Bundle, Settings, settings};
+use berth_model::resource::Bundle;
 use k8s_openapi::api::core::v1::Event;
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +11,6 @@ use super::scripted::{Daemon, World, fresh};
 use crate::bundle::berthd;
 use crate::bundle::seams::{Observed, UnitState};
 use crate::operation::AbortPoints;
-use crate::store::Tx;
 
 fn start(dir: &std::path::Path, world: &Arc<World>) -> Daemon {
     Daemon::start(dir, world, AbortPoints::default(), CancellationToken::new())
@@ -85,24 +84,6 @@ async fn a_bundle_starts_anyway_when_what_it_depends_on_takes_too_long_and_tells
     daemon.put(|spec| spec.depends_on = vec!["db".into()]).await;
     until(&daemon, |web| says(web, "The service is up.")).await;
     assert_eq!(warned(&daemon).await, ["it starts after 0 s though bundle db is not ready, on which it depends"]);
-    daemon.die().await;
-}
-
-#[tokio::test]
-async fn those_that_wait_leave_a_place_for_those_they_wait_for() {
-    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
-    slow(&world, "default.db.r1");
-    let daemon = start(dir.path(), &world);
-    let one_place = |tx: &mut Tx<'_>| {
-        let mut settings = tx.get::<Settings>("", settings::NAME)?.unwrap();
-        settings.spec.operations.parallel = 1;
-        tx.update(&settings).map(drop)
-    };
-    daemon.store.write(&berthd(), one_place).await.unwrap();
-    add(&daemon, "db", &[]).await;
-    daemon.put(|spec| spec.depends_on = vec!["db".into()]).await;
-    until(&daemon, |web| says(web, "The service is up.")).await;
-    assert_eq!(warned(&daemon).await, Vec::<String>::new());
     daemon.die().await;
 }
 
