@@ -11,7 +11,8 @@
 //! changeset.rs  edits that wait to be made together
 //! operation.rs  the same for operations: cancel, retry
 //! exec.rs     a command in a service, over a WebSocket
-//! stream.rs   images in, logs out        health.rs discovery.rs   about the machine itself
+//! stream.rs   images in, logs out        health.rs   about the machine itself
+//! discovery.rs openapi.rs   what is served here       document.rs  as documents that clients keep
 //! cleanup.rs  what nothing needs any more        system.rs  what is used, and how it is found
 //! network.rs  who reaches whom, and by which rule
 //! reply.rs    objects in the shape asked for; errors as `Status`, nowhere else
@@ -24,10 +25,12 @@ mod action;
 mod changeset;
 mod cleanup;
 mod discovery;
+mod document;
 mod exec;
 mod health;
 mod listen;
 mod network;
+mod openapi;
 mod operation;
 mod read;
 mod references;
@@ -123,6 +126,8 @@ fn table() -> Table {
         path("/api", discovery::core),
         path("/api/v1", discovery::core_resources),
         path("/apis", discovery::groups),
+        path("/openapi/v3", openapi::index),
+        path(&openapi::address("", "v1"), |ask| openapi::of_group(ask, "", "v1")),
         berth(Method::GET, "images", "images", "", Verb::List, stream::images),
         berth(Method::DELETE, "images", "images", "", Verb::Delete, stream::remove),
         berth(Method::POST, "images/import", "images", "import", Verb::Create, stream::import),
@@ -144,6 +149,7 @@ fn table() -> Table {
     for (group, version) in discovery::group_versions() {
         rows.push(path(&format!("/apis/{group}"), move |_| discovery::group(group)));
         rows.push(path(&format!("/apis/{group}/{version}"), move |_| discovery::group_resources(group, version)));
+        rows.push(path(&openapi::address(group, version), move |ask| openapi::of_group(ask, group, version)));
     }
     rows.extend(ACTIONS.iter().map(|action| {
         let path = format!("namespaces/{{namespace}}/bundles/{{name}}/{}", action.subresource);

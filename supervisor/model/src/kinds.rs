@@ -24,14 +24,20 @@ pub use core::{CONFIG_MAP, DEFAULT_NAMESPACE, EVENT, EVENT_LIFE, LAST_APPLIED, N
 pub use networking::NETWORK_POLICY;
 pub use table::{Column, age};
 
+use std::borrow::Cow;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::field::FieldError;
+use crate::patch;
 use crate::policy::Verb;
+use crate::resource;
+use crate::schema;
 
 /// A type whose objects are served and stored.
 pub trait Kind:
@@ -39,6 +45,7 @@ pub trait Kind:
     + k8s_openapi::Metadata<Ty = ObjectMeta>
     + Serialize
     + DeserializeOwned
+    + JsonSchema
     + Clone
     + Send
     + Sync
@@ -95,12 +102,28 @@ pub struct Registration {
     pub permanent: &'static [Permanent],
     /// Completes a body before it is decoded.
     complete: fn(&mut Value, &Request<'_>),
-    /// Decodes and encodes again by the type.
-    decode: fn(&Value) -> Result<Decoded, FieldError>,
+    /// What its type knows of itself.
+    shape: Shape,
     /// Fills in what a client may leave out.
     default: fn(&mut Value),
     /// Rules beyond the type's shape; the old object is there when it is an update.
     validate: fn(&Value, Option<&Value>) -> Vec<FieldError>,
+}
+
+/// What a type knows of its objects.
+struct Shape {
+    /// Decodes and encodes again.
+    decode: fn(&Value) -> Result<Decoded, FieldError>,
+    /// The name of its schema.
+    schema_name: fn() -> Cow<'static, str>,
+    /// Adds its schema to others.
+    register_schema: fn(&mut SchemaGenerator),
+}
+
+impl Shape {
+    const fn of<K: Kind>() -> Self {
+        Self { decode: admit::decode::<K>, schema_name: K::schema_name, register_schema: schema::register::<K> }
+    }
 }
 
 /// An object that cannot be deleted.
@@ -156,6 +179,26 @@ impl Registration {
     pub fn is_permanent(&self, namespace: &str, name: &str) -> Option<&'static str> {
         let found = self.permanent.iter().find(|one| (one.namespace, one.name) == (namespace, name));
         found.map(|one| one.instead)
+    }
+
+    /// The name of the schema of its type.
+    pub fn schema_name(&self) -> Cow<'static, str> {
+        (self.shape.schema_name)()
+    }
+
+    /// Adds the schema of its type, and of all that is in it, to others.
+    pub(crate) fn register_schema(&self, generator: &mut SchemaGenerator) {
+        (self.shape.register_schema)(generator);
+    }
+
+    /// One of Kubernetes' own kinds, served here with its type and its habits.
+    pub fn is_built_in(&self) -> bool {
+        self.group != resource::GROUP
+    }
+
+    /// Media types of the patches it takes: as in Kubernetes, strategic ones are for its own kinds alone.
+    pub fn patches(&self) -> &'static [&'static str] {
+        if self.is_built_in() { &[patch::MERGE, patch::JSON, patch::STRATEGIC] } else { &[patch::MERGE, patch::JSON] }
     }
 
     /// Whether clients may use a verb on it.

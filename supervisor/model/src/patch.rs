@@ -4,6 +4,29 @@ use serde_json::Value;
 
 use crate::field::FieldError;
 
+mod strategic;
+pub use strategic::strategic;
+
+/// The media type of a JSON merge patch (RFC 7396).
+pub const MERGE: &str = "application/merge-patch+json";
+/// The media type of a JSON patch (RFC 6902).
+pub const JSON: &str = "application/json-patch+json";
+/// The media type of a strategic merge patch.
+pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
+/// What applies a patch to an object.
+pub type Apply = fn(&Value, &Value) -> Result<Value, FieldError>;
+
+/// What applies patches of a media type.
+pub fn by_media_type(media_type: &str) -> Option<Apply> {
+    match media_type {
+        MERGE => Some(merge),
+        JSON => Some(json),
+        STRATEGIC => Some(strategic),
+        _ => None,
+    }
+}
+
 /// Applies a JSON merge patch (RFC 7396) to an object.
 ///
 /// # Errors

@@ -11,6 +11,7 @@
 //! a threshold is told of once. What is allocated counts as used, so volumes do from the day they are
 //! made; so does the ballast file, whether it is there at the time or not.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Percent below its threshold at which a level is left.
@@ -43,7 +44,7 @@ impl Level {
 }
 
 /// Percent used at which levels are entered; a hundred is never.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Thresholds {
     /// Somebody is told.

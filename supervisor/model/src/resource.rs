@@ -17,6 +17,7 @@ pub use settings::Settings;
 pub use volume::Volume;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// API group of Berth's own kinds.
@@ -27,14 +28,19 @@ pub const VERSION: &str = "v1";
 pub const API_VERSION: &str = "berth.dev/v1";
 
 /// An object as it is read from the wire: kind and version may be absent, but never wrong.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Incoming<S, T> {
+    /// Group and version, `berth.dev/v1`.
     api_version: Option<String>,
+    /// What it is.
     kind: Option<String>,
+    /// Name, namespace, version, labels, owners.
     #[serde(default)]
     metadata: ObjectMeta,
+    /// What is wanted.
     spec: S,
+    /// What is; absent until somebody has looked.
     status: Option<T>,
 }
 
@@ -65,8 +71,8 @@ struct Outgoing<'a, S, T> {
 /// Makes a namespaced object of `berth.dev/v1` out of its spec and status, in the very shape of
 /// the built-in kinds.
 macro_rules! object {
-    ($(#[$doc:meta])* $name:ident, $plural:literal, $spec:ty, $status:ty) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident, $plural:literal, $spec:ty, $status:ty) => {
+        $(#[doc = $doc])*
         #[derive(Clone, Debug, PartialEq)]
         pub struct $name {
             /// Name, namespace, version, labels, owners.
@@ -95,6 +101,19 @@ macro_rules! object {
 
             fn metadata_mut(&mut self) -> &mut Self::Ty {
                 &mut self.metadata
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                concat!("dev.berth.v1.", stringify!($name)).into()
+            }
+
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let mut schema =
+                    <crate::resource::Incoming<$spec, $status> as schemars::JsonSchema>::json_schema(generator);
+                schema.insert("description".into(), concat!($($doc),*).trim().into());
+                schema
             }
         }
 

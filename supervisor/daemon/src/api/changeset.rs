@@ -91,7 +91,7 @@ pub(super) async fn ask_for(mut ask: Ask, action: &'static str) -> Reply {
     let place = Place { namespace: ask.namespace(), name: ask.name(), actor: ask.actor(), subject, sealer };
     match action {
         "actions/add" => {
-            let edit: Edit = serde_json::from_value(ask.json().await?)
+            let edit: Edit = serde_json::from_value(ask.json().await?.value)
                 .map_err(|error| Error::bad_request(format!("the edit cannot be read: {error}")))?;
             let set = transact(&ask, move |tx| add(tx, &place, edit)).await?;
             Ok(reply::json(&visible(&ask.api, &CHANGE_SET, encoded(&set)?, false)?))

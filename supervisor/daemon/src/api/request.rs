@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use berth_model::kinds::Registration;
 use berth_model::policy::Subject;
+use berth_model::repeated::{self, Read};
 use berth_model::resource::operation::Actor;
 use berth_model::status::{About, Reason};
 use http::HeaderMap;
@@ -13,7 +14,6 @@ use http::header::{CONTENT_TYPE, USER_AGENT};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::Api;
 use super::reply::{Error, Shape};
@@ -83,6 +83,14 @@ impl Ask {
         }
     }
 
+    /// Refuses `dryRun` where it cannot be had, so that nobody takes the deed for a rehearsal.
+    pub(super) fn no_dry_run(&self) -> Result<(), Error> {
+        match self.dry_run()? {
+            false => Ok(()),
+            true => Err(Error::bad_request("this cannot be tried without doing it; leave dryRun out")),
+        }
+    }
+
     /// The shape in which the client wants objects.
     pub(super) fn shape(&self) -> Shape {
         Shape::wanted(&self.headers, self.query("includeObject"))
@@ -112,8 +120,8 @@ impl Ask {
         media.unwrap_or("application/json").to_ascii_lowercase()
     }
 
-    /// The body as JSON.
-    pub(super) async fn json(&mut self) -> Result<Value, Error> {
+    /// The body as JSON, with what it says more than once.
+    pub(super) async fn json(&mut self) -> Result<Read, Error> {
         let media = self.media_type();
         if media != "application/json" {
             let message = format!("a body of type {media} is not read here; send application/json");
@@ -122,9 +130,9 @@ impl Ask {
         self.body_value().await
     }
 
-    /// The body as JSON, whatever its type is called.
-    pub(super) async fn body_value(&mut self) -> Result<Value, Error> {
-        parse(&self.bytes().await?)
+    /// The same, whatever the body's type is called.
+    pub(super) async fn body_value(&mut self) -> Result<Read, Error> {
+        repeated::read(&self.bytes().await?).map_err(|error| broken(&error))
     }
 
     /// The body as JSON of a known shape; absent is the default.
@@ -164,12 +172,14 @@ fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let text = error.to_string();
-        let what = text.split(" at line ").next().unwrap_or(&text);
-        Error::bad_request(format!("the body is not the JSON expected here: {what}, at line {line}, column {column}"))
-    })
+    serde_json::from_slice(bytes).map_err(|error| broken(&error))
+}
+
+fn broken(error: &serde_json::Error) -> Error {
+    let (line, column) = (error.line(), error.column());
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or(&text);
+    Error::bad_request(format!("the body is not the JSON expected here: {what}, at line {line}, column {column}"))
 }
 
 /// By what way: what the client says of itself, as far as it is one of the known ways.
@@ -181,6 +191,8 @@ fn source_of(said: Option<&str>, agent: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]

@@ -81,6 +81,7 @@ pub struct LogRequest {
 
 /// `POST .../images/import?name=<reference>`, body: the archive, of any size.
 pub(super) async fn import(mut ask: Ask) -> Reply {
+    ask.no_dry_run()?;
     let Some(reference) = ask.query("name").map(str::to_owned) else {
         return Err(Error::bad_request("say what the image is to be called: ?name=<registry/repository:tag>"));
     };
@@ -103,6 +104,7 @@ pub(super) async fn prune(ask: Ask) -> Reply {
 
 /// `DELETE .../images?name=<reference>`.
 pub(super) async fn remove(ask: Ask) -> Reply {
+    ask.no_dry_run()?;
     let Some(reference) = ask.query("name").map(str::to_owned) else {
         return Err(Error::bad_request("say which image: ?name=<registry/repository:tag>"));
     };

@@ -39,6 +39,7 @@ pub(super) async fn usage(ask: Ask) -> Reply {
 
 /// `POST .../system/diagnostics[?loopback=true][&repair=true]`: everything that was looked at.
 pub(super) async fn diagnose(ask: Ask) -> Reply {
+    ask.no_dry_run()?;
     let request = DiagnoseRequest { loopback: ask.flag("loopback")?, repair: ask.flag("repair")? };
     Ok(reply::json(&json!(ask.api.system.diagnose(request).await?)))
 }

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use berth_model::field::FieldError;
 use berth_model::kinds::{Admitted, Registration, Request};
+use berth_model::repeated::Read;
 use berth_model::status::{Failure, Reason};
 use berth_model::{meta, patch as patching};
 use http::StatusCode;
@@ -36,12 +37,12 @@ enum FieldValidation {
 /// `POST` to a collection.
 pub(super) async fn create(mut ask: Ask, kind: &'static Registration) -> Reply {
     let validation = FieldValidation::of(&ask, kind)?;
-    let mut body = ask.json().await?;
+    let Read { value: mut body, repeated } = ask.json().await?;
     frame(kind, &mut body, &ask.namespace(), "")?;
     let sealer = ask.api.sealer.clone();
     sealer.resolve_digests(kind.sealed, &mut body, None)?;
     let admitted = admit(kind, body, &Request::Create)?;
-    let warnings = validation.judge(kind, &admitted)?;
+    let warnings = validation.judge(kind, &admitted.unknown, &repeated)?;
     let work = move |tx: &mut Tx<'_>| -> Result<Kept, Error> {
         let seal = |object: &mut Value| seal(&sealer, kind, object, None);
         let object = tx.create_finished(kind, admitted.object, seal)?;
@@ -54,36 +55,33 @@ pub(super) async fn create(mut ask: Ask, kind: &'static Registration) -> Reply {
 
 /// `PUT` of an object.
 pub(super) async fn update(mut ask: Ask, kind: &'static Registration) -> Reply {
-    let mut body = ask.json().await?;
+    let Read { value: mut body, repeated } = ask.json().await?;
     frame(kind, &mut body, &ask.namespace(), &ask.name())?;
-    replace(ask, kind, Replacement::Whole(body)).await
+    replace(ask, kind, Replacement::Whole(body), repeated).await
 }
 
-/// `PATCH` of an object: a JSON merge patch (RFC 7396) or a JSON patch (RFC 6902).
+/// `PATCH` of an object: a JSON merge patch (RFC 7396), a JSON patch (RFC 6902), and a strategic one of built-in kinds.
 pub(super) async fn patch(mut ask: Ask, kind: &'static Registration) -> Reply {
     let media = ask.media_type();
-    let apply = match media.as_str() {
-        "application/merge-patch+json" => patching::merge,
-        "application/json-patch+json" => patching::json,
-        _ => {
-            let message = format!(
-                "a patch of type {media} is not taken here; send application/merge-patch+json \
-                 (kubectl patch --type=merge) or application/json-patch+json (--type=json)"
-            );
-            return Err(Error::new(Reason::UnsupportedMediaType, message));
-        }
+    let taken = kind.patches().contains(&media.as_str());
+    let Some(apply) = patching::by_media_type(&media).filter(|_| taken) else {
+        let message = format!(
+            "a patch of type {media} is not taken here; send application/merge-patch+json \
+             (kubectl patch --type=merge) or application/json-patch+json (--type=json)"
+        );
+        return Err(Error::new(Reason::UnsupportedMediaType, message));
     };
-    let changes = ask.body_value().await?;
-    replace(ask, kind, Replacement::Patch { apply, changes }).await
+    let Read { value: changes, repeated } = ask.body_value().await?;
+    replace(ask, kind, Replacement::Patch { apply, changes }, repeated).await
 }
 
 /// What an object is to be replaced by.
 enum Replacement {
     Whole(Value),
-    Patch { apply: fn(&Value, &Value) -> Result<Value, FieldError>, changes: Value },
+    Patch { apply: patching::Apply, changes: Value },
 }
 
-async fn replace(ask: Ask, kind: &'static Registration, by: Replacement) -> Reply {
+async fn replace(ask: Ask, kind: &'static Registration, by: Replacement, repeated: Vec<String>) -> Reply {
     let validation = FieldValidation::of(&ask, kind)?;
     let (namespace, name, sealer) = (ask.namespace(), ask.name(), ask.api.sealer.clone());
     let work = move |tx: &mut Tx<'_>| -> Result<Kept, Error> {
@@ -95,7 +93,7 @@ async fn replace(ask: Ask, kind: &'static Registration, by: Replacement) -> Repl
         };
         sealer.resolve_digests(kind.sealed, &mut body, Some(&old))?;
         let mut admitted = admit(kind, body, &request)?;
-        let warnings = validation.judge(kind, &admitted)?;
+        let warnings = validation.judge(kind, &admitted.unknown, &repeated)?;
         seal(&sealer, kind, &mut admitted.object, Some(&old))?;
         let object = tx.update_value(kind, admitted.object)?.into_inner();
         references::check(tx, kind, &object, Some(&old))?;
@@ -301,23 +299,27 @@ impl FieldValidation {
                 let message = format!("fieldValidation={other} is not understood; use Strict, Warn or Ignore");
                 Err(Error::bad_request(message))
             }
-            None if kind.group.is_empty() => Ok(Self::Warn),
+            None if kind.is_built_in() => Ok(Self::Warn),
             None => Ok(Self::Strict),
         }
     }
 
-    fn judge(self, kind: &Registration, admitted: &Admitted) -> Result<Vec<String>, Error> {
-        let named = |field: &String| format!("unknown field \"{field}\"");
+    /// What to warn of.
+    fn judge(self, kind: &Registration, unknown: &[String], repeated: &[String]) -> Result<Vec<String>, Error> {
+        let named = |what: &str, field: &String| format!("{what} field \"{field}\"");
+        let unknown_named = unknown.iter().map(|field| named("unknown", field));
+        let found: Vec<String> = unknown_named.chain(repeated.iter().map(|field| named("duplicate", field))).collect();
         match self {
-            Self::Strict if !admitted.unknown.is_empty() => {
-                let found: Vec<String> = admitted.unknown.iter().map(named).collect();
-                let advice = "correct the spelling, or leave it out";
+            Self::Strict if !found.is_empty() => {
+                let (spelling, once) = ("correct the spelling, or leave it out", "say it once");
+                let advice = if unknown.is_empty() { once } else { spelling };
                 let message = format!("{} has {}; {advice}", kind.kind, found.join(", "));
-                let cause = |field: &String| FieldError::invalid(field.clone(), format!("is not known; {advice}"));
-                let causes = admitted.unknown.iter().map(cause).collect();
+                let wrong = |field: &String| FieldError::invalid(field.clone(), format!("is not known; {spelling}"));
+                let twice = |field: &String| FieldError::duplicate(field.clone(), format!("is there twice; {once}"));
+                let causes = unknown.iter().map(wrong).chain(repeated.iter().map(twice)).collect();
                 Err(Failure { causes, ..Failure::new(Reason::BadRequest, message) }.into())
             }
-            Self::Warn => Ok(admitted.unknown.iter().map(named).collect()),
+            Self::Warn => Ok(found),
             Self::Strict | Self::Ignore => Ok(Vec::new()),
         }
     }

@@ -62,7 +62,7 @@ impl Registration {
         if self.status {
             keep_status(&mut body, request.old());
         }
-        let Decoded { mut object, unknown } = (self.decode)(&body).map_err(|error| vec![error])?;
+        let Decoded { mut object, unknown } = (self.shape.decode)(&body).map_err(|error| vec![error])?;
         (self.default)(&mut object);
         let mut errors = meta::validate(self, &object, request.old());
         errors.extend(self.frozen_spec(&object, request.old()));
@@ -74,7 +74,7 @@ impl Registration {
     /// reads them, so that an object from before a field was added is not taken for another.
     pub fn frozen_spec(&self, new: &Value, old: Option<&Value>) -> Option<FieldError> {
         let old = old.filter(|_| self.immutable_spec)?;
-        let spec = |object: &Value| (self.decode)(object).ok()?.object.get("spec").cloned();
+        let spec = |object: &Value| (self.shape.decode)(object).ok()?.object.get("spec").cloned();
         let changed = old.get("spec") != new.get("spec") && spec(old) != spec(new);
         changed.then(|| {
             let message = format!("never changes once the {} exists", self.kind);

@@ -4,10 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::admit::decode;
 use super::core::{ALL_VERBS, DEFAULT_NAMESPACE};
 use super::table::{Column, age, count, number, since, text};
-use super::{Kind, Permanent, Registration};
+use super::{Kind, Permanent, Registration, Shape};
 use crate::policy::Verb;
 use crate::quantity;
 use crate::resource::operation::OperationState;
@@ -50,7 +49,7 @@ const PLAIN: Registration = Registration {
     sealed: &[],
     permanent: &[],
     complete: |_, _| (),
-    decode: decode::<Bundle>,
+    shape: Shape::of::<Bundle>(),
     default: |_| (),
     validate: |_, _| Vec::new(),
 };
@@ -77,7 +76,7 @@ pub static BUNDLE: Registration = Registration {
     cells: bundle_cells,
     selectable: &["status.phase"],
     finalizers: &[TEARDOWN_FINALIZER],
-    decode: decode::<Bundle>,
+    shape: Shape::of::<Bundle>(),
     validate: resource::bundle::validate,
     ..PLAIN
 };
@@ -112,7 +111,7 @@ pub static REVISION: Registration = Registration {
     },
     selectable: &["spec.bundle", "status.state"],
     immutable_spec: true,
-    decode: decode::<Revision>,
+    shape: Shape::of::<Revision>(),
     ..PLAIN
 };
 
@@ -146,7 +145,7 @@ pub static VOLUME: Registration = Registration {
     selectable: &["spec.bundle", "status.state"],
     immutable_spec: true,
     finalizers: &[DATA_FINALIZER],
-    decode: decode::<Volume>,
+    shape: Shape::of::<Volume>(),
     ..PLAIN
 };
 
@@ -175,7 +174,7 @@ pub static SETTINGS: Registration = Registration {
         ]
     },
     status: false,
-    decode: decode::<Settings>,
+    shape: Shape::of::<Settings>(),
     validate: resource::settings::validate,
     ..PLAIN
 };
@@ -204,7 +203,7 @@ pub static CHANGE_SET: Registration = Registration {
             fields.entry("spec").or_insert_with(|| json!({}));
         }
     },
-    decode: decode::<ChangeSet>,
+    shape: Shape::of::<ChangeSet>(),
     ..PLAIN
 };
 
@@ -232,7 +231,7 @@ pub static OPERATION: Registration = Registration {
     immutable_spec: true,
     record: true,
     life: |object| is_finished(object).then_some(OPERATION_LIFE),
-    decode: decode::<Operation>,
+    shape: Shape::of::<Operation>(),
     ..PLAIN
 };
 
@@ -260,7 +259,7 @@ pub static SCHEDULE: Registration = Registration {
         name: resource::schedule::CLEANUP,
         instead: "suspend it instead: spec.suspend: true",
     }],
-    decode: decode::<Schedule>,
+    shape: Shape::of::<Schedule>(),
     validate: resource::schedule::validate,
     ..PLAIN
 };

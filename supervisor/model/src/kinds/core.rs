@@ -4,9 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret};
 use serde_json::{Value, json};
 
-use super::admit::{Request, decode, map_mut};
+use super::admit::{Request, map_mut};
 use super::table::{Column, count, number, since, text};
-use super::{Kind, Permanent, Registration};
+use super::{Kind, Permanent, Registration, Shape};
 use crate::field::{FieldError, Rule};
 use crate::meta;
 use crate::policy::Verb;
@@ -59,7 +59,7 @@ const PLAIN: Registration = Registration {
     sealed: &[],
     permanent: &[],
     complete: |_, _| (),
-    decode: decode::<ConfigMap>,
+    shape: Shape::of::<ConfigMap>(),
     default: |_| (),
     validate: |_, _| Vec::new(),
 };
@@ -83,7 +83,7 @@ pub static NAMESPACE: Registration = Registration {
     selectable: &["status.phase"],
     status: true,
     permanent: &[Permanent { namespace: "", name: DEFAULT_NAMESPACE, instead: "delete what is in it instead" }],
-    decode: decode::<Namespace>,
+    shape: Shape::of::<Namespace>(),
     default: |object| {
         if object.pointer("/status/phase").is_none() {
             object["status"] = json!({ "phase": "Active" });
@@ -103,7 +103,7 @@ pub static CONFIG_MAP: Registration = Registration {
         let entries = count(object, "/data") + count(object, "/binaryData");
         vec![text(object, "/metadata/name"), Value::from(entries), since(object, "/metadata/creationTimestamp", now)]
     },
-    decode: decode::<ConfigMap>,
+    shape: Shape::of::<ConfigMap>(),
     validate: |new, old| {
         let mut errors = data_rules(new, &["data", "binaryData"]);
         errors.extend(immutable_data(new, old, &["data", "binaryData"]));
@@ -134,7 +134,7 @@ pub static SECRET: Registration = Registration {
     selectable: &["type"],
     sealed: &["data"],
     complete: complete_secret,
-    decode: decode::<Secret>,
+    shape: Shape::of::<Secret>(),
     default: |object| {
         if object.get("type").is_none_or(|kind| kind == "") {
             object["type"] = "Opaque".into();
@@ -177,7 +177,7 @@ pub static EVENT: Registration = Registration {
     ],
     record: true,
     life: |_| Some(EVENT_LIFE),
-    decode: decode::<Event>,
+    shape: Shape::of::<Event>(),
     validate: |new, _| event_rules(new),
     ..PLAIN
 };

@@ -3,10 +3,9 @@
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 
-use super::admit::decode;
 use super::core::ALL_VERBS;
 use super::table::{Column, since, text};
-use super::{Kind, Registration};
+use super::{Kind, Registration, Shape};
 use crate::network;
 
 /// Who may reach the bundles it selects, and whom they may reach.
@@ -45,7 +44,7 @@ pub static NETWORK_POLICY: Registration = Registration {
     sealed: &[],
     permanent: &[],
     complete: |_, _| (),
-    decode: decode::<NetworkPolicy>,
+    shape: Shape::of::<NetworkPolicy>(),
     default: |object| {
         let types = types(object);
         if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {

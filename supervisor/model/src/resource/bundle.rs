@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 crate::resource::object! {
@@ -15,7 +16,7 @@ crate::resource::object! {
 pub const RENAMED_FROM: &str = "berth.dev/renamed-from";
 
 /// What an administrator writes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BundleSpec {
     /// `registry/repository[:tag][@sha256:...]`.
@@ -76,12 +77,12 @@ pub struct BundleSpec {
 }
 
 /// One environment variable.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
     /// Name.
     pub name: String,
-    /// Value, taken literally but for references like `${{db.HOST}}` ([`crate::reference`]).
+    /// Value, taken literally but for references like `${{db.HOST}}`.
     #[serde(default)]
     pub value: String,
     /// Where the value comes from instead.
@@ -90,7 +91,7 @@ pub struct EnvVar {
 }
 
 /// A port the service listens on, and who may reach it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Port {
     /// A DNS label, unique in the bundle.
@@ -119,7 +120,7 @@ impl Port {
 }
 
 /// Transport protocol of a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// TCP.
@@ -130,7 +131,7 @@ pub enum Protocol {
 }
 
 /// Who may reach a port from outside the bundle's namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Expose {
     /// Nobody.
@@ -142,7 +143,7 @@ pub enum Expose {
 
 /// What a service may reach outside this machine. Other bundles are not outside, and the machine
 /// itself is out of reach in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Egress {
     /// Public addresses: neither private networks nor link-local addresses, where clouds keep
@@ -175,19 +176,19 @@ impl Egress {
 }
 
 /// Limits, as unit properties.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
-    /// Cores, e.g. `0.5` or `500m`; default [`DEFAULT_CPU`].
+    /// Cores, e.g. `0.5` or `500m`; default `0.5`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<String>,
-    /// Bytes, e.g. `512Mi`; default [`DEFAULT_MEMORY`].
+    /// Bytes, e.g. `2Gi`; default `512Mi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
-    /// Processes and threads; default [`DEFAULT_PIDS`].
+    /// Processes and threads; default 512.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u64>,
-    /// 1 to 10000; default [`DEFAULT_IO_WEIGHT`].
+    /// 1 to 10000; default 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io_weight: Option<u64>,
 }
@@ -202,7 +203,7 @@ pub const DEFAULT_PIDS: u64 = 512;
 pub const DEFAULT_IO_WEIGHT: u64 = 100;
 
 /// When systemd starts the unit again by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum RestartPolicy {
     /// After a crash.
@@ -215,7 +216,7 @@ pub enum RestartPolicy {
 }
 
 /// What the service may do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecurityContext {
     /// `CAP_...` names added to the small default set.
@@ -230,7 +231,7 @@ pub struct SecurityContext {
 }
 
 /// How the service fares.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BundleStatus {
     /// The generation this status speaks of.
@@ -272,7 +273,7 @@ pub struct BundleStatus {
 }
 
 /// One word for a table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
     /// Nothing has been done yet.
     #[default]
@@ -290,7 +291,7 @@ pub enum Phase {
 }
 
 /// How a container ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Termination {
     /// `Completed`, `Error`, `OOMKilled`, `StoppedByOperator`.

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,7 +29,7 @@ pub const MAX_ENTRIES: usize = 500;
 pub const MAX_BYTES: usize = 2 << 20;
 
 /// What a person says of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ChangeSetSpec {
     /// What it is for.
@@ -37,7 +38,7 @@ pub struct ChangeSetSpec {
 }
 
 /// What is staged.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ChangeSetStatus {
     /// Whether it acts already.
@@ -61,7 +62,7 @@ pub fn without_sealed(set: &mut Value) {
 }
 
 /// Whether a set acts already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ChangeSetState {
     /// Nothing of it acts.
     #[default]
@@ -71,7 +72,7 @@ pub enum ChangeSetState {
 }
 
 /// One edit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     /// Who.
@@ -98,18 +99,18 @@ pub struct Entry {
 }
 
 /// An object as it was seen.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
     /// Its version in the store; empty if an entry before this one made it so.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub resource_version: String,
-    /// All that a person can say of it ([`crate::changes::draft`]).
+    /// All that a person can say of it.
     pub content: Value,
 }
 
 /// What an entry does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EntryVerb {
     /// A new object.

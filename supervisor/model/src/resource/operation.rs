@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ crate::resource::object! {
 }
 
 /// What is to be done, by whom, to what. Never changed after creation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationSpec {
     /// Which list of steps.
@@ -46,8 +47,8 @@ pub struct OperationSpec {
     pub rollback_to: Option<u64>,
 }
 
-/// The kinds of operation; each has its list of steps in [`OperationKind::steps`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// The kinds of operation; each has its list of steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum OperationKind {
     /// First revision of a bundle.
     Install,
@@ -162,7 +163,7 @@ impl OperationKind {
 }
 
 /// A typed action of an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum StepName {
     /// Tag to digest.
     ResolveImage,
@@ -223,7 +224,7 @@ pub enum StepName {
 }
 
 /// What an operation works on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// Kind, e.g. `Bundle`.
@@ -238,7 +239,7 @@ pub struct Target {
 }
 
 /// Who asked, and by what way.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Actor {
     /// Subject, e.g. `owner` or `local-root`.
@@ -248,7 +249,7 @@ pub struct Actor {
 }
 
 /// Who waits for an operation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Priority {
     /// A person.
@@ -261,7 +262,7 @@ pub enum Priority {
 }
 
 /// How an operation stands to others of its namespace, by their names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Relations {
     /// It begins when all of these have succeeded, and fails without having begun if one of them does not.
@@ -283,7 +284,7 @@ impl Relations {
 }
 
 /// How far it is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OperationStatus {
     /// Finished states never change.
@@ -317,7 +318,7 @@ pub struct OperationStatus {
 }
 
 /// State of an operation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OperationState {
     /// Waiting for its turn.
     #[default]
@@ -355,7 +356,7 @@ impl OperationState {
 }
 
 /// State of one step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
     /// Which.
@@ -426,7 +427,7 @@ fn is_none(count: &u32) -> bool {
 }
 
 /// State of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StepState {
     /// Not begun.
     Pending,
@@ -446,7 +447,7 @@ pub enum StepState {
 pub const REJECTED: &str = "Rejected";
 
 /// Why an operation failed, for people and programs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationError {
     /// A reason of the closed vocabulary.

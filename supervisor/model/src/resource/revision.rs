@@ -2,6 +2,7 @@
 
 mod history;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bundle::{BundleSpec, Termination};
@@ -13,7 +14,7 @@ crate::resource::object! {
 }
 
 /// Written once, never changed. Named `<bundle>-r<number>`, owned by its bundle.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RevisionSpec {
     /// The bundle's name.
@@ -43,7 +44,7 @@ pub struct RevisionSpec {
 }
 
 /// Where a reference led.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resolved {
     /// As it is written, e.g. `${{db.PORT}}`.
@@ -54,7 +55,7 @@ pub struct Resolved {
 }
 
 /// An image pinned by digest, with what a start needs of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResolvedImage {
     /// `registry/repository@sha256:...`.
@@ -84,7 +85,7 @@ pub fn layer_directory(diff_id: &str) -> String {
 }
 
 /// What was set aside for one revision.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Allocation {
     /// IPv4 address inside the namespace's network.
@@ -105,7 +106,7 @@ pub struct Allocation {
 }
 
 /// Only the bookkeeping of its life.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RevisionStatus {
     /// What became of it.
@@ -116,7 +117,7 @@ pub struct RevisionStatus {
 }
 
 /// Why a revision did not become ready, kept for as long as its record is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Failure {
     /// The code of the operation's error.
@@ -126,7 +127,7 @@ pub struct Failure {
     /// How its container ended, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub termination: Option<Termination>,
-    /// The newest lines of its output, oldest first: at most [`KEPT_LINES`] and [`KEPT_BYTES`].
+    /// The newest lines of its output, oldest first: at most 50, and 16 KiB.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<String>,
 }
@@ -168,7 +169,7 @@ impl RevisionState {
 }
 
 /// What became of a revision.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RevisionState {
     /// Being brought up, or prepared and left stopped.
     #[default]

@@ -12,6 +12,7 @@
 //! One is always there: [`CLEANUP`], in the namespace that is. It can be changed and suspended, not deleted.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -29,7 +30,7 @@ crate::resource::object! {
 }
 
 /// When, and what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScheduleSpec {
     /// Minute, hour, day of the month, month, day of the week: `30 4 * * *`.
@@ -59,7 +60,7 @@ fn utc() -> String {
 }
 
 /// What becomes of runs that were missed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum MissedRuns {
     /// One run makes up for all of them.
@@ -70,7 +71,7 @@ pub enum MissedRuns {
 }
 
 /// What begins.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Action {
     /// One of a closed list.
@@ -81,7 +82,7 @@ pub struct Action {
 }
 
 /// What a schedule can begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ActionKind {
     /// What nothing needs any more and is old enough is removed.
@@ -104,7 +105,7 @@ impl ActionKind {
 }
 
 /// How it stands. Times are RFC 3339.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScheduleStatus {
     /// The generation that the next run was reckoned from.

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,7 +27,7 @@ crate::resource::object! {
 }
 
 /// What is set. What is left out has its default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SettingsSpec {
     /// Who reaches whom.
@@ -38,7 +39,7 @@ pub struct SettingsSpec {
 }
 
 /// How long work is carried out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OperationSettings {
     /// Operations that are at work at the same time, at most. Most of their time they wait: for a registry, a disk, a
@@ -56,7 +57,7 @@ impl Default for OperationSettings {
 }
 
 /// How long what nothing needs is kept, and when the data disk counts as filling up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CleanupSettings {
     /// Days an image is kept after nothing needed it any more.
@@ -89,7 +90,7 @@ impl CleanupSettings {
 }
 
 /// Who reaches whom.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NetworkSettings {
     /// Namespaces whose bundles reach one another on every port, without a declared dependency. One
@@ -98,7 +99,7 @@ pub struct NetworkSettings {
 }
 
 /// What is set holds at once: there is nothing to tell.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoStatus {}
 

@@ -12,6 +12,7 @@
 //!  what is found is not what it should be: Damaged, until it is found in order again
 //! ```
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 crate::resource::object! {
@@ -20,7 +21,7 @@ crate::resource::object! {
 }
 
 /// Whose it is. Changes only when the bundle gets another name, and the volume with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSpec {
     /// Name of the bundle.
@@ -30,7 +31,7 @@ pub struct VolumeSpec {
 }
 
 /// How it stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VolumeStatus {
     /// One word.
@@ -49,7 +50,7 @@ pub struct VolumeStatus {
 }
 
 /// One word for how a volume stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum VolumeState {
     /// Its key, its file or its filesystem are not made yet.
     #[default]

@@ -13,12 +13,12 @@ use super::*;
 use crate::auth::ca::{Authority, Names, ServerCertificate};
 
 /// A world that listens.
-struct Listening {
+pub(super) struct Listening {
     world: World,
     address: SocketAddr,
     socket: PathBuf,
     certificate: ServerCertificate,
-    authority: String,
+    pub(super) authority: String,
     serving: JoinHandle<()>,
 }
 
@@ -27,7 +27,7 @@ fn names() -> Names {
 }
 
 impl Listening {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let world = World::new();
         let now = Timestamp::from_second(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs().cast_signed()).unwrap();
         let authority = Arc::new(Authority::open_or_create(world.dir.path(), now).unwrap());
@@ -52,7 +52,7 @@ impl Listening {
         reqwest::Client::builder().no_proxy().tls_certs_only([authority]).resolve(name, self.address).build().unwrap()
     }
 
-    fn url(&self, name: &str, path: &str) -> String {
+    pub(super) fn url(&self, name: &str, path: &str) -> String {
         format!("https://{name}:{}{path}", self.address.port())
     }
 

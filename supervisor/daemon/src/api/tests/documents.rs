@@ -25,6 +25,68 @@ async fn discovery_names_every_kind_with_its_verbs() {
     }
 }
 
+/// What kubectl 1.32 sends to `/api` and `/apis`.
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
+    application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
+
+#[tokio::test]
+async fn aggregated_discovery_has_every_kind_in_two_documents() {
+    let world = World::new();
+    let mut found = Vec::new();
+    for path in ["/api", "/apis"] {
+        let answer = world.ask(Method::GET, path, &[("accept", AGGREGATED)], "").await;
+        assert_eq!(
+            answer.header("content-type"),
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        );
+        for group in answer.ok()["items"].as_array().unwrap() {
+            for resource in group["versions"][0]["resources"].as_array().unwrap() {
+                let group = group["metadata"]["name"].as_str().unwrap_or("");
+                assert_eq!(resource["responseKind"]["group"], group);
+                found.push((group.to_owned(), resource.clone()));
+            }
+        }
+    }
+    assert_eq!(found.len(), KINDS.len());
+    for kind in KINDS {
+        let is_it = |(group, resource): &&(String, Value)| group == kind.group && resource["resource"] == kind.plural;
+        let (_, resource) = found.iter().find(is_it).unwrap_or_else(|| panic!("{} is not there", kind.plural));
+        assert_eq!(resource["responseKind"]["kind"], kind.kind);
+        assert_eq!(resource["scope"] == "Namespaced", kind.namespaced, "{}", kind.plural);
+        assert_eq!(resource["singularResource"], kind.singular);
+        assert_eq!(resource["verbs"].as_array().unwrap().len(), kind.verbs.len());
+        assert_eq!(resource["subresources"].is_array(), kind.status, "{}", kind.plural);
+    }
+    let bundles = &found.iter().find(|(_, resource)| resource["resource"] == "bundles").unwrap().1;
+    assert_eq!((&bundles["shortNames"], &bundles["categories"]), (&json!(["bd"]), &json!(["all"])));
+}
+
+#[tokio::test]
+async fn the_classic_documents_are_for_whoever_does_not_ask_for_aggregated_ones() {
+    let world = World::new();
+    let older = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
+    for accept in ["application/json", "*/*", older, "application/json,application/json;as=Table"] {
+        let kind = |answer: Value| answer["kind"].as_str().unwrap().to_owned();
+        let ask = async |path| kind(world.ask(Method::GET, path, &[("accept", accept)], "").await.ok());
+        assert_eq!((ask("/api").await.as_str(), ask("/apis").await.as_str()), ("APIVersions", "APIGroupList"));
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_a_client_has_already_is_not_sent_again() {
+    let world = World::new();
+    let ask = async |tag: &str| {
+        let headers = [("accept", AGGREGATED), ("if-none-match", tag)];
+        world.ask(Method::GET, "/apis", &headers, "").await
+    };
+    let first = ask("").await;
+    let tag = first.header("etag").to_owned();
+    assert_eq!((first.code, first.header("vary")), (200, "Accept"));
+    let again = ask(&tag).await;
+    assert_eq!((again.code, again.body, again.headers["etag"].to_str().unwrap()), (304, "".into(), tag.as_str()));
+    assert_eq!(ask("\"another\"").await.code, 200);
+}
+
 #[tokio::test]
 async fn readiness_is_told_to_everybody_and_its_details_to_known_subjects() {
     let world = World::new();
@@ -108,6 +170,7 @@ async fn images_are_removed_by_name_or_where_nothing_needs_them_and_a_dry_run_re
         world.ask(Method::POST, &format!("{images}/import?name={name}"), &[], "x").await.created();
     }
     assert_eq!(world.ask(Method::DELETE, images, &[], "").await.failed().0, 400);
+    assert_eq!(world.ask(Method::DELETE, &format!("{images}?name=a&dryRun=All"), &[], "").await.failed().0, 400);
     world.ask(Method::DELETE, &format!("{images}?name=a"), &[], "").await.ok();
     assert_eq!(world.ask(Method::DELETE, &format!("{images}?name=a"), &[], "").await.failed().0, 404);
     let told = world.ask(Method::POST, &format!("{images}/prune?dryRun=All"), &[], "").await.ok();

@@ -116,6 +116,52 @@ async fn an_unknown_field_is_named_warned_of_or_ignored_as_asked() {
 }
 
 #[tokio::test]
+async fn a_field_that_is_there_twice_is_named_warned_of_or_ignored_as_asked() {
+    let world = World::new();
+    let body =
+        |name: &str| format!(r#"{{"metadata": {{"name": "{name}"}}, "spec": {{"image": "r/a", "image": "r/b"}}}}"#);
+    let create = async |query: &str, name| world.ask(Method::POST, &format!("{BUNDLES}{query}"), &[], body(name)).await;
+    let strict = create("", "strict").await;
+    assert_eq!(strict.failed(), (400, "BadRequest", "Bundle has duplicate field \"spec.image\"; say it once"));
+    assert_eq!(strict.body["details"]["causes"][0]["reason"], "FieldValueDuplicate");
+    let warn = create("?fieldValidation=Warn", "warn").await;
+    assert_eq!(warn.header("warning"), "299 - \"duplicate field 'spec.image'\"");
+    assert_eq!(warn.created()["spec"]["image"], "r/b");
+    let ignore = create("?fieldValidation=Ignore", "ignore").await;
+    assert_eq!((ignore.code, ignore.header("warning")), (201, ""));
+    let twice = r#"{"data": {"a": "1", "a": "2"}}"#;
+    world.config_map("web", json!({})).await;
+    for (media, body) in [("application/merge-patch+json", twice), ("application/strategic-merge-patch+json", twice)] {
+        let path = format!("{CONFIG_MAPS}/web?fieldValidation=Strict");
+        let answer = world.ask(Method::PATCH, &path, &[("content-type", media)], body).await;
+        assert_eq!(answer.failed().2, "ConfigMap has duplicate field \"data.a\"; say it once");
+    }
+    assert_eq!(names(&world.get(BUNDLES).await.ok()), ["ignore", "warn"]);
+}
+
+#[tokio::test]
+async fn a_strategic_merge_patch_is_taken_for_built_in_kinds() {
+    let world = World::new();
+    let created = world.config_map("web", json!({"a": "1", "b": "2"})).await;
+    let owner = |name: &str, uid: &Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid});
+    let one = owner("web", &created["metadata"]["uid"]);
+    let body = json!({"metadata": {"name": "owned", "ownerReferences": [one]}, "data": {"a": "1", "b": "2"}});
+    world.post(CONFIG_MAPS, body).await.created();
+    let other = world.config_map("other", json!({})).await["metadata"]["uid"].clone();
+    let patch = json!({
+        "metadata": {"ownerReferences": [owner("other", &other)]}, "data": {"a": null, "$retainKeys": ["b"], "c": "3"},
+    });
+    let strategic = [("content-type", "application/strategic-merge-patch+json")];
+    let path = format!("{CONFIG_MAPS}/owned?fieldValidation=Strict");
+    let patched = world.ask(Method::PATCH, &path, &strategic, patch.to_string()).await.ok();
+    assert_eq!(patched["data"], json!({"b": "2", "c": "3"}));
+    assert_eq!(patched["metadata"]["ownerReferences"].as_array().unwrap().len(), 2, "{patched}");
+    let wrong = json!({"data": {"$patch": "dance"}}).to_string();
+    let answer = world.ask(Method::PATCH, &path, &strategic, wrong).await;
+    assert_eq!((answer.failed().0, answer.body["details"]["causes"][0]["field"].clone()), (422, "data.$patch".into()));
+}
+
+#[tokio::test]
 async fn every_broken_rule_is_told_by_its_field() {
     let world = World::new();
     let body =
@@ -155,8 +201,9 @@ async fn a_body_of_a_type_that_is_not_read_is_refused_with_advice() {
     let yaml = [("content-type", "application/yaml")];
     let answer = world.ask(Method::POST, CONFIG_MAPS, &yaml, "a: 1").await;
     assert_eq!((answer.failed().0, answer.failed().1), (415, "UnsupportedMediaType"));
+    world.bundle("web").await;
     let strategic = [("content-type", "application/strategic-merge-patch+json")];
-    let answer = world.ask(Method::PATCH, &format!("{CONFIG_MAPS}/web"), &strategic, "{}").await;
+    let answer = world.ask(Method::PATCH, &format!("{BUNDLES}/web"), &strategic, "{}").await;
     assert!(answer.failed().2.contains("kubectl patch --type=merge"));
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::field::FieldError;
@@ -18,7 +19,7 @@ const PERIOD: (Duration, Duration) = (Duration::ZERO, Duration::from_hours(1));
 const MOST_FAILURES: u32 = 100;
 
 /// What is looked at, and how often. One of `http`, `tcp` and `exec`; times as `10s`, `500ms`, `1m30s`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Health {
     /// A GET that is answered with 200 to 399.
@@ -48,7 +49,7 @@ pub struct Health {
 }
 
 /// A GET.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpLook {
     /// Path with query; default `/`.
@@ -59,7 +60,7 @@ pub struct HttpLook {
 }
 
 /// A connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TcpLook {
     /// The container's port.
@@ -67,7 +68,7 @@ pub struct TcpLook {
 }
 
 /// A command.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecLook {
     /// Program and arguments; no shell is between.

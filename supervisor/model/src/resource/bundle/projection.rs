@@ -1,5 +1,6 @@
 //! What a bundle takes from ConfigMaps and Secrets of its namespace: variables, and files.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{VolumeWish, is_false};
@@ -7,7 +8,7 @@ use crate::field::{FieldError, Rule};
 use crate::id;
 
 /// One key of one object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyRef {
     /// Name of the object.
@@ -20,7 +21,7 @@ pub struct KeyRef {
 }
 
 /// Where the value of a variable comes from; one of both.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvSource {
     /// A ConfigMap.
@@ -32,7 +33,7 @@ pub struct EnvSource {
 }
 
 /// A whole object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectRef {
     /// Its name.
@@ -43,7 +44,7 @@ pub struct ObjectRef {
 }
 
 /// Every key of an object becomes a variable; one of both objects.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvFrom {
     /// Put before each name.
@@ -58,7 +59,7 @@ pub struct EnvFrom {
 }
 
 /// A directory in the container with files from one ConfigMap or Secret, in memory and read-only.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeMount {
     /// A DNS label, for people.
@@ -79,7 +80,7 @@ pub struct VolumeMount {
 }
 
 /// Keys of an object as files.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Files {
     /// Name of the object.
@@ -87,7 +88,7 @@ pub struct Files {
     /// Only these keys, under these names; empty is every key under its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Item>,
-    /// Mode of files that have none of their own; [`SECRET_MODE`] or [`CONFIG_MAP_MODE`] if absent.
+    /// Mode of files that have none of their own; `0400` of a Secret and `0444` of a ConfigMap if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_mode: Option<Mode>,
     /// It is no failure if the object, or one of the keys, is not there.
@@ -96,7 +97,7 @@ pub struct Files {
 }
 
 /// One key as a file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
     /// The key.
@@ -110,7 +111,7 @@ pub struct Item {
 
 /// A file's mode. Text is octal (`"0440"`); a number is the number itself, as in Kubernetes, whose
 /// JSON knows no octal: 288 is `0440`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a mode in quotes, as \"0440\"")]
 pub enum Mode {
     /// Octal digits.

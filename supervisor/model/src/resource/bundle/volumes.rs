@@ -1,5 +1,6 @@
 //! Volumes as a bundle asks for them, and the rules for that.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rules::twice;
@@ -16,7 +17,7 @@ pub const MIN_VOLUME: u64 = 16 << 20;
 const RESERVED: [&str; 5] = ["/proc", "/sys", "/dev", "/etc", "/"];
 
 /// A disk of the bundle's own, encrypted, that outlives it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeWish {
     /// A DNS label, unique in the bundle. Another name is another volume.
@@ -38,7 +39,7 @@ impl VolumeWish {
 }
 
 /// What a bundle's status says of one of its volumes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSummary {
     /// Name of the Volume.
