@@ -18,6 +18,7 @@ mod faults;
 mod full;
 mod harness;
 mod held;
+mod kubectl;
 mod machine;
 mod neighbours;
 mod network;

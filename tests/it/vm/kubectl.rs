@@ -1,0 +1,94 @@
+//! Debian's own `kubectl` in the machine, by the verbs that people use on a service and its configuration.
+
+use berth_tests::machine::Machine;
+
+use super::{REGISTRY, eventually, shared};
+
+/// A configuration that trusts Berth's authority and shows the owner's token, and a namespace of its own.
+const SETUP: &str = "
+    umask 077
+    k='kubectl --kubeconfig /run/kubectl.config config'
+    $k set-cluster berth --server https://localhost:6443 --certificate-authority /var/lib/berth/ca.crt
+    $k set-credentials owner --token \"$(cat /var/lib/berth/token)\"
+    $k set-context berth --cluster berth --user owner --namespace kubectl
+    $k use-context berth
+    kubectl --kubeconfig /run/kubectl.config apply -f - <<'END'
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: kubectl
+END
+";
+
+/// One command; fails the test if it fails.
+fn kubectl(machine: &Machine, line: &str) -> String {
+    machine.ok(&format!("kubectl --kubeconfig /run/kubectl.config {line}")).unwrap()
+}
+
+/// The same with a manifest on standard input.
+fn with(machine: &Machine, line: &str, manifest: &str) -> String {
+    kubectl(machine, &format!("{line} -f - <<'END'\n{manifest}END\n"))
+}
+
+fn manifest(greeting: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: greeting
+data:
+  GREETING: {greeting}
+---
+apiVersion: berth.dev/v1
+kind: Bundle
+metadata:
+  name: shell
+spec:
+  image: 127.0.0.1:{REGISTRY}/testbox:latest
+  command: [/usr/bin/sleep, \"1000000\"]
+  envFrom:
+  - configMapRef:
+      name: greeting
+"
+    )
+}
+
+#[test]
+fn a_stock_kubectl_creates_changes_explains_compares_and_deletes_a_service_with_its_configuration() {
+    let (_lock, machine) = shared();
+    machine.ok(SETUP).unwrap();
+    let created = with(machine, "create", &manifest("hello"));
+    assert_eq!(created, "configmap/greeting created\nbundle.berth.dev/shell created");
+    kubectl(machine, "wait --for=condition=Ready --timeout=10m bundle/shell");
+    assert_eq!(kubectl(machine, "get all -o name"), "bundle.berth.dev/shell");
+
+    let explained = kubectl(machine, "explain bundle.spec.envFrom");
+    assert!(explained.contains("Whole ConfigMaps and Secrets as variables"), "{explained}");
+
+    let changed = manifest("good-day");
+    // It ends with 1 where something differs.
+    let compared = kubectl(machine, &format!("diff -f - <<'END' || [ $? = 1 ]\n{changed}END\n"));
+    assert!(compared.contains("-  GREETING: hello") && compared.contains("+  GREETING: good-day"), "{compared}");
+    let applied = with(machine, "apply", &changed);
+    assert_eq!(applied, "configmap/greeting configured\nbundle.berth.dev/shell configured");
+    eventually(&"good-day".to_owned(), || {
+        machine.ok("berth exec -n kubectl shell -- sh -c 'echo $GREETING' || true").unwrap()
+    });
+    assert!(with(machine, "apply", &changed).ends_with("bundle.berth.dev/shell unchanged"));
+
+    kubectl(machine, "label bundle/shell configmap/greeting tier=front");
+    assert_eq!(
+        kubectl(machine, "get bundle,configmap -l tier=front -o name"),
+        "bundle.berth.dev/shell\nconfigmap/greeting"
+    );
+    let refused = machine.sh(&format!(
+        "kubectl --kubeconfig /run/kubectl.config apply -f - <<'END'\n{}END\n",
+        changed.replace("  image:", "  imgae: web\n  image:")
+    ));
+    let refused = refused.unwrap();
+    assert!(refused.code() == 1 && refused.errors().contains("spec.imgae"), "{}", refused.errors());
+
+    kubectl(machine, "delete --timeout=10m bundle/shell configmap/greeting namespace/kubectl");
+    assert_eq!(kubectl(machine, "get bundles --all-namespaces -l tier=front -o name"), "");
+    machine.ok("rm /run/kubectl.config").unwrap();
+}
