@@ -43,8 +43,9 @@ pub(super) async fn list(ask: Ask, kind: &'static Registration) -> Reply {
     if ask.flag("watch")? {
         return watch::watch(ask, kind).await;
     }
-    let wanted = wanted(&ask, kind)?;
+    let (version, wanted) = (Version::of(&ask)?, wanted(&ask, kind)?);
     let page = ask.api.store.read(move |tx| tx.page(kind, &wanted)).await?;
+    version.check(page.version)?;
     let metadata = metadata(&page)?;
     let reveal = ask.flag("reveal")?;
     let visible = |object| visible(&ask.api, kind, object, reveal);
@@ -75,13 +76,50 @@ pub(super) fn scope(ask: &Ask) -> Option<String> {
     Some(ask.namespace()).filter(|namespace| !namespace.is_empty())
 }
 
+/// Which version of a list is wanted. A list is always of the newest version but where one is named exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    Newest,
+    NotOlderThan(u64),
+    Exactly(u64),
+}
+
+impl Version {
+    /// `resourceVersion` as `resourceVersionMatch` means it. Where that is not said, a version is the least one that will
+    /// do, and with a limit the very one, as Kubernetes has it.
+    pub(super) fn of(ask: &Ask) -> Result<Self, Error> {
+        let named = ask.number("resourceVersion")?.filter(|version| *version > 0);
+        let limited = ask.number("limit")?.is_some_and(|limit| limit > 0);
+        match (ask.query("resourceVersionMatch"), named) {
+            (None | Some("NotOlderThan"), None) => Ok(Self::Newest),
+            (None, Some(version)) if limited => Ok(Self::Exactly(version)),
+            (None | Some("NotOlderThan"), Some(version)) => Ok(Self::NotOlderThan(version)),
+            (Some("Exact"), Some(version)) => Ok(Self::Exactly(version)),
+            (Some("Exact"), None) => {
+                Err(Error::bad_request("resourceVersionMatch=Exact needs the resourceVersion that is meant"))
+            }
+            (Some(other), _) => {
+                let advice = "use Exact or NotOlderThan";
+                Err(Error::bad_request(format!("resourceVersionMatch={other} is not understood; {advice}")))
+            }
+        }
+    }
+
+    /// Whether the version of an answer will do.
+    pub(super) fn check(self, newest: u64) -> Result<(), Error> {
+        match self {
+            Self::NotOlderThan(asked) if asked > newest => Err(Refusal::Ahead { asked, newest }.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
 fn wanted(ask: &Ask, kind: &'static Registration) -> Result<PageRequest, Error> {
-    let exact = ask.query("resourceVersionMatch") == Some("Exact");
     let token = ask.query("continue").map(resume).transpose()?;
-    let at = match &token {
-        Some(token) => Some(token.version),
-        None if exact => ask.number("resourceVersion")?,
-        None => None,
+    let at = match (&token, Version::of(ask)?) {
+        (Some(token), _) => Some(token.version),
+        (None, Version::Exactly(version)) => Some(version),
+        (None, _) => None,
     };
     let limit = ask.number("limit")?.filter(|limit| *limit > 0);
     Ok(PageRequest {

@@ -29,7 +29,7 @@ use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender, channel};
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use super::Api;
-use super::read::{scope, selector, visible};
+use super::read::{Version, scope, selector, visible};
 use super::reply::{Error, Reply, Shape};
 use super::request::Ask;
 use crate::store::{Change, PageRequest, StoreError};
@@ -125,6 +125,7 @@ async fn beginning(ask: &Ask, view: &View, bookmarks: bool) -> Result<(Vec<Bytes
         PageRequest { namespace: view.namespace.clone(), selector: view.selector.clone(), ..PageRequest::default() };
     let kind = view.kind;
     let page = ask.api.store.read(move |tx| tx.page(kind, &wanted)).await?;
+    Version::of(ask)?.check(page.version)?;
     let line = |object| view.line(WatchType::Added, object);
     let mut lines = page.items.into_iter().map(line).collect::<Result<Vec<_>, _>>()?;
     if initial && bookmarks {

@@ -49,6 +49,29 @@ async fn a_list_in_parts_is_a_list_of_one_version() {
 }
 
 #[tokio::test]
+async fn a_list_is_of_the_version_that_is_meant_or_none() {
+    let world = World::new();
+    let first = world.config_map("a", json!({})).await["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    world.config_map("b", json!({})).await;
+    let newest = *world.store.revision().borrow();
+    let list = async |query: String| world.get(&format!("{CONFIG_MAPS}?{query}")).await;
+    let exact = list(format!("resourceVersion={first}&resourceVersionMatch=Exact")).await.ok();
+    assert_eq!((names(&exact), &exact["metadata"]["resourceVersion"]), (vec!["a"], &json!(first)));
+    assert_eq!(names(&list(format!("resourceVersion={first}&limit=5")).await.ok()), ["a"]);
+    for query in ["", "&resourceVersionMatch=NotOlderThan"] {
+        assert_eq!(names(&list(format!("resourceVersion={first}{query}")).await.ok()), ["a", "b"]);
+        let ahead = list(format!("resourceVersion={}{query}", newest + 1)).await;
+        assert_eq!((ahead.failed().0, ahead.failed().1), (410, "Expired"));
+    }
+    assert_eq!(names(&list("resourceVersion=0&resourceVersionMatch=NotOlderThan".into()).await.ok()), ["a", "b"]);
+    for query in ["resourceVersionMatch=Exact", "resourceVersion=1&resourceVersionMatch=Newest", "resourceVersion=x"] {
+        assert_eq!(list(query.into()).await.failed().0, 400, "{query}");
+    }
+    let watch = format!("watch=true&sendInitialEvents=true&resourceVersion={}", newest + 1);
+    assert_eq!(list(watch).await.failed().0, 410);
+}
+
+#[tokio::test]
 async fn the_rest_of_a_list_that_is_forgotten_is_expired() {
     let world = World::new();
     for name in ["a", "b"] {
