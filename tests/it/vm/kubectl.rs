@@ -4,19 +4,25 @@ use berth_tests::machine::Machine;
 
 use super::{REGISTRY, eventually, shared};
 
-/// A configuration that trusts Berth's authority and shows the owner's token, and a namespace of its own.
-const SETUP: &str = "
-    umask 077
-    k='kubectl --kubeconfig /run/kubectl.config config'
-    $k set-cluster berth --server https://localhost:6443 --certificate-authority /var/lib/berth/ca.crt
-    $k set-credentials owner --token \"$(cat /var/lib/berth/token)\"
-    $k set-context berth --cluster berth --user owner --namespace kubectl
-    $k use-context berth
-    kubectl --kubeconfig /run/kubectl.config apply -f - <<'END'
+/// A configuration that trusts Berth's authority and shows the owner's token, with a namespace that is made for it.
+const SETUP: &str = "cat >/run/kubectl.config <<'END'
+apiVersion: v1
+kind: Config
+current-context: berth
+clusters:
+- name: berth
+  cluster: {server: 'https://localhost:6443', certificate-authority: /var/lib/berth/ca.crt}
+users:
+- name: owner
+  user: {tokenFile: /var/lib/berth/token}
+contexts:
+- name: berth
+  context: {cluster: berth, user: owner, namespace: kubectl}
+END
+kubectl --kubeconfig /run/kubectl.config create -f - <<'END'
 apiVersion: v1
 kind: Namespace
-metadata:
-  name: kubectl
+metadata: {name: kubectl}
 END
 ";
 
