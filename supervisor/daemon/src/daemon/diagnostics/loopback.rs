@@ -5,6 +5,7 @@
 //! ```
 //!
 //! Everything goes the way of a request to the API as local root would send it, so what is tried is what people use.
+//! Nobody wishes for a trial: what the settings hold of it, it releases itself.
 //! All of it lies in one namespace of its own: what an examination that was cut short has left is recognised by that,
 //! and removed when the supervisor starts and before the next one.
 
@@ -146,6 +147,7 @@ impl Loopback {
         let looks = async {
             loop {
                 newest.mark_unchanged();
+                self.release_held().await?;
                 if let Some(answer) = enough(self.find(path).await?).await? {
                     return Ok(answer);
                 }
@@ -154,6 +156,18 @@ impl Loopback {
         };
         let late = || format!("{path} {not_yet} after {} s", PATIENCE.as_secs());
         tokio::time::timeout(PATIENCE, looks).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Lets go what a setting holds of the trial, and only that.
+    async fn release_held(&self) -> Said<()> {
+        let operations = format!("/apis/berth.dev/v1/namespaces/{NAMESPACE}/operations");
+        let all = self.find(&operations).await?.unwrap_or_default();
+        let is_held = |one: &&Value| one["status"]["state"] == "Held";
+        for held in all["items"].as_array().into_iter().flatten().filter(is_held) {
+            let name = held["metadata"]["name"].as_str().unwrap_or_default();
+            self.post(&format!("{operations}/{name}/actions/release"), json!({ "reason": "a trial" })).await?;
+        }
+        Ok(())
     }
 
     async fn find(&self, path: &str) -> Said<Option<Value>> {
@@ -374,6 +388,36 @@ mod tests {
         let why = loopback.run().await.unwrap_err();
         assert!(why.ends_with("was not made by a trial: what is in it stays as it is"), "{why}");
         assert_eq!(*asked.lock().unwrap(), ["GET /api/v1/namespaces/berth-diagnostics"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_setting_holds_of_a_trial_is_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock: crate::store::Clock = std::sync::Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
+        let loopback = Loopback::new(Store::open(&dir.path().join("berth.db"), clock).unwrap(), dir.path());
+        let released = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let all = json!({"items": [
+            {"metadata": {"name": "loopback-install-1"}, "status": {"state": "Held"}},
+            {"metadata": {"name": "loopback-start-2"}, "status": {"state": "Pending"}},
+        ]});
+        let answer = {
+            let released = released.clone();
+            async move |request: Request<Body>| {
+                let mut released = released.lock().unwrap();
+                match (request.method().as_str(), request.uri().path()) {
+                    ("POST", path) => released.push(path.to_owned()),
+                    (_, path) if path.ends_with("/operations") => return axum::Json(all),
+                    _ => {}
+                }
+                let ready = json!([{"type": "Ready", "status": if released.is_empty() { "False" } else { "True" }}]);
+                axum::Json(json!({"status": {"unit": "u", "address": "a", "conditions": ready}}))
+            }
+        };
+        loopback.set(Router::new().fallback(answer));
+        assert_eq!(loopback.ready().await, Ok(("u".to_owned(), "a".to_owned())));
+        let operations = "/apis/berth.dev/v1/namespaces/berth-diagnostics/operations";
+        let path = format!("{operations}/loopback-install-1/actions/release");
+        assert_eq!(*released.lock().unwrap(), [path]);
     }
 
     #[tokio::test]
