@@ -188,6 +188,11 @@ impl Context {
         self.client.transport().is_printing()
     }
 
+    /// A client that asks, though requests are printed: for what the request to print is made from.
+    fn reader(&self) -> Result<Client, Failure> {
+        Ok(Client::new(self.client.transport().sending()?))
+    }
+
     /// The type a person means by a word; one this client does not know is asked of the server.
     async fn kind(&self, word: &str) -> Result<ResourceType, Failure> {
         let known = ResourceType::by_word(word);

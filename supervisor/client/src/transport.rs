@@ -61,6 +61,17 @@ impl Transport {
         Self { server, shown, way: Way::Print }
     }
 
+    /// A way to the same server that sends, for what has to be read before a command can be printed.
+    ///
+    /// # Errors
+    /// As [`Transport::new`].
+    pub fn sending(&self) -> Result<Self, ClientError> {
+        match self.way {
+            Way::Send { .. } => Ok(self.clone()),
+            Way::Print => Self::new(self.server.clone()),
+        }
+    }
+
     /// Requests are turned into commands.
     pub fn is_printing(&self) -> bool {
         matches!(self.way, Way::Print)

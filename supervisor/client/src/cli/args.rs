@@ -73,7 +73,7 @@ pub(super) struct Global {
     /// Wait no longer than this, e.g. 90s or 5m (10m if not given).
     #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// Print the request as a curl command instead of sending it.
+    /// Print the request as a curl command instead of sending it (what an edit is made from is read).
     #[arg(long, global = true)]
     pub curl: bool,
 }

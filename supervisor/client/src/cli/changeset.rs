@@ -1,7 +1,8 @@
 //! `berth changeset`: edits that are staged, looked at together, and made all at once.
 //!
 //! An edit of single fields is made from what was read, and so says which version of the set that
-//! was: if somebody added to it meanwhile, it is read and made again.
+//! was: if somebody added to it meanwhile, it is read and made again. With `--curl` it is read, too, and the command that
+//! is printed holds the whole edit with that version: run too late, it is refused and stages nothing.
 
 mod settle;
 
@@ -20,6 +21,7 @@ use super::settings::{self, EnvFlag};
 use super::sheet::{Sheet, since};
 use super::views::OperationView;
 use super::{Context, get};
+use crate::client::Client;
 use crate::error::ClientError;
 use crate::resource::{ResourceType, Scope};
 
@@ -116,9 +118,10 @@ async fn add_fields(
     if *kind != ResourceType::of::<Bundle>() {
         return Err(Failure::Usage("single fields are set of bundles; stage other kinds with -f FILE".to_owned()));
     }
+    let reader = context.reader()?;
     for attempt in 1.. {
-        let set = context.client.get_dynamic(&self::kind(), &context.namespace, &args.name).await?;
-        let mut spec = present(context, &set, name).await?;
+        let set = reader.get_dynamic(&self::kind(), &context.namespace, &args.name).await?;
+        let mut spec = present(context, &reader, &set, name).await?;
         put_env(&mut spec, &args.env);
         settings::set(&mut spec, &args.set).map_err(Failure::Usage)?;
         let mut edit = edit.clone();
@@ -133,7 +136,7 @@ async fn add_fields(
 }
 
 /// The spec of a bundle with all that is staged so far.
-async fn present(context: &Context, set: &Value, name: &str) -> Result<Value, Failure> {
+async fn present(context: &Context, reader: &Client, set: &Value, name: &str) -> Result<Value, Failure> {
     let entries = entries(set);
     let staged = changes::fold(&entries).map_err(|broken| Failure::Usage(broken.to_string()))?;
     if let Some(slot) = staged.slots.get(&Key::new(Bundle::registration(), name)) {
@@ -141,7 +144,7 @@ async fn present(context: &Context, set: &Value, name: &str) -> Result<Value, Fa
         let gone = || Failure::Usage(format!("the change set deletes or renames bundle {name}"));
         return Ok(content.ok_or_else(gone)?["spec"].clone());
     }
-    let stored = context.client.get_dynamic(&ResourceType::of::<Bundle>(), &context.namespace, name).await?;
+    let stored = reader.get_dynamic(&ResourceType::of::<Bundle>(), &context.namespace, name).await?;
     Ok(followed(&changes::draft(&stored), &staged.renames)["spec"].clone())
 }
 

@@ -82,6 +82,29 @@ async fn curl_stages_what_the_command_stages() {
 }
 
 #[tokio::test]
+async fn curl_stages_the_fields_that_the_command_sets_on_what_is_there_and_only_reads_for_that() {
+    let fake = Fake::start();
+    let sets = "/apis/berth.dev/v1/namespaces/default/changesets";
+    let set = json!({"apiVersion": "berth.dev/v1", "kind": "ChangeSet", "spec": {},
+                     "metadata": {"name": "s", "namespace": "default", "resourceVersion": "7"}});
+    let spec = json!({"image": "it's/web:1", "env": [{"name": "A", "value": "1"}]});
+    let web = json!({"apiVersion": "berth.dev/v1", "kind": "Bundle", "metadata": {"name": "web"}, "spec": spec});
+    fake.json(&format!("GET {sets}/s"), set);
+    fake.json(&format!("GET {BUNDLES}/web"), web);
+    let add = format!("POST {sets}/s/actions/add");
+    let line = ["changeset", "add", "s", "web", "--set", "restart=always", "--env", "A=2"];
+    fake.run(&line).await;
+    let printed = fake.run(&[&line[..], &["--curl"]].concat()).await;
+    assert_eq!((printed.code, printed.err.as_str(), printed.out.lines().count()), (0, "", 1));
+    assert_eq!(fake.asked(&add).len(), 1, "--curl has staged something");
+    let ran = fake.shell(&printed.out).await;
+    let asked = fake.asked(&add);
+    assert_eq!(asked.len(), 2, "{}\n{}", printed.out, ran.err);
+    assert_eq!(meaning(&asked[1]), meaning(&asked[0]));
+    assert_eq!(asked[1].json()["object"]["spec"]["restart"], "always");
+}
+
+#[tokio::test]
 async fn curl_writes_the_archive_that_the_command_writes_for_its_owner_alone() {
     let fake = Fake::start();
     let path = fake.dir.path().join("it's an archive.tar.zst");
