@@ -61,6 +61,7 @@ use crate::metrics::Metrics;
 use crate::secret::Sealer;
 use crate::store::{Clock, Store};
 
+pub use action::note_wish;
 pub use cleanup::CleanupPort;
 pub use exec::{Begun, CommandRequest, CommandsPort};
 pub use health::Readiness;

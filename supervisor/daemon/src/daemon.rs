@@ -203,6 +203,7 @@ fn spawn_operations(parts: &Parts, config: &Config, cleaner: Arc<Cleaner>, tasks
     let (bundles, volumes) = (Arc::new(steps), Arc::new(parts.volumes.clone()));
     let executor = volumes::ByTarget { bundles, volumes, machine: cleaner };
     let runner = Runner::new(parts.store.clone(), Arc::new(executor), abort, parts.metrics.clone());
+    let runner = runner.noting(api::note_wish);
     tasks.spawn(runner.run(parts.stop.clone()));
 }
 

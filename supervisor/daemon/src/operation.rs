@@ -47,8 +47,8 @@ pub use queue::beginning;
 pub use step::{Progress, StepDone, StepError, Task};
 
 use crate::metrics::Metrics;
-use crate::store::{Store, StoreError};
-use record::{Ended, Recorder};
+use crate::store::{Store, StoreError, Tx};
+use record::{Ended, Recorder, Unbegun};
 
 /// Does what steps say. `apply` may be called again for a step that was already applied: the
 /// process may have died between the effect and its record.
@@ -58,6 +58,10 @@ pub trait Executor: Send + Sync + 'static {
     /// Undoes what a finished or half-finished step of a failed operation did.
     fn compensate<'a>(&'a self, task: &'a Task, step: StepName) -> BoxFuture<'a, Result<(), StepError>>;
 }
+
+/// Notes what an operation wants, if that was left until it begins (`OperationSpec::wants_later`). This and its beginning
+/// are one transaction.
+pub type Want = fn(&mut Tx<'_>, &Operation) -> Result<(), StepError>;
 
 /// How often the store is read without having said that it changed.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -75,6 +79,7 @@ pub struct Runner {
     /// By how many later ones each that waits was passed over.
     passed: BTreeMap<Key, u32>,
     first_pause: Duration,
+    want: Want,
     tasks: JoinSet<()>,
 }
 
@@ -88,8 +93,13 @@ struct Running {
 impl Runner {
     /// A runner that is not yet running.
     pub fn new(store: Store, executor: Arc<dyn Executor>, abort: AbortPoints, metrics: Metrics) -> Self {
-        let (running, passed) = (BTreeMap::new(), BTreeMap::new());
-        Self { store, executor, abort, metrics, running, passed, first_pause: FIRST_PAUSE, tasks: JoinSet::new() }
+        let (running, passed, want) = (BTreeMap::new(), BTreeMap::new(), |_: &mut Tx<'_>, _: &Operation| Ok(()));
+        Self { store, executor, abort, metrics, running, passed, first_pause: FIRST_PAUSE, want, tasks: JoinSet::new() }
+    }
+
+    /// With a way to note what operations want that begin after others.
+    pub fn noting(self, want: Want) -> Self {
+        Self { want, ..self }
     }
 
     /// With another pause before the second try of a step.
@@ -167,6 +177,7 @@ impl Runner {
             kind,
             overtaken: overtaken.clone(),
             first_pause: self.first_pause,
+            want: self.want,
         };
         let metrics = self.metrics.clone();
         let task = self.tasks.spawn(work.carry_out().map(move |outcome| match outcome {
@@ -195,13 +206,18 @@ struct Work {
     overtaken: CancellationToken,
     /// Before the second try of a step.
     first_pause: Duration,
+    want: Want,
 }
 
 impl Work {
     /// From its first unfinished step to its end.
     async fn carry_out(mut self) -> Result<Ended, StoreError> {
         let steps = self.recorder.remaining();
-        let mut pause = self.recorder.begin(steps.first().copied()).await?;
+        let mut pause = match self.recorder.begin(steps.first().copied(), self.want).await {
+            Ok(pause) => pause,
+            Err(Unbegun::Store(error)) => return Err(error),
+            Err(Unbegun::Refused(error)) => return self.recorder.finish(OperationState::Failed, Some(error)).await,
+        };
         for (at, &step) in steps.iter().enumerate() {
             match self.insist(step, pause.take()).await? {
                 Some(Ok(done)) => {

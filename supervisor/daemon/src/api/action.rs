@@ -2,6 +2,7 @@
 //! brings it about, so that neither is ever there without the other. Whoever asks gets the
 //! Operation at once (202) and follows it by watching.
 
+use berth_model::condition;
 use berth_model::field::FieldError;
 use berth_model::kinds::{BUNDLE, Kind};
 use berth_model::meta;
@@ -18,8 +19,9 @@ use super::relations;
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::rollback::{Goal, Told};
+use super::volume;
 use super::write::{must_get, transact};
-use crate::operation::beginning;
+use crate::operation::{StepError, beginning};
 use crate::store::{Deletion, ReadTx, Tx};
 
 /// Bytes of an idempotency key.
@@ -90,20 +92,34 @@ pub(super) fn idempotency_key(ask: &Ask) -> Result<Option<String>, Error> {
     key.map(|key| Some(key.to_owned())).ok_or_else(wrong)
 }
 
-/// Notes what an operation on a bundle wants that was held, and is released. What schedules and Berth itself ask for wants
-/// nothing that is not noted already.
+/// Notes what an operation on a bundle wants that begins after all that it requires.
+///
+/// # Errors
+/// It cannot be wanted any more, for one because the bundle is gone.
+pub fn note_wish(tx: &mut Tx<'_>, operation: &Operation) -> Result<(), StepError> {
+    want(tx, operation).map_err(|error| {
+        let failed = StepError::new(condition::Reason::ProfileFailed, error.message());
+        failed.suggest("ask anew for what is to be done with what is there now").permanent()
+    })
+}
+
+/// Notes what an operation on a bundle wants that was held, and is released, or that begins after all that it requires.
+/// What schedules and Berth itself ask for wants nothing that is not noted already.
 pub(super) fn want(tx: &mut Tx<'_>, operation: &Operation) -> Result<(), Error> {
     let spec = &operation.spec;
-    let action = ACTIONS.iter().find(|action| action.operation == spec.kind);
     let by_itself = ["schedule", "reconciler"].contains(&spec.actor.source.as_str());
-    let Some(action) = action.filter(|_| spec.target.kind == Bundle::registration().kind && !by_itself) else {
+    if spec.target.kind != Bundle::registration().kind || by_itself {
         return Ok(());
-    };
-    let bundle = must_get(tx, &BUNDLE, &spec.target.namespace, &spec.target.name)?;
-    if meta::uid(&bundle) != spec.target.uid {
-        let message = format!("the bundle {} that it was asked for is gone; reject it", spec.target.name);
-        return Err(Error::new(Reason::Conflict, message));
     }
+    let bundle = tx.get_value(&BUNDLE, &spec.target.namespace, &spec.target.name)?;
+    let Some(bundle) = bundle.filter(|bundle| meta::uid(bundle) == spec.target.uid) else {
+        let message = format!("the bundle {} that it was asked for is gone", spec.target.name);
+        return Err(Error::new(Reason::Conflict, message));
+    };
+    if let Some(room) = &spec.room {
+        return volume::want(tx, &bundle, room).map(drop);
+    }
+    let Some(action) = ACTIONS.iter().find(|action| action.operation == spec.kind) else { return Ok(()) };
     let asked = Asked {
         action,
         target: spec.target.clone(),
@@ -160,10 +176,10 @@ impl Asked {
         }
         relations::check(tx, &self.target, &self.relations)?;
         let status = beginning(tx, self.action.operation)?;
-        let told = match status.state {
-            // What is held may be rejected: nothing of it is noted before it is released.
-            OperationState::Held => self.foresee(tx, meta::generation(&bundle))?,
-            _ => self.set_desired(tx)?,
+        // What is held may be rejected, and what is required may fail: nothing is noted before that is decided.
+        let told = match status.state == OperationState::Held || !self.relations.requires.is_empty() {
+            true => self.foresee(tx, meta::generation(&bundle))?,
+            false => self.set_desired(tx)?,
         };
         let operation = Operation { status: Some(status), ..self.operation(told, tx.version()?) };
         let operation = tx.create(&operation)?;
@@ -261,6 +277,7 @@ impl Asked {
                 relations: self.relations.clone(),
                 rollback_of: told.rollback_of,
                 rollback_to: told.rollback_to,
+                room: None,
             },
             status: Some(OperationStatus::default()),
         }

@@ -16,10 +16,10 @@ use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
-use super::action;
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::write::{must_get, transact};
+use super::{action, relations};
 use crate::bundle::view::operation_state;
 use crate::operation::beginning;
 use crate::store::Tx;
@@ -101,7 +101,9 @@ impl Asked {
     /// It waits for its turn from now on, as if it had been asked for now.
     fn release(&self, tx: &mut Tx<'_>, mut operation: Operation) -> Result<Operation, Error> {
         let mut status = self.held(&mut operation)?;
-        action::want(tx, &operation)?;
+        if !operation.spec.wants_later() {
+            action::want(tx, &operation)?;
+        }
         (status.state, status.waiting) = (OperationState::Pending, String::new());
         (status.released_by, status.sequence) = (Some(self.actor.clone()), Some(tx.version()?));
         operation.status = Some(status);
@@ -157,10 +159,11 @@ impl Asked {
         }
         let status = beginning(tx, operation.spec.kind)?;
         let began = operation.status.as_ref().is_some_and(|status| status.started_at.is_some());
-        if status.state == OperationState::Pending && !began {
+        let relations = relations::kept(tx, target, &operation.spec.relations)?;
+        if status.state == OperationState::Pending && !began && relations.requires.is_empty() {
             action::want(tx, &operation)?;
         }
-        let again = self.again(operation, meta::generation(&object), tx.version()?);
+        let again = self.again(operation, relations, meta::generation(&object), tx.version()?);
         Ok(tx.create(&Operation { status: Some(status), ..again })?)
     }
 
@@ -170,13 +173,12 @@ impl Asked {
         Ok(all.into_iter().find(other).and_then(|one| one.metadata.name))
     }
 
-    fn again(&self, operation: Operation, generation: i64, sequence: u64) -> Operation {
+    fn again(&self, operation: Operation, relations: Relations, generation: i64, sequence: u64) -> Operation {
         let mut spec = operation.spec;
         let stem = format!("{}-{}-", spec.target.name, format!("{:?}", spec.kind).to_lowercase());
         spec.reason = format!("{} tried again", self.name);
         spec.actor = self.actor.clone();
-        // What it was to wait for is over, or is what it failed by.
-        spec.relations = Relations::default();
+        spec.relations = relations;
         (spec.generation, spec.sequence, spec.idempotency_key, spec.priority) =
             (generation, sequence, None, Priority::Interactive);
         let metadata =

@@ -40,6 +40,27 @@ pub(super) fn check(tx: &ReadTx<'_>, target: &Target, relations: &Relations) -> 
     Err(Failure { causes, ..Failure::new(Reason::Invalid, told.join(", ")) }.into())
 }
 
+/// What one that is asked for again keeps of how it stood to others. What it required and is over is what it failed by, or
+/// no reason to wait any more; a preference that would close a circle by now is none.
+pub(super) fn kept(tx: &ReadTx<'_>, target: &Target, relations: &Relations) -> Result<Relations, Error> {
+    let mut kept = Relations::default();
+    let lists = [
+        (&relations.requires, &mut kept.requires),
+        (&relations.prefers_before, &mut kept.prefers_before),
+        (&relations.conflicts_with, &mut kept.conflicts_with),
+    ];
+    for (names, kept) in lists {
+        for name in names {
+            let found = tx.get::<Operation>(&target.namespace, name)?;
+            kept.extend(found.filter(|one| !operation_state(one).finished()).map(|_| name.clone()));
+        }
+    }
+    if closed(tx, target, &kept)?.is_some() {
+        kept.prefers_before.clear();
+    }
+    Ok(kept)
+}
+
 fn why_not(target: &Target, name: &str, found: Option<&Operation>, required: bool) -> Option<String> {
     let Some(found) = found else {
         let namespace = &target.namespace;

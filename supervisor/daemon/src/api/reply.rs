@@ -45,6 +45,11 @@ impl Error {
         self
     }
 
+    /// What is told to people.
+    pub(super) fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The object that tells a client.
     pub(super) fn status(&self) -> Value {
         serde_json::to_value(self.0.status()).unwrap_or_default()

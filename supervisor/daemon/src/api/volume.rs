@@ -5,8 +5,9 @@ use berth_model::field::FieldError;
 use berth_model::kinds::{BUNDLE, Kind, Request};
 use berth_model::quantity::{self, show_bytes};
 use berth_model::resource::operation::{
-    Actor, Operation, OperationKind, OperationSpec, OperationStatus, Priority, Relations, Target,
+    Actor, Operation, OperationKind, OperationSpec, OperationState, OperationStatus, Priority, Relations, Room, Target,
 };
+use berth_model::resource::volume::volume_name;
 use berth_model::resource::{Bundle, Volume};
 use berth_model::status::Reason;
 use berth_model::{kinds, meta};
@@ -21,7 +22,7 @@ use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::write::{admit, must_get, transact};
 use crate::operation::beginning;
-use crate::store::Tx;
+use crate::store::{ReadTx, Tx};
 
 /// One action of the API.
 #[derive(Debug)]
@@ -97,17 +98,19 @@ impl Asked {
         if let Some(before) = self.before(tx, &target)? {
             return Ok(before);
         }
-        let generation = match (self.action.operation, bundle) {
-            (OperationKind::Grow, Some(bundle)) => self.grow(tx, &volume, &bundle)?,
-            (kind, bundle) => {
-                self.refuse_used(kind, bundle.as_ref())?;
+        let status = beginning(tx, self.action.operation)?;
+        relations::check(tx, &target, &self.wish.relations)?;
+        let room = self.room(&volume);
+        let generation = match (&room, bundle) {
+            (Some(room), Some(bundle)) => self.grow(tx, &bundle, room, &status)?,
+            (_, bundle) => {
+                self.refuse_used(self.action.operation, bundle.as_ref())?;
                 volume.metadata.generation.unwrap_or_default()
             }
         };
-        relations::check(tx, &target, &self.wish.relations)?;
-        let mut operation = self.operation(target.clone(), generation, tx.version()?);
-        operation.status = Some(beginning(tx, self.action.operation)?);
-        let operation = tx.create(&operation)?;
+        let operation = self.operation(target.clone(), generation, tx.version()?);
+        let spec = OperationSpec { room, ..operation.spec };
+        let operation = tx.create(&Operation { spec, status: Some(status), ..operation })?;
         if let Some(key) = &self.key {
             tx.remember_key(key, &target, &operation)?;
         }
@@ -126,23 +129,19 @@ impl Asked {
         }
     }
 
-    /// Writes the new size into the bundle's wish; answers the generation that says so.
-    fn grow(&self, tx: &mut Tx<'_>, volume: &Volume, bundle: &Bundle) -> Result<i64, Error> {
-        let size = self.wish.size.as_deref().unwrap_or_default();
-        let asked = quantity::bytes(size).map_err(|error| FieldError::invalid("size", error.to_string()))?;
-        let present = volume.status.as_ref().map(|status| status.size).unwrap_or_default();
-        if asked < present {
-            let message = format!("a volume never shrinks: it has {}", show_bytes(present));
-            return Err(FieldError::forbidden("size", message).into());
+    fn room(&self, volume: &Volume) -> Option<Room> {
+        let size = self.wish.size.clone()?;
+        Some(Room { volume: volume.spec.volume.clone(), size })
+    }
+
+    /// Writes the new size into the bundle's wish, unless that comes later; answers the generation that it is about.
+    fn grow(&self, tx: &mut Tx<'_>, bundle: &Bundle, room: &Room, status: &OperationStatus) -> Result<i64, Error> {
+        let name = bundle.metadata.name.as_deref().unwrap_or_default();
+        let bundle = must_get(tx, &BUNDLE, &self.namespace, name)?;
+        match status.state == OperationState::Held || !self.wish.relations.requires.is_empty() {
+            true => roomier(tx, &bundle, room).map(|_| meta::generation(&bundle)),
+            false => want(tx, &bundle, room),
         }
-        let old = must_get(tx, &BUNDLE, &self.namespace, &volume.spec.bundle)?;
-        let mut new = old.clone();
-        let at = bundle.spec.volumes.iter().position(|wish| wish.name == volume.spec.volume).unwrap_or_default();
-        if let Some(field) = new.pointer_mut(&format!("/spec/volumes/{at}/size")) {
-            *field = Value::from(size);
-        }
-        let admitted = admit(&BUNDLE, new, &Request::Patch(&old))?;
-        Ok(meta::generation(&tx.update_value(&BUNDLE, admitted.object)?.into_inner()))
     }
 
     fn unowned(&self, volume: &Volume) -> Error {
@@ -195,10 +194,36 @@ impl Asked {
                 relations: self.wish.relations.clone(),
                 rollback_of: None,
                 rollback_to: None,
+                room: None,
             },
             status: Some(OperationStatus::default()),
         }
     }
+}
+
+/// Writes the new size into the bundle's wish; answers the generation that says so.
+pub(super) fn want(tx: &mut Tx<'_>, bundle: &Value, room: &Room) -> Result<i64, Error> {
+    let wanted = roomier(tx, bundle, room)?;
+    Ok(meta::generation(&tx.update_value(&BUNDLE, wanted)?.into_inner()))
+}
+
+/// The bundle with the new size in its wish.
+fn roomier(tx: &ReadTx<'_>, bundle: &Value, Room { volume, size }: &Room) -> Result<Value, Error> {
+    let asked = quantity::bytes(size).map_err(|error| FieldError::invalid("size", error.to_string()))?;
+    let named = tx.get::<Volume>(meta::namespace(bundle), &volume_name(meta::name(bundle), volume))?;
+    let present = named.and_then(|one| one.status).map(|status| status.size).unwrap_or_default();
+    if asked < present {
+        let message = format!("a volume never shrinks: it has {}", show_bytes(present));
+        return Err(FieldError::forbidden("size", message).into());
+    }
+    let mut new = bundle.clone();
+    let mut wishes = new["spec"]["volumes"].as_array_mut().into_iter().flatten();
+    let Some(wish) = wishes.find(|wish| wish["name"] == volume.as_str()) else {
+        let message = format!("bundle {} wants no volume {volume} any more", meta::name(bundle));
+        return Err(Error::new(Reason::Conflict, message));
+    };
+    wish["size"] = size.as_str().into();
+    Ok(admit(&BUNDLE, new, &Request::Patch(bundle))?.object)
 }
 
 fn bundle_target(bundle: &Bundle) -> Target {

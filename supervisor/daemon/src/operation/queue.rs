@@ -152,7 +152,7 @@ fn unmet(name: &str, required: &str, state: Option<OperationState>) -> StepError
         None => "is gone, and nobody knows how it ended".to_owned(),
     };
     let error = StepError::new(Reason::StartFailed, format!("it requires operation {required}, which {how}"));
-    let advice = format!("`berth operation retry {name}` does it without waiting for another");
+    let advice = format!("`berth operation retry {name}` does it without waiting for {required}");
     error.coded("RequirementFailed").suggest(advice).permanent()
 }
 

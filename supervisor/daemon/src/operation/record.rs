@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::Want;
 use super::step::{Progress, StepDone, StepError, Task};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tx};
 
 /// How often a running step's progress is written.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -33,6 +34,19 @@ pub(super) struct Ended {
     pub(super) took: Duration,
     /// How, in one line.
     pub(super) told: String,
+}
+
+/// Why an operation did not begin.
+pub(super) enum Unbegun {
+    Store(StoreError),
+    /// What it wants cannot be wanted any more.
+    Refused(StepError),
+}
+
+impl From<StoreError> for Unbegun {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl Recorder {
@@ -79,8 +93,14 @@ impl Recorder {
 
     /// The operation begins, or goes on, with its first step that is not done. If that one is between two tries, the
     /// answer is how long it is to the next.
-    pub(super) async fn begin(&mut self, first: Option<StepName>) -> Result<Option<Duration>, StoreError> {
-        self.save(move |status, now| {
+    pub(super) async fn begin(&mut self, first: Option<StepName>, want: Want) -> Result<Option<Duration>, Unbegun> {
+        let operation = self.operation.clone();
+        let is_new = self.status.state == OperationState::Pending && operation.spec.wants_later();
+        let note = move |tx: &mut Tx<'_>| match is_new {
+            true => want(tx, &operation).map_err(Unbegun::Refused),
+            false => Ok(()),
+        };
+        self.save_with(note, move |status, now| {
             status.state = OperationState::Running;
             status.waiting.clear();
             status.started_at.get_or_insert_with(|| now.to_string());
@@ -248,11 +268,21 @@ impl Recorder {
         &mut self,
         change: impl FnOnce(&mut OperationStatus, Timestamp) -> T + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.save_with(|_| Ok(()), change).await
+    }
+
+    /// Both in one transaction.
+    async fn save_with<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+        &mut self,
+        before: impl FnOnce(&mut Tx<'_>) -> Result<(), E> + Send + 'static,
+        change: impl FnOnce(&mut OperationStatus, Timestamp) -> T + Send + 'static,
+    ) -> Result<T, E> {
         let mut status = self.status.clone();
         let (namespace, name) = (self.namespace.clone(), self.operation.metadata.name.clone().unwrap_or_default());
         let (status, came_to) = self
             .store
             .write(&runner(), move |tx| {
+                before(tx)?;
                 let came_to = change(&mut status, tx.now());
                 if let Some(mut operation) = tx.get::<Operation>(&namespace, &name)? {
                     // The one part of the status that others write.
@@ -260,7 +290,7 @@ impl Recorder {
                     operation.status = Some(status.clone());
                     tx.write_status(&operation)?;
                 }
-                Ok::<_, StoreError>((status, came_to))
+                Ok::<_, E>((status, came_to))
             })
             .await?;
         self.status = status;

@@ -164,7 +164,7 @@ async fn what_requires_one_that_fails_fails_by_its_name_without_having_begun_and
         (OperationState::Failed, "RequirementFailed", false)
     );
     assert_eq!(error.message, "it requires operation second, which ended: Failed");
-    assert_eq!(error.suggestions, ["`berth operation retry third` does it without waiting for another"]);
+    assert_eq!(error.suggestions, ["`berth operation retry third` does it without waiting for second"]);
     assert_eq!((failed.started_at, failed.steps.len()), (None, 0));
     assert_eq!(*world.hands.began.lock().unwrap(), ["first"]);
     world.die().await;

@@ -167,6 +167,7 @@ fn operation(schedule: &Schedule, kind: OperationKind, target: Target, generatio
             relations: Relations::default(),
             rollback_of: None,
             rollback_to: None,
+            room: None,
         },
         status: Some(OperationStatus::default()),
     }

@@ -45,6 +45,27 @@ pub struct OperationSpec {
     /// The number of the revision that a rollback goes back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_to: Option<u64>,
+    /// What a growth that a person asked for wants of the bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<Room>,
+}
+
+impl OperationSpec {
+    /// What it wants is noted when it begins, and not when it is asked for: nobody is to act on it before all that it
+    /// requires is done.
+    pub fn wants_later(&self) -> bool {
+        !self.relations.requires.is_empty()
+    }
+}
+
+/// The room that a volume of a bundle is to have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Room {
+    /// Its name in the bundle's spec.
+    pub volume: String,
+    /// A quantity of bytes, e.g. `2Gi`.
+    pub size: String,
 }
 
 /// The kinds of operation; each has its list of steps.

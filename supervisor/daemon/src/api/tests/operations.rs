@@ -11,7 +11,7 @@ async fn asked_for(world: &World, action: &str) -> String {
     asked.body["metadata"]["name"].as_str().unwrap().to_owned()
 }
 
-async fn act(world: &World, operation: &str, action: &str) -> Answer {
+pub(super) async fn act(world: &World, operation: &str, action: &str) -> Answer {
     world.post(&format!("{OPERATIONS}/{operation}/actions/{action}"), json!({})).await
 }
 
@@ -99,7 +99,7 @@ async fn what_succeeded_is_not_tried_again_and_a_removal_that_failed_is() {
     assert_eq!(again.code, 202, "a removal that failed is tried again: {}", again.body);
 }
 
-async fn hold(world: &World, kinds: Value) {
+pub(super) async fn hold(world: &World, kinds: Value) {
     let settings = "/apis/berth.dev/v1/settings/berth";
     world.merge(settings, json!({"spec": {"operations": {"hold": kinds}}})).await.ok();
 }

@@ -3,6 +3,7 @@ use berth_model::resource::operation::Actor;
 use berth_model::resource::volume::{VolumeSpec, VolumeState, VolumeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::operations::hold;
 use super::*;
 
 const VOLUMES: &str = "/apis/berth.dev/v1/namespaces/default/volumes";
@@ -45,6 +46,33 @@ async fn to_grow_a_volume_changes_the_wish_of_its_bundle_which_has_the_operation
     assert_eq!(answer.body["spec"]["kind"], "Grow");
     assert_eq!(answer.body["spec"]["target"]["kind"], "Bundle");
     assert_eq!(world.get(&format!("{BUNDLES}/web")).await.ok()["spec"]["volumes"][0]["size"], "2Gi");
+}
+
+#[tokio::test]
+async fn a_growth_that_is_held_or_waits_for_another_leaves_the_old_size_until_it_is_released_or_begins() {
+    let world = World::new();
+    volume(&world).await;
+    bundle(&world, true).await;
+    let size = async || world.get(&format!("{BUNDLES}/web")).await.ok()["spec"]["volumes"][0]["size"].clone();
+    let name = |answer: &Answer| answer.body["metadata"]["name"].as_str().unwrap().to_owned();
+    hold(&world, json!(["Grow"])).await;
+    let wrong = act(&world, "grow", r#"{"size": "512Mi"}"#).await;
+    assert_eq!(wrong.failed().0, 422, "what is wrong is told at once");
+    let grow = act(&world, "grow", r#"{"size": "2Gi"}"#).await;
+    assert_eq!((&grow.body["status"]["state"], size().await), (&json!("Held"), json!("1Gi")));
+    let path = format!("/apis/berth.dev/v1/namespaces/default/operations/{}/actions/reject", name(&grow));
+    world.post(&path, json!({"reason": "no room"})).await;
+    assert_eq!(size().await, "1Gi", "a rejected growth leaves what was");
+    let again = super::operations::act(&world, &name(&grow), "retry").await;
+    assert_eq!((&again.body["status"]["state"], size().await), (&json!("Held"), json!("1Gi")), "{}", again.body);
+    let released = super::operations::act(&world, &name(&again), "release").await;
+    assert_eq!((released.code, size().await), (202, json!("2Gi")), "{}", released.body);
+    hold(&world, json!([])).await;
+    let after = format!(r#"{{"size": "4Gi", "relations": {{"requires": ["{}"]}}}}"#, name(&again));
+    let waits = act(&world, "grow", &after).await;
+    assert_eq!((waits.code, size().await), (202, json!("2Gi")), "{}", waits.body);
+    let room = json!({"volume": "data", "size": "4Gi"});
+    assert_eq!(waits.body["spec"]["room"], room, "what it wants is kept in it");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_model::resource::operation::{Actor, Operation, OperationKind, OperationState, OperationStatus};
+use berth_model::resource::operation::{Actor, Operation, OperationKind, OperationState, OperationStatus, Target};
 use berth_model::resource::revision::RevisionState;
 use berth_model::resource::{Settings, settings};
 use tokio_util::sync::CancellationToken;
@@ -115,4 +115,75 @@ async fn a_service_whose_installation_is_held_says_what_it_waits_for_and_is_remo
     assert_eq!(daemon.bundle().await, None);
     use OperationKind as K;
     assert_eq!(states(&daemon).await, [(K::Install, "Cancelled"), (K::Uninstall, "Succeeded")]);
+}
+
+/// A stop of the service that requires an operation which is held, and is nobody's here.
+async fn with_a_stop_after_another(daemon: &Daemon) {
+    daemon.put(|_| {}).await;
+    daemon.settle().await;
+    let elsewhere = Target { kind: "Volume".into(), namespace: "default".into(), name: "else".into(), uid: "u".into() };
+    daemon
+        .ask_with(OperationKind::Unlock, Some(elsewhere), |operation| {
+            operation.metadata.name = Some("first".into());
+            operation.status.as_mut().unwrap().state = OperationState::Held;
+        })
+        .await;
+    daemon.ask_with(OperationKind::Stop, None, |stop| stop.spec.relations.requires = vec!["first".into()]).await;
+    daemon.settle().await;
+}
+
+async fn the_stop_ended(daemon: &Daemon) -> Operation {
+    let mut newest = daemon.store.revision();
+    loop {
+        newest.mark_unchanged();
+        let stop = daemon.operations().await.into_iter().find(|op| op.spec.kind == OperationKind::Stop);
+        match stop.filter(|stop| operation_state(stop).finished()) {
+            Some(stop) => return stop,
+            None => newest.changed().await.unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_runs_on_through_changes_until_what_its_stop_requires_has_succeeded() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let daemon = start(&dir, &world);
+    with_a_stop_after_another(&daemon).await;
+    let units = || world.units.lock().unwrap().keys().cloned().collect::<Vec<_>>();
+    daemon.put(|spec| spec.image = "registry/web:2".into()).await;
+    daemon.settle().await;
+    assert_eq!(units(), ["default.web.r2"], "it is looked after as if nobody had asked for its stop");
+    decide(&daemon, |first, _| first.state = OperationState::Succeeded).await;
+    assert_eq!(operation_state(&the_stop_ended(&daemon).await), OperationState::Succeeded);
+    daemon.settle().await;
+    assert!(!daemon.bundle().await.unwrap().spec.start, "what it wants is noted now");
+    assert_eq!(units(), Vec::<String>::new(), "and nobody starts it again");
+}
+
+#[tokio::test]
+async fn a_stop_whose_requirement_fails_leaves_the_service_as_it_is_for_good() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let daemon = start(&dir, &world);
+    with_a_stop_after_another(&daemon).await;
+    decide(&daemon, |first, _| first.state = OperationState::Failed).await;
+    assert_eq!(operation_state(&the_stop_ended(&daemon).await), OperationState::Failed);
+    daemon.put(|spec| spec.image = "registry/web:2".into()).await;
+    daemon.settle().await;
+    assert!(daemon.bundle().await.unwrap().spec.start);
+    assert_eq!(world.units.lock().unwrap().keys().collect::<Vec<_>>(), ["default.web.r2"]);
+}
+
+#[tokio::test]
+async fn a_stop_that_was_to_come_after_another_fails_if_the_bundle_is_gone_by_then() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let daemon = start(&dir, &world);
+    with_a_stop_after_another(&daemon).await;
+    daemon.remove().await;
+    daemon.settle().await;
+    daemon.put(|_| {}).await;
+    daemon.settle().await;
+    decide(&daemon, |first, _| first.state = OperationState::Succeeded).await;
+    let error = the_stop_ended(&daemon).await.status.unwrap().error.unwrap();
+    assert_eq!(error.message, "the bundle web that it was asked for is gone");
+    assert_eq!(world.units.lock().unwrap().len(), 1, "another bundle of that name is not touched");
 }

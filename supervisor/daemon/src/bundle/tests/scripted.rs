@@ -64,7 +64,7 @@ impl Daemon {
         let volumes = Arc::new(volumes);
         let executor = ByTarget { bundles: Arc::new(steps), volumes: volumes.clone(), machine: volumes };
         let runner = Runner::new(store.clone(), Arc::new(executor), abort, Metrics::new());
-        let runner = runner.pausing(Duration::from_millis(1));
+        let runner = runner.pausing(Duration::from_millis(1)).noting(crate::api::note_wish);
         let (wake, woken) = mpsc::channel(16);
         Self {
             bundles: Bundles::new(store.clone(), world.clone(), world.clone(), clock, wake),
@@ -160,9 +160,20 @@ impl Daemon {
 
     /// Asks for an operation on the bundle as a person does.
     pub async fn ask(&self, kind: OperationKind) {
-        let target = self.target().await;
+        self.ask_with(kind, None, |_| {}).await;
+    }
+
+    /// The same on another target, or with more to it.
+    pub async fn ask_with(
+        &self,
+        kind: OperationKind,
+        target: Option<Target>,
+        change: impl FnOnce(&mut Operation) + Send + 'static,
+    ) {
+        let own = self.target().await;
         let write = move |tx: &mut Tx<'_>| {
-            let operation = asked(kind, target, person(), tx.version()?);
+            let mut operation = asked(kind, target.unwrap_or(own), person(), tx.version()?);
+            change(&mut operation);
             tx.create(&operation)
         };
         self.store.write(&person(), write).await.unwrap();
@@ -315,6 +326,7 @@ fn asked(kind: OperationKind, target: Target, actor: Actor, sequence: u64) -> Op
             relations: Relations::default(),
             rollback_of: None,
             rollback_to: None,
+            room: None,
         },
         status: Some(OperationStatus::default()),
     }
