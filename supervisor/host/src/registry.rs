@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! request -> 401 -> handshake (oci-client) -> request with a token
+//! 429, 503 -> wait, as long as Retry-After says -> request
 //! blob:  connection ends early -> wait -> Range from where it stopped -> ... -> digest and size right -> rename
 //! ```
 //!
@@ -24,7 +25,7 @@ use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Reference, RegistryOperation};
 use oci_spec::image::Descriptor;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use rustls::crypto::CryptoProvider;
 use tokio::sync::Mutex;
@@ -55,6 +56,8 @@ pub struct Patience {
     pub first_wait: Duration,
     /// Longest wait between tries.
     pub longest_wait: Duration,
+    /// Longest wait that a registry may ask for; one that wants more has failed.
+    pub longest_asked: Duration,
 }
 
 impl Default for Patience {
@@ -65,6 +68,7 @@ impl Default for Patience {
             tries: 5,
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(4),
+            longest_asked: Duration::from_secs(60),
         }
     }
 }
@@ -197,7 +201,7 @@ impl Session {
         let mut tries = transfer::Tries::new(self.client.patience);
         loop {
             match self.small_once(url, what, headers.clone()).await {
-                Err(error) if is_hiccup(&error) && tries.wait().await => {}
+                Err(error) if is_hiccup(&error) && tries.wait(error.retry_after()).await => {}
                 other => return other,
             }
         }
@@ -281,13 +285,16 @@ impl Session {
 
     async fn complaint(&self, url: &str, response: Response) -> RegistryError {
         let registry = self.registry.clone();
-        let status = response.status();
+        let (status, retry_after) = (response.status(), retry_after(response.headers()));
         let body = read_bounded(response, LONGEST_COMPLAINT).await.ok().flatten().unwrap_or_default();
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.unauthorized(),
             StatusCode::NOT_FOUND => RegistryError::NotFound { registry, what: self.missing(url, &body) },
-            StatusCode::TOO_MANY_REQUESTS => RegistryError::TooManyRequests { registry },
-            status => RegistryError::Status { registry, status: status.as_u16(), detail: transfer::own_words(&body) },
+            StatusCode::TOO_MANY_REQUESTS => RegistryError::TooManyRequests { registry, retry_after },
+            status => {
+                let detail = transfer::own_words(&body);
+                RegistryError::Status { registry, status: status.as_u16(), detail, retry_after }
+            }
         }
     }
 
@@ -327,6 +334,12 @@ impl Session {
         let value = HeaderValue::from_str(&format!("bytes={from}-"));
         HeaderMap::from_iter(value.ok().filter(|_| from > 0).map(|value| (RANGE, value)))
     }
+}
+
+/// What it says in seconds. A date is not read: two clocks would have to agree.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let said = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse();
+    said.ok().map(Duration::from_secs)
 }
 
 /// Worth another try at once: somebody is there but fumbled. Who is not there is left to the caller,

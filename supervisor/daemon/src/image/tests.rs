@@ -7,6 +7,7 @@ mod faults;
 mod keep;
 mod pull;
 mod servers;
+mod slow;
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -35,11 +36,23 @@ impl Fixture {
         Self::on(&std::env::temp_dir(), limits)
     }
 
+    /// One that waits two seconds for the next byte, and tries three times.
+    fn hurried() -> Self {
+        let hurry = |patience: &mut Patience| (patience.read, patience.tries) = (Duration::from_secs(2), 3);
+        Self::open(&std::env::temp_dir(), Limits::default(), hurry)
+    }
+
     fn on(disk: &Path, limits: Limits) -> Self {
+        Self::open(disk, limits, |_| {})
+    }
+
+    fn open(disk: &Path, limits: Limits, change: impl FnOnce(&mut Patience)) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "needs root: owners and whiteouts cannot be made without");
         let dir = tempfile::tempdir_in(disk).unwrap();
         fs::create_dir(dir.path().join("settings")).unwrap();
-        let store = ImageStore::open(&dir.path().join("store"), options(dir.path(), limits)).unwrap();
+        let mut options = options(dir.path(), limits);
+        change(&mut options.patience);
+        let store = ImageStore::open(&dir.path().join("store"), options).unwrap();
         let mut fixture = Self { dir, store, empty: BTreeMap::new() };
         fixture.empty = fixture.everything();
         fixture

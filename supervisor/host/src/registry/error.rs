@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use super::settings::SettingsError;
 use crate::blob::BlobError;
@@ -71,13 +72,15 @@ pub enum RegistryError {
         what: String,
     },
     /// Asked too often.
-    #[error("the registry {registry} has been asked too often")]
+    #[error("the registry {registry} has been asked too often{}", peace(*.retry_after))]
     TooManyRequests {
         /// Host and port.
         registry: String,
+        /// How long it wants not to be asked, if it says so.
+        retry_after: Option<Duration>,
     },
     /// It answers something else.
-    #[error("the registry {registry} answered {status}{detail}")]
+    #[error("the registry {registry} answered {status}{detail}{}", peace(*.retry_after))]
     Status {
         /// Host and port.
         registry: String,
@@ -85,6 +88,8 @@ pub enum RegistryError {
         status: u16,
         /// Its own words, escaped, with `: ` before them; may be empty.
         detail: String,
+        /// How long it wants not to be asked, if it says so.
+        retry_after: Option<Duration>,
     },
     /// A blob ended early, more than once.
     #[error("the registry {registry} sent {got} of {expected} bytes of blob {digest}")]
@@ -155,6 +160,15 @@ impl RegistryError {
         }
     }
 
+    /// How long the registry wants not to be asked again, if it says so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyRequests { retry_after, .. } | Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// Nobody could be asked: what is known locally may serve instead.
     #[must_use]
     pub fn is_offline(&self) -> bool {
@@ -221,6 +235,10 @@ impl RegistryError {
         }
         Self::Unreachable { registry, source }
     }
+}
+
+fn peace(retry_after: Option<Duration>) -> String {
+    retry_after.map_or_else(String::new, |pause| format!(", and wants to be left alone for {} s", pause.as_secs()))
 }
 
 /// Something in the chain is this. An IO error hides what it was made of from the chain.

@@ -33,13 +33,15 @@ impl Tries {
         Self { left: patience.tries.saturating_sub(1), next_wait: patience.first_wait, patience }
     }
 
-    /// Waits for the next try; false when there is none.
-    pub async fn wait(&mut self) -> bool {
-        if self.left == 0 {
+    /// Waits for the next try, no less than the registry asks for; false when there is none, or it asks for more than
+    /// anybody here waits.
+    pub async fn wait(&mut self, asked: Option<Duration>) -> bool {
+        let asked = asked.unwrap_or_default();
+        if self.left == 0 || asked > self.patience.longest_asked {
             return false;
         }
         self.left -= 1;
-        tokio::time::sleep(self.next_wait).await;
+        tokio::time::sleep(self.next_wait.max(asked)).await;
         self.next_wait = (self.next_wait * 2).min(self.patience.longest_wait);
         true
     }
@@ -126,7 +128,7 @@ impl Session {
                 headway = incoming.hasher.seen();
                 tries = Tries::new(self.client.patience);
             }
-            if !error.is_transient() || !tries.wait().await {
+            if !error.is_transient() || !tries.wait(error.retry_after()).await {
                 return Err(error);
             }
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -127,7 +128,22 @@ pub enum Fault {
     EndlessManifest,
     /// Ignores that only a part was asked for.
     IgnoreRange,
+    /// Sends a blob in so many pieces, with a pause after each.
+    Drip(usize),
+    /// Sends so many bytes of a blob, and nothing more, without ending the connection.
+    Stall(usize),
+    /// Takes the request for a manifest, and ends the connection.
+    HangUp,
+    /// Takes the request for a manifest, and says nothing.
+    Silence,
+    /// Answers with this status and wants not to be asked for so many seconds. Whoever asks sooner hears the same.
+    Busy(u16, u64),
+    /// The same for a blob.
+    BusyBlob(u16, u64),
 }
+
+/// Between two pieces of a blob that drips.
+const DROP: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
 struct Script {
@@ -135,6 +151,8 @@ struct Script {
     faults: Vec<Fault>,
     dead: bool,
     token: bool,
+    /// Until then it is busy.
+    busy: Option<Instant>,
     seen: Vec<String>,
     counts: HashMap<String, usize>,
 }
@@ -223,6 +241,14 @@ async fn serve(mut client: TcpStream, script: &Mutex<Script>, backend: &str, own
             let answer = format!("HTTP/1.1 {code} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             client.write_all(answer.as_bytes()).await
         }
+        Some(Fault::Busy(code, seconds) | Fault::BusyBlob(code, seconds)) => {
+            let answer = format!(
+                "HTTP/1.1 {code} No\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+            client.write_all(answer.as_bytes()).await
+        }
+        Some(Fault::HangUp) => Ok(()),
+        Some(Fault::Silence) => client.read(&mut [0]).await.map(drop),
         Some(Fault::EndlessManifest) => {
             client.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await?;
             loop {
@@ -236,10 +262,29 @@ async fn serve(mut client: TcpStream, script: &Mutex<Script>, backend: &str, own
 impl Script {
     /// The fault for this request, if it is for a request like this.
     fn next(&mut self, line: &str) -> Option<Fault> {
-        let manifests =
-            matches!(self.faults.last()?, Fault::CorruptManifest | Fault::EndlessManifest | Fault::Status(_));
-        let wanted = if manifests { "/manifests/" } else { "/blobs/" };
-        if line.contains(wanted) { self.faults.pop() } else { None }
+        let next = *self.faults.last()?;
+        let wanted = match next {
+            Fault::CorruptManifest | Fault::EndlessManifest | Fault::Status(_) => "/manifests/",
+            Fault::HangUp | Fault::Silence | Fault::Busy(..) => "/manifests/",
+            _ => "/blobs/",
+        };
+        if !line.contains(wanted) {
+            return None;
+        }
+        match next {
+            Fault::Busy(_, seconds) | Fault::BusyBlob(_, seconds) => self.stay_busy(seconds).then_some(next),
+            _ => self.faults.pop(),
+        }
+    }
+
+    /// Whether it still is; the first question begins it, and the first after it ends it.
+    fn stay_busy(&mut self, seconds: u64) -> bool {
+        let until = *self.busy.get_or_insert_with(|| Instant::now() + Duration::from_secs(seconds));
+        if Instant::now() < until {
+            return true;
+        }
+        (self.busy, self.faults) = (None, self.faults[..self.faults.len() - 1].to_vec());
+        false
     }
 }
 
@@ -283,8 +328,26 @@ async fn forward(
         head = head.replace(&length, &format!("Content-Length: {}", body.len()));
     }
     client.write_all(head.as_bytes()).await?;
-    client.write_all(&body).await?;
+    send(&mut client, &body, fault).await?;
     client.shutdown().await
+}
+
+async fn send(client: &mut TcpStream, body: &[u8], fault: Option<Fault>) -> std::io::Result<()> {
+    match fault {
+        Some(Fault::Drip(pieces)) => {
+            for piece in body.chunks(body.len().div_ceil(pieces)) {
+                client.write_all(piece).await?;
+                client.flush().await?;
+                tokio::time::sleep(DROP).await;
+            }
+            Ok(())
+        }
+        Some(Fault::Stall(length)) => {
+            client.write_all(&body[..length]).await?;
+            client.read(&mut [0]).await.map(drop)
+        }
+        _ => client.write_all(body).await,
+    }
 }
 
 /// The head with its empty line, and what came after it.
