@@ -3,6 +3,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::secrets::{CANARY, shows};
 use super::*;
+use berth_model::resource::change_set::Entry;
+use berth_model::resource::operation::OperationState;
 use berth_model::resource::{ChangeSet, Volume};
 
 const SETS: &str = "/apis/berth.dev/v1/namespaces/default/changesets";
@@ -290,6 +292,72 @@ async fn the_same_key_applies_a_set_once() {
     assert_eq!(once["metadata"]["uid"], twice["metadata"]["uid"]);
 }
 
+#[tokio::test]
+async fn a_set_takes_so_many_entries_and_bytes_and_says_so() {
+    let long = json!({"kind": "ConfigMap", "data": {"a": "x".repeat(2 << 20)}});
+    for (count, after) in [(500, json!({"kind": "ConfigMap"})), (1, long)] {
+        let world = World::new();
+        set(&world).await;
+        add(&world, json!({"verb": "create", "kind": "ConfigMap", "name": "c0", "object": {}})).await;
+        let fill = move |tx: &mut crate::store::Tx<'_>| {
+            let mut set = tx.get::<ChangeSet>("default", "s")?.unwrap();
+            let entries = &mut set.status.as_mut().unwrap().entries;
+            entries[0].after = Some(after);
+            let first = entries[0].clone();
+            entries.extend((1..count).map(|number| Entry { name: format!("c{number}"), ..first.clone() }));
+            tx.update_status(&set).map(drop)
+        };
+        world.store.write(&crate::store::house_keeping(), fill).await.unwrap();
+        let more = json!({"verb": "create", "kind": "ConfigMap", "name": "more", "object": {}});
+        let refused = act(&world, "add", more).await;
+        assert_eq!((refused.code, causes(&refused)), (422, vec!["status.entries".to_owned()]));
+        assert!(refused.failed().2.contains("takes 500 entries and 2097152 bytes"), "{}", refused.body);
+        let staged = world.get(&format!("{SETS}/s")).await.ok();
+        assert_eq!(staged["status"]["entries"].as_array().unwrap().len(), count);
+    }
+}
+
+#[tokio::test]
+async fn what_is_being_removed_meanwhile_is_neither_written_over_nor_led_on() {
+    let world = World::new();
+    two(&world).await;
+    set(&world).await;
+    add(&world, json!({"verb": "update", "name": "web", "object": image("registry.example/web:2")})).await;
+    world.delete(&format!("{BUNDLES}/web")).await.ok();
+    let moved = act(&world, "apply", json!({})).await;
+    assert_eq!((moved.code, causes(&moved)), (409, vec!["bundle/web".to_owned()]));
+    assert!(moved.failed().2.contains("bundle/web is being removed"), "{}", moved.body);
+    let led = act(&world, "rebase", json!({})).await;
+    assert_eq!((led.code, causes(&led)), (409, vec!["bundle/web".to_owned()]));
+    assert_eq!(world.get(&format!("{BUNDLES}/web")).await.ok()["spec"]["image"], "registry.example/web:1");
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_by_what_is_there_or_staged_is_given_to_no_bundle() {
+    let world = World::new();
+    two(&world).await;
+    set(&world).await;
+    let new = json!({"metadata": {"name": "new"}, "spec": {"image": "registry.example/new:1"}});
+    let staged = add(&world, json!({"verb": "create", "name": "new", "object": new})).await;
+    for taken in ["other", "new"] {
+        let rename = json!({"kind": "Bundle", "verb": "rename", "name": "db", "to": taken});
+        let refused = act(&world, "add", rename).await;
+        assert_eq!(refused.failed().1, "AlreadyExists");
+        assert!(refused.failed().2.contains(&format!("Bundle {taken} is there already")), "{}", refused.body);
+    }
+    assert_eq!(world.get(&format!("{SETS}/s")).await.ok()["status"], staged["status"]);
+}
+
+#[tokio::test]
+async fn the_value_that_a_secret_has_already_is_no_edit() {
+    let world = World::new();
+    a_secret_and_who_takes_it(&world).await;
+    set(&world).await;
+    let same = json!({"stringData": {"password": "old"}});
+    let told = add(&world, json!({"kind": "Secret", "verb": "update", "name": "db", "object": same})).await;
+    assert!(told["status"]["entries"].is_null(), "{told}");
+}
+
 /// A database with data, as it is when it runs.
 async fn with_data(world: &World, state: &'static str) -> Volume {
     let volumes = json!([{"name": "data", "mountPath": "/data", "size": "64Mi"}]);
@@ -349,4 +417,28 @@ async fn volumes_stay_where_they_are_if_two_services_could_come_to_be_on_one_or_
         assert_eq!(volumes(&world).await, before);
         assert!(world.get(&format!("{BUNDLES}/db")).await.ok()["metadata"]["deletionTimestamp"].is_null());
     }
+}
+
+#[tokio::test]
+async fn a_locked_volume_goes_over_when_nobody_is_at_work_on_it_any_more_and_an_event_tells_so() {
+    let world = World::new();
+    let before = with_data(&world, "Locked").await;
+    set(&world).await;
+    add(&world, json!({"verb": "rename", "name": "db", "to": "pg"})).await;
+    let unlock = "/apis/berth.dev/v1/namespaces/default/volumes/db-data/actions/unlock";
+    let unlock = world.post(unlock, json!({})).await;
+    let unlock = unlock.body["metadata"]["name"].as_str().unwrap().to_owned();
+    let busy = act(&world, "apply", json!({})).await;
+    let said = format!("operation {unlock} is at work on volume db-data; try again when it is done");
+    assert!(busy.code == 409 && busy.failed().2.contains(&said), "{}", busy.body);
+    assert_eq!(volumes(&world).await, std::slice::from_ref(&before));
+    super::operations::ended(&world, &unlock, OperationState::Cancelled).await;
+    act(&world, "apply", json!({})).await.ok();
+    let [after] = volumes(&world).await.try_into().unwrap();
+    assert_eq!((after.metadata.name.as_deref(), &after.status), (Some("pg-data"), &before.status));
+    let events = world.get("/api/v1/namespaces/default/events").await.ok();
+    let renamed = events["items"].as_array().unwrap().iter().find(|event| event["reason"] == "Renamed");
+    let renamed = renamed.unwrap_or_else(|| panic!("nothing tells of the new name: {events}"));
+    assert_eq!(renamed["involvedObject"]["name"], "pg-data");
+    assert!(renamed["message"].as_str().unwrap().contains("it was db-data of bundle db"), "{renamed}");
 }
