@@ -42,9 +42,13 @@ fn what_is_held_waits_for_a_word_through_a_restart_with_what_comes_after_it_and_
     assert_ne!(run("one"), before);
 
     let rejected = asked(machine, "restart one");
+    let stop = asked(machine, &format!("stop two --after {rejected}"));
     machine.ok(&format!("berth operation reject {rejected} --reason 'not today'")).unwrap();
     assert_eq!(operation(machine, &rejected, ".status.state"), "Cancelled");
     assert!(operation(machine, &rejected, ".status.error.message").ends_with("rejected it: not today"));
+    eventually(&"Failed".to_owned(), || operation(machine, &stop, ".status.state"));
+    let starts = machine.ok("berth get bundle two -o json | jq .spec.start").unwrap();
+    assert_eq!(starts, "true", "what requires another wants nothing before that has succeeded");
     settings(machine, "{hold: []}");
 
     // Nobody listens there.
