@@ -2,15 +2,18 @@
 //!
 //! ```text
 //! machine ─ volumes beside dm-crypt ─ networks ─ rules of many services ─ one service, two peers ─ memory
-//!         of the supervisor ─ starts in turns ─ more services ─ memory again
+//!         of the supervisor ─ starts in turns ─ requests ─ lives ─ more services ─ memory again ─ boots
 //! ```
 //!
 //! `tests/bench/results.json` keeps what each number was made from, and on what.
 
 mod disks;
+mod fleet;
+mod lives;
 mod memory;
 mod networks;
 mod ratio;
+mod requests;
 mod rules;
 mod starts;
 
@@ -28,7 +31,9 @@ use crate::{accel, tree};
 /// Starts of each unit, unless `BERTH_BENCH_RUNS` says otherwise.
 const RUNS: usize = 20;
 /// The services that memory is measured with.
-const SERVICES: usize = 10;
+const SERVICES: usize = 30;
+/// The fewer ones that looks are counted at, too: whether looks cost the same each.
+const FEW: usize = 10;
 /// The image of all of them: one shell that sleeps.
 const IMAGE: &str = "127.0.0.1:5000/testbox:latest";
 
@@ -55,8 +60,8 @@ pub enum BenchError {
 /// Measures, writes `tests/bench/results.json` and prints the rows.
 pub fn run() -> Result<(), BenchError> {
     let parts = Parts::build(Flavor::Bench)?;
-    let machine = parts.ready(&Plan { disks: vec![disks::spare()], ..Plan::new("bench") })?;
-    let rows = measure(&machine)?;
+    let mut machine = parts.ready(&Plan { disks: vec![disks::spare()], ..Plan::new("bench") })?;
+    let rows = measure(&mut machine)?;
     for row in &rows {
         println!("{} {}", row["name"].as_str().unwrap_or_default(), row["value"]);
     }
@@ -68,7 +73,7 @@ pub fn run() -> Result<(), BenchError> {
     Ok(machine.remove()?)
 }
 
-fn measure(machine: &Machine) -> Result<Vec<Value>, BenchError> {
+fn measure(machine: &mut Machine) -> Result<Vec<Value>, BenchError> {
     let mut rows = disks::rows(machine)?;
     rows.extend(networks::rows(machine)?);
     rows.extend(rules::rows(machine)?);
@@ -77,11 +82,16 @@ fn measure(machine: &Machine) -> Result<Vec<Value>, BenchError> {
     starts::add_volume(machine)?;
     let runs = std::env::var("BERTH_BENCH_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(RUNS);
     rows.extend(starts::rows(&starts::measure(machine, runs)?));
-    for number in 3..=SERVICES {
-        machine.ok(&format!("berth install {IMAGE} --name box{number} --timeout 10m"))?;
-    }
+    rows.extend(requests::rows(machine)?);
+    rows.extend(lives::rows(machine)?);
+    machine.ok("berth uninstall full --erase-volumes --timeout 10m")?;
+    lives::fill(machine, 2, FEW)?;
+    rows.push(fleet::looks(machine, FEW)?);
+    lives::fill(machine, FEW + 1, SERVICES)?;
+    rows.push(fleet::looks(machine, SERVICES)?);
     rows.push(memory::resident(machine)?);
     rows.push(memory::supervisor(machine, SERVICES)?);
+    rows.push(fleet::boots(machine)?);
     Ok(rows)
 }
 

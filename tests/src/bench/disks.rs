@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use super::lives::steps;
 use super::ratio::{self, Unit};
 use super::{BenchError, IMAGE, number};
 use crate::machine::{Disk, Machine, MachineError};
@@ -63,23 +64,12 @@ fn times(machine: &Machine) -> Result<(Vec<u64>, Vec<u64>), BenchError> {
     let (mut made, mut opened) = (Vec::new(), Vec::new());
     for _ in 0..VOLUMES {
         machine.ok(&format!("berth install {IMAGE} --name disk --volume data:/data:64Mi --timeout 10m"))?;
-        made.push(steps(machine, "Install", "AllocateVolumes FormatVolumes")?);
+        made.push(steps(machine, "Install", "disk", "AllocateVolumes FormatVolumes")?);
         machine.ok("berth stop disk --timeout 10m && berth start disk --timeout 10m")?;
-        opened.push(steps(machine, "Start", "OpenVolumes")?);
+        opened.push(steps(machine, "Start", "disk", "OpenVolumes")?);
         machine.ok("berth uninstall disk --erase-volumes --timeout 10m")?;
     }
     Ok((made, opened))
-}
-
-/// How long these steps of the newest such operation took together.
-fn steps(machine: &Machine, kind: &str, names: &str) -> Result<u64, BenchError> {
-    number(&machine.ok(&format!(
-        r#"berth get operations -o json | jq -r --arg kind {kind} --arg names "{names}" '
-             [.items[] | select(.spec.kind == $kind and .spec.target.name == "disk")] | sort_by(.status.startedAt) | last
-             | .status.steps[] | select(.name | IN($names | split(" ")[])) | "\(.finishedAt) \(.startedAt)"' |
-           while read -r end start; do echo $((($(date -d $end +%s%N) - $(date -d $start +%s%N)) / 1000)); done |
-           awk '{{s += $1}} END {{print s}}'"#
-    ))?)
 }
 
 /// A service with a volume, and the peer; the folder of the first on the machine.

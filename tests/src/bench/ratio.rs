@@ -54,6 +54,22 @@ pub fn time(name: &str, microseconds: &[u64]) -> Value {
     })
 }
 
+/// Milliseconds that all but one in a hundred stay below, beside the median.
+pub fn late(name: &str, microseconds: &[u64]) -> Value {
+    let mut row = time(name, microseconds);
+    row["median"] = row["value"].take();
+    row["value"] = thousandth(all_but_a_hundredth(microseconds) / 1000.0).into();
+    row
+}
+
+/// The least number that at least 99 of 100 do not exceed.
+fn all_but_a_hundredth(raw: &[u64]) -> f64 {
+    let mut sorted = raw.to_vec();
+    sorted.sort_unstable();
+    let rank = (sorted.len() * 99).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied().map_or(f64::NAN, float)
+}
+
 fn thousandth(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
@@ -93,6 +109,14 @@ mod tests {
         assert_eq!(row["value"], 3.0);
         assert_eq!(row["of_best"], 2.0);
         assert_eq!(row["berth_microseconds"], json!([20, 90, 30]));
+    }
+
+    #[test]
+    #[allow(clippy::float_cmp, reason = "small whole numbers are exact")]
+    fn of_two_hundred_the_two_latest_may_be_later() {
+        let many: Vec<u64> = (1..=200).rev().collect();
+        assert_eq!(all_but_a_hundredth(&many), 198.0);
+        assert_eq!(all_but_a_hundredth(&[7]), 7.0);
     }
 
     #[test]
