@@ -13,10 +13,11 @@ def shown(name):
 
 
 def main():
-    """As the control group has it, which costs less than to ask systemd."""
+    """The process that systemd takes for the first one, if it lives."""
+    process = shown("MainPID")
     try:
-        with open(f"/proc/{shown('MainPID')}/stat") as stat:
-            return None if stat.read().rsplit(")", 1)[1].split()[0] == "Z" else shown("MainPID")
+        with open(f"/proc/{process}/stat") as stat:
+            return None if stat.read().rsplit(")", 1)[1].split()[0] == "Z" else process
     except FileNotFoundError:
         return None
 
