@@ -4,6 +4,7 @@
 //!  berthd --zone file, replaced atomically--> watch.rs --> listen.rs   one server per address of a bridge
 //!                                                 '------> answer.rs   what the zone says of the asker's question
 //!  resolv.conf of the machine ----------------------------> upstream.rs  everything else
+//!  host name ---------------------------------------------> local.rs     <hostname>.local, for the LAN
 //! ```
 //!
 //! It needs nobody while it runs: with the daemon dead it goes on with the zone it has. It holds no
@@ -11,6 +12,7 @@
 
 mod answer;
 mod listen;
+mod local;
 mod upstream;
 mod watch;
 
@@ -21,11 +23,12 @@ use std::sync::Arc;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use answer::Names;
 use listen::Listeners;
+use local::LocalName;
 use upstream::Upstream;
 use watch::ZoneFile;
 
@@ -42,6 +45,9 @@ struct Arguments {
     /// The port to listen on.
     #[arg(long, default_value_t = berth_model::network::DNS_PORT)]
     port: u16,
+    /// Where the machine's neighbours are told that its API is.
+    #[arg(long, default_value_t = 6443)]
+    api_port: u16,
 }
 
 fn main() -> ExitCode {
@@ -67,6 +73,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let mut listeners = Listeners::new(names.clone(), arguments.port);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut told = false;
+    let local = local_name(arguments.api_port);
     loop {
         match file.read() {
             Ok(zone) => {
@@ -82,7 +89,29 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         }
         tokio::select! {
             changed = file.changed() => changed?,
+            name = renamed(local.as_ref()) => warn!(name, "another machine has this one's name, so it goes by another"),
             _ = terminate.recv() => return Ok(()),
         }
+    }
+}
+
+/// What services need does not depend on whether neighbours hear of the machine.
+fn local_name(port: u16) -> Option<LocalName> {
+    match LocalName::tell(port) {
+        Ok(local) => {
+            info!(name = local.name, "the machine's neighbours are told its name");
+            Some(local)
+        }
+        Err(failure) => {
+            warn!(error = &failure as &dyn Error, "the machine's neighbours are not told its name");
+            None
+        }
+    }
+}
+
+async fn renamed(local: Option<&LocalName>) -> String {
+    match local {
+        Some(local) => local.renamed().await,
+        None => std::future::pending().await,
     }
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use berth_tests::machine::{Disk, Link, Machine, Plan};
 use berth_tests::{spawn, tree};
 
-use super::{PARTS, Place, disturbed, install, page, plan, shared};
+use super::{PARTS, Place, disturbed, eventually, install, page, plan, shared};
 
 /// One test, as each machine that differs from the saved one has to boot.
 #[test]
@@ -22,6 +22,8 @@ fn a_neighbour_on_a_private_link_is_served_and_a_spare_disk_keeps_what_was_flush
     install(&server, "web", "127.0.0.1:5000/nginx:1 --publish 8081:80");
     let fetch = "curl --silent --show-error --retry 30 --retry-all-errors http://10.99.0.1:8081/";
     assert_eq!(neighbour.ok(fetch).unwrap(), page(&server, 8081));
+    let name = server.ok("hostname").unwrap();
+    eventually(&"10.99.0.1".to_owned(), || by_multicast(&neighbour, "10.99.0.2", &name));
     neighbour.remove().unwrap();
 
     let device = "/dev/disk/by-id/virtio-spare";
@@ -33,6 +35,29 @@ fn a_neighbour_on_a_private_link_is_served_and_a_spare_disk_keeps_what_was_flush
     assert_eq!(server.ok(&format!("mount {device} /mnt && cat /mnt/file")).unwrap(), "kept");
     server.remove().unwrap();
 }
+
+/// The addresses that somebody on the link answers with to a question for `<name>.local`.
+fn by_multicast(asker: &Machine, from: &str, name: &str) -> String {
+    let mut question = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in [name, "local", ""] {
+        question.push(u8::try_from(label.len()).unwrap());
+        question.extend(label.bytes());
+    }
+    question.extend(ADDRESS);
+    let question: String = question.iter().map(|byte| format!("\\{byte:03o}")).collect();
+    let to = format!("UDP4-DATAGRAM:224.0.0.251:5353,ip-multicast-if={from}");
+    let answer = asker.ok(&format!("printf '{question}' | socat -t 5 - {to} | od -An -v -tu1")).unwrap();
+    let answer: Vec<u8> = answer.split_whitespace().map(|byte| byte.parse().unwrap()).collect();
+    // Type, class, four bytes of time, the length of an address, and the address.
+    let records = answer.windows(14).filter(|record| record.starts_with(&ADDRESS) && record[8..10] == [0, 4]);
+    records
+        .map(|record| record[10..].iter().map(u8::to_string).collect::<Vec<_>>().join("."))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Type A, class IN, as questions and answers have it.
+const ADDRESS: [u8; 4] = [0, 1, 0, 1];
 
 #[test]
 fn the_tests_that_need_systemd_pass_in_the_machine() {
