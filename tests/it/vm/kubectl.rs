@@ -1,5 +1,6 @@
 //! Debian's own `kubectl` in the machine, by the verbs that people use on a service and its configuration.
 
+use berth_model::kinds::KINDS;
 use berth_tests::machine::Machine;
 
 use super::{REGISTRY, eventually, shared};
@@ -57,6 +58,29 @@ spec:
       name: greeting
 "
     )
+}
+
+#[test]
+fn a_stock_kubectl_lists_every_kind_and_explains_its_fields() {
+    let (_lock, machine) = shared();
+    machine.ok(SETUP).unwrap();
+    let listed = kubectl(machine, "api-resources -o name");
+    let mut listed: Vec<&str> = listed.lines().collect();
+    let mut wanted: Vec<String> = KINDS.iter().map(|kind| kind.key()).collect();
+    listed.sort_unstable();
+    wanted.sort();
+    assert_eq!(listed, wanted);
+    for kind in KINDS {
+        let told = kubectl(machine, &format!("explain {}", kind.key()));
+        let about = format!("KIND:       {}\n", kind.kind);
+        assert!(told.contains(&about) && told.contains("DESCRIPTION:") && told.contains("FIELDS:"), "{told}");
+    }
+    let told = kubectl(machine, "explain bd.spec.ports.protocol");
+    assert!(told.contains("FIELD: protocol <string>") && told.contains("TCP or UDP."), "{told}");
+    let told = kubectl(machine, "explain bundle --recursive");
+    assert!(told.contains("containerPort\t<integer> -required-"), "{told}");
+    kubectl(machine, "delete --timeout=10m namespace/kubectl");
+    machine.ok("rm /run/kubectl.config").unwrap();
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(super) struct Listening {
     address: SocketAddr,
     socket: PathBuf,
     certificate: ServerCertificate,
-    pub(super) authority: String,
+    authority: String,
     serving: JoinHandle<()>,
 }
 
@@ -52,7 +52,7 @@ impl Listening {
         reqwest::Client::builder().no_proxy().tls_certs_only([authority]).resolve(name, self.address).build().unwrap()
     }
 
-    pub(super) fn url(&self, name: &str, path: &str) -> String {
+    fn url(&self, name: &str, path: &str) -> String {
         format!("https://{name}:{}{path}", self.address.port())
     }
 
