@@ -78,6 +78,7 @@ fmt:
 fmt-check:
     cargo fmt --all --check
 
-# Ratios against peers, written to tests/bench.
-bench: build
-    @{{vm}} bench
+# Ratios against peers, of what is released; written to tests/bench.
+bench:
+    cargo build --quiet --release --workspace
+    @target/release/berth-vm bench

@@ -130,9 +130,7 @@ fn disturbed() -> ((Place, MutexGuard<'static, ()>), &'static Machine) {
     let alone = (Place::whole(), one);
     // What a test that failed has left is not the next one's to suffer from.
     let left = DISTURBED.ok("berth get bundles -o json | jq -r '.items[].metadata.name'").unwrap();
-    if !left.is_empty() {
-        uninstall(&DISTURBED, &left.replace('\n', " "));
-    }
+    uninstall_all(&DISTURBED, left.lines());
     let units = "systemctl list-units --all --plain --no-legend 'berth.*.service'";
     eventually(&String::new(), || DISTURBED.ok(units).unwrap());
     (alone, &DISTURBED)
@@ -158,6 +156,12 @@ fn install(machine: &Machine, name: &str, more: &str) {
 
 fn uninstall(machine: &Machine, name: &str) {
     machine.ok(&format!("berth uninstall {name} --timeout 10m")).unwrap();
+}
+
+/// So many at a time that no command takes too long.
+fn uninstall_all<'n>(machine: &Machine, names: impl IntoIterator<Item = &'n str>) {
+    let names: Vec<&str> = names.into_iter().collect();
+    names.chunks(20).for_each(|some| uninstall(machine, &some.join(" ")));
 }
 
 /// Runs the command line and expects it to refuse: what it said, exit code and all.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! machine ─ volumes beside dm-crypt ─ networks ─ rules of many services ─ one service, two peers ─ memory
-//!         of the supervisor ─ starts in turns ─ requests ─ lives ─ more services ─ memory again ─ boots
+//!         of the supervisor ─ starts in turns ─ requests ─ lives ─ more services ─ boots ─ memory again ─ looks at many
 //! ```
 //!
 //! `tests/bench/results.json` keeps what each number was made from, and on what.
@@ -34,6 +34,9 @@ const RUNS: usize = 20;
 const SERVICES: usize = 30;
 /// The fewer ones that looks are counted at, too: whether looks cost the same each.
 const FEW: usize = 10;
+/// And the more, of which no others run than `SERVICES`.
+const MANY: usize = 100;
+const MOST: usize = 500;
 /// The image of all of them: one shell that sleeps.
 const IMAGE: &str = "127.0.0.1:5000/testbox:latest";
 
@@ -85,13 +88,17 @@ fn measure(machine: &mut Machine) -> Result<Vec<Value>, BenchError> {
     rows.extend(requests::rows(machine)?);
     rows.extend(lives::rows(machine)?);
     machine.ok("berth uninstall full --erase-volumes --timeout 10m")?;
-    lives::fill(machine, 2, FEW)?;
+    fleet::fill(machine, 2, FEW)?;
     rows.push(fleet::looks(machine, FEW)?);
-    lives::fill(machine, FEW + 1, SERVICES)?;
+    rows.push(fleet::boots(machine)?);
+    fleet::fill(machine, FEW + 1, SERVICES)?;
     rows.push(fleet::looks(machine, SERVICES)?);
     rows.push(memory::resident(machine)?);
     rows.push(memory::supervisor(machine, SERVICES)?);
-    rows.push(fleet::boots(machine)?);
+    fleet::rest(machine, SERVICES + 1, MANY)?;
+    rows.push(fleet::looks(machine, MANY)?);
+    fleet::rest(machine, MANY + 1, MOST)?;
+    rows.push(fleet::looks(machine, MOST)?);
     Ok(rows)
 }
 

@@ -48,7 +48,7 @@ pub use step::{Progress, StepDone, StepError, Task};
 
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError, Tx};
-use record::{Ended, Recorder, Unbegun};
+use record::{Ended, Fault, Recorder, Unbegun};
 
 /// Does what steps say. `apply` may be called again for a step that was already applied: the
 /// process may have died between the effect and its record.
@@ -60,7 +60,7 @@ pub trait Executor: Send + Sync + 'static {
 }
 
 /// Notes what an operation wants, if that was left until it begins (`OperationSpec::wants_later`). This and its beginning
-/// are one transaction.
+/// are one transaction. A permanent error ends the operation; after another it is tried again.
 pub type Want = fn(&mut Tx<'_>, &Operation) -> Result<(), StepError>;
 
 /// How often the store is read without having said that it changed.
@@ -179,14 +179,20 @@ impl Runner {
             first_pause: self.first_pause,
             want: self.want,
         };
-        let metrics = self.metrics.clone();
-        let task = self.tasks.spawn(work.carry_out().map(move |outcome| match outcome {
-            Ok(ended) => {
-                metrics.operation(kind, ended.state, ended.took);
-                info!("operation {}", ended.told);
+        let (metrics, pause) = (self.metrics.clone(), self.first_pause);
+        let task = self.tasks.spawn(async move {
+            match work.carry_out().await {
+                Ok(ended) => {
+                    metrics.operation(kind, ended.state, ended.took);
+                    info!("operation {}", ended.told);
+                }
+                Err(fault) => {
+                    error!("an operation stands still: {}", crate::log::chain(&fault));
+                    // It goes on as soon as this ends. A full disk is not better at once.
+                    tokio::time::sleep(pause).await;
+                }
             }
-            Err(error) => error!("recording an operation failed: {}", crate::log::chain(&error)),
-        }));
+        });
         self.running.insert(target, Running { task: task.id(), key, overtaken });
     }
 }
@@ -211,13 +217,16 @@ struct Work {
 
 impl Work {
     /// From its first unfinished step to its end.
-    async fn carry_out(mut self) -> Result<Ended, StoreError> {
+    async fn carry_out(mut self) -> Result<Ended, Fault> {
         let steps = self.recorder.remaining();
-        let mut pause = match self.recorder.begin(steps.first().copied(), self.want).await {
-            Ok(pause) => pause,
-            Err(Unbegun::Store(error)) => return Err(error),
-            Err(Unbegun::Refused(error)) => return self.recorder.finish(OperationState::Failed, Some(error)).await,
-        };
+        match self.recorder.begin(steps.first().copied(), self.want).await {
+            Ok(pause) => Ok(self.go_on(&steps, pause).await?),
+            Err(Unbegun::Refused(error)) => Ok(self.recorder.finish(OperationState::Failed, Some(error)).await?),
+            Err(Unbegun::Fault(fault)) => Err(fault),
+        }
+    }
+
+    async fn go_on(mut self, steps: &[StepName], mut pause: Option<Duration>) -> Result<Ended, StoreError> {
         for (at, &step) in steps.iter().enumerate() {
             match self.insist(step, pause.take()).await? {
                 Some(Ok(done)) => {

@@ -2,7 +2,7 @@
 
 use berth_tests::machine::Machine;
 
-use super::{PARTS, bundle, disturbed, eventually, holdings, nothing_is_left, ready, uninstall, unit};
+use super::{PARTS, bundle, disturbed, eventually, holdings, nothing_is_left, ready, uninstall_all, unit};
 
 const REPLACE: &str = "DEBIAN_FRONTEND=noninteractive dpkg --install /run/again.deb >/dev/null && rm /run/again.deb";
 
@@ -18,7 +18,8 @@ fn is_there_once(machine: &Machine, name: &str) {
     let status = bundle(machine, name)["status"].clone();
     assert_eq!((&status["revision"], &status["restarts"]), (&1.into(), &0.into()), "{name}");
     let own = format!(".items[] | select(.spec.target.name == \"{name}\") | .spec.kind + \" \" + .status.state");
-    assert_eq!(machine.ok(&format!("berth get operations -o json | jq -r '{own}'")).unwrap(), "Install Succeeded");
+    let all = format!("berth get operations -o json | jq -r '{own}'");
+    eventually(&"Install Succeeded".to_owned(), || machine.ok(&all).unwrap());
     let starts = format!("journalctl --output=cat _PID=1 UNIT={} | grep -c '^Started '", unit(machine, name));
     assert_eq!(machine.ok(&starts).unwrap(), "1", "starts of {name}");
 }
@@ -46,6 +47,6 @@ fn a_crowd_of_services_is_installed_at_once_by_a_supervisor_that_is_replaced_mea
     machine.ok(REPLACE).unwrap();
 
     names.iter().for_each(|name| is_there_once(machine, name));
-    uninstall(machine, &names.join(" "));
+    uninstall_all(machine, names.iter().map(String::as_str));
     nothing_is_left(machine, &before);
 }

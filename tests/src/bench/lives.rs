@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::ratio::{self, Unit};
 use super::{BenchError, IMAGE, number};
-use crate::machine::{Machine, MachineError};
+use crate::machine::Machine;
 
 /// The image that is fetched: one layer of Debian's packages.
 const FETCHED: &str = "127.0.0.1:5000/nginx:1";
@@ -110,12 +110,4 @@ pub(super) fn steps(machine: &Machine, kind: &str, target: &str, names: &str) ->
            while read -r end start; do echo $((($(date -d $end +%s%N) - $(date -d $start +%s%N)) / 1000)); done |
            awk '{{s += $1}} END {{print s}}'"#
     ))?)
-}
-
-/// As many services as there are of ours, with nothing to do.
-pub(super) fn fill(machine: &Machine, from: usize, to: usize) -> Result<(), MachineError> {
-    for number in from..=to {
-        machine.ok(&format!("berth install {IMAGE} --name box{number} --timeout 10m"))?;
-    }
-    Ok(())
 }

@@ -95,11 +95,14 @@ pub(super) fn idempotency_key(ask: &Ask) -> Result<Option<String>, Error> {
 /// Notes what an operation on a bundle wants that begins after all that it requires.
 ///
 /// # Errors
-/// It cannot be wanted any more, for one because the bundle is gone.
+/// It cannot be wanted any more, for one because the bundle is gone: permanent. Else the fault is not the operation's.
 pub fn note_wish(tx: &mut Tx<'_>, operation: &Operation) -> Result<(), StepError> {
     want(tx, operation).map_err(|error| {
         let failed = StepError::new(condition::Reason::ProfileFailed, error.message());
-        failed.suggest("ask anew for what is to be done with what is there now").permanent()
+        match error.is_fault() {
+            true => failed,
+            false => failed.suggest("ask anew for what is to be done with what is there now").permanent(),
+        }
     })
 }
 

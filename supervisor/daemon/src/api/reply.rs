@@ -50,6 +50,11 @@ impl Error {
         &self.0.message
     }
 
+    /// Whether it is the server that lacks something, not the request.
+    pub(super) fn is_fault(&self) -> bool {
+        self.0.reason.code() >= StatusCode::INTERNAL_SERVER_ERROR.as_u16()
+    }
+
     /// The object that tells a client.
     pub(super) fn status(&self) -> Value {
         serde_json::to_value(self.0.status()).unwrap_or_default()

@@ -10,7 +10,6 @@ use berth_model::resource::bundle::{Bundle, BundleStatus, Phase, RestartPolicy, 
 use berth_model::resource::operation::{Operation, OperationKind, REJECTED, StepName, StepState};
 use berth_model::resource::revision::{Allocation, Revision, goal};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::decide::{Down, Wish, is_down};
 use super::seams::{Observed, UnitState};
@@ -48,9 +47,7 @@ pub fn status(view: &View, wish: &Wish) -> BundleStatus {
 /// The container that serves a bundle which the records call ready.
 pub fn claimed(bundle: &Bundle) -> Option<String> {
     let status = bundle.status.as_ref()?;
-    let ready = |one: &Condition| one.type_ == ConditionType::Ready.name() && one.status == "True";
-    status.conditions.iter().find(|one| ready(one))?;
-    container_of(status.unit.as_deref()?).map(str::to_owned)
+    container_of(status.unit.as_deref().filter(|_| status.is_ready())?).map(str::to_owned)
 }
 
 /// Notes that its unit was not running when the supervisor started.

@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_model::condition::{ConditionType, Reason};
+use berth_model::condition::Reason;
 use berth_model::reference::dependencies;
 use berth_model::resource::bundle::{Bundle, Phase};
+use berth_model::resource::operation::{Operation, OperationState};
 
+use super::view::operation_state;
 use crate::store::{ReadTx, StoreError};
 
 /// Bundles by name.
@@ -17,7 +19,13 @@ type Found = BTreeMap<String, Bundle>;
 
 /// Those that a bundle waits for at present.
 pub fn awaited(tx: &ReadTx<'_>, namespace: &str, name: &str) -> Result<BTreeSet<String>, StoreError> {
-    Ok(among(&reach(tx, namespace, name)?, name))
+    let mut awaited = BTreeSet::new();
+    for one in among(&reach(tx, namespace, name)?, name) {
+        if !is_held(tx, namespace, &one)? {
+            awaited.insert(one);
+        }
+    }
+    Ok(awaited)
 }
 
 /// A bundle with all that it depends on, directly or not.
@@ -60,19 +68,19 @@ fn leads_to(found: &Found, from: &str, to: &str) -> bool {
 /// It is meant to run and does not serve yet, and nobody has to do anything about it.
 fn is_coming(bundle: &Bundle) -> bool {
     let status = bundle.status.clone().unwrap_or_default();
-    let ready = |ready: &str| {
-        let of_it = |one: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
-            one.type_ == ConditionType::Ready.name() && one.status == ready
-        };
-        status.conditions.iter().any(|one| of_it(&one))
-    };
     let lacks = status.conditions.iter().any(|one| one.reason == Reason::SecretsPending.name() && one.status != "True");
     let on_its_way = match status.phase {
         Phase::Progressing => true,
         Phase::Pending => !lacks,
         _ => false,
     };
-    bundle.spec.start && bundle.metadata.deletion_timestamp.is_none() && on_its_way && !ready("True")
+    bundle.spec.start && bundle.metadata.deletion_timestamp.is_none() && on_its_way && !status.is_ready()
+}
+
+/// What brings it up waits for somebody.
+fn is_held(tx: &ReadTx<'_>, namespace: &str, name: &str) -> Result<bool, StoreError> {
+    let about: Vec<Operation> = tx.list_about(namespace, name)?;
+    Ok(about.iter().any(|one| operation_state(one) == OperationState::Held))
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use berth_host::disk_image;
 use berth_host::usage::{self, GroupUsage, LinkUsage, Pressure};
-use berth_model::condition::ConditionType;
 use berth_model::pressure::Disk;
 use berth_model::resource::revision::Revision;
 use berth_model::resource::{Bundle, Volume};
@@ -125,7 +124,7 @@ fn located(bundle: &Bundle, revisions: &[Revision]) -> Counted {
             && Some(revision.spec.number) == status.revision
     });
     Counted {
-        ready: status.conditions.iter().any(|one| one.type_ == ConditionType::Ready.name() && one.status == "True"),
+        ready: status.is_ready(),
         restarts: status.restarts,
         group: status.unit.map(|unit| Path::new(GROUPS).join(slice(&namespace)).join(unit)),
         link: serves.map(|revision| revision.spec.allocation.host_link.clone()),

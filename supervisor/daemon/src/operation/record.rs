@@ -38,14 +38,33 @@ pub(super) struct Ended {
 
 /// Why an operation did not begin.
 pub(super) enum Unbegun {
-    Store(StoreError),
+    /// It may at another time.
+    Fault(Fault),
     /// What it wants cannot be wanted any more.
     Refused(StepError),
 }
 
+/// An operation could not be recorded, which says nothing about the operation.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("writing its record failed")]
+    Record(#[from] StoreError),
+    #[error("noting what it wants failed")]
+    Wish(#[source] StepError),
+}
+
 impl From<StoreError> for Unbegun {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        Self::Fault(error.into())
+    }
+}
+
+impl From<StepError> for Unbegun {
+    fn from(error: StepError) -> Self {
+        match error.retryable {
+            true => Self::Fault(Fault::Wish(error)),
+            false => Self::Refused(error),
+        }
     }
 }
 
@@ -97,7 +116,7 @@ impl Recorder {
         let operation = self.operation.clone();
         let is_new = self.status.state == OperationState::Pending && operation.spec.wants_later();
         let note = move |tx: &mut Tx<'_>| match is_new {
-            true => want(tx, &operation).map_err(Unbegun::Refused),
+            true => tx.on_behalf_of(operation.spec.actor.clone(), |tx| want(tx, &operation)).map_err(Unbegun::from),
             false => Ok(()),
         };
         self.save_with(note, move |status, now| {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use berth_model::resource::operation::{OperationKind, OperationStatus};
 use berth_model::resource::{Settings, settings};
@@ -56,9 +57,14 @@ fn clock() -> jiff::Timestamp {
 
 impl World {
     fn start(dir: &Path) -> Self {
+        Self::noting(dir, |_, _| Ok(()))
+    }
+
+    fn noting(dir: &Path, want: Want) -> Self {
         let store = Store::open(&dir.join("berth.db"), Arc::new(clock) as Clock).unwrap();
         let (hands, stop) = (Arc::<Hands>::default(), CancellationToken::new());
         let runner = Runner::new(store.clone(), hands.clone(), AbortPoints::default(), Metrics::new());
+        let runner = runner.noting(want).pausing(Duration::from_millis(1));
         Self { store, hands, runner: tokio::spawn(runner.run(stop.clone())), stop }
     }
 
@@ -125,6 +131,10 @@ impl World {
         .await;
     }
 
+    async fn settings(&self) -> Settings {
+        self.store.read(|tx| tx.get("", settings::NAME)).await.unwrap().unwrap()
+    }
+
     async fn pending(&self) -> Vec<String> {
         let all = self.store.read(|tx| tx.list::<Operation>(None)).await.unwrap();
         let pending = all.into_iter().filter(|one| operation_state(one) == OperationState::Pending);
@@ -167,6 +177,34 @@ async fn what_requires_one_that_fails_fails_by_its_name_without_having_begun_and
     assert_eq!(error.suggestions, ["`berth operation retry third` does it without waiting for second"]);
     assert_eq!((failed.started_at, failed.steps.len()), (None, 0));
     assert_eq!(*world.hands.began.lock().unwrap(), ["first"]);
+    world.die().await;
+}
+
+/// Wants seven places, and cannot note that at the first try.
+fn seven_places_at_the_second_try(tx: &mut crate::store::Tx<'_>, _: &Operation) -> Result<(), StepError> {
+    static TRIES: AtomicUsize = AtomicUsize::new(0);
+    if TRIES.fetch_add(1, Ordering::Relaxed) == 0 {
+        return Err(StepError::new(Reason::ProfileFailed, "the disk is full"));
+    }
+    let mut settings = tx.get::<Settings>("", settings::NAME).unwrap().unwrap();
+    settings.spec.operations.parallel = 7;
+    tx.update(&settings).unwrap();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_wish_that_could_not_be_noted_for_a_fault_of_the_machine_is_noted_later_on_behalf_of_who_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::noting(dir.path(), seven_places_at_the_second_try);
+    world.ask("first", json!({})).await;
+    world.ask("second", json!({"requires": ["first"]})).await;
+    world.end("first", true);
+    world.end("second", true);
+    assert_eq!(world.ended("second").await.state, OperationState::Succeeded);
+    let settings = world.settings().await;
+    assert_eq!(settings.spec.operations.parallel, 7);
+    let managers = settings.metadata.managed_fields.unwrap_or_default().into_iter().filter_map(|one| one.manager);
+    assert!(managers.into_iter().any(|manager| manager == "owner"), "it is who asked that has set them");
     world.die().await;
 }
 

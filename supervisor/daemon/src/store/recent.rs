@@ -11,8 +11,9 @@ use super::changes::Change;
 
 /// Changes kept at most.
 const LENGTH: usize = 512;
-/// Bytes of JSON kept at most, so that a few large objects do not take the memory of many small ones.
-const BYTES: usize = 1 << 20;
+/// Bytes of JSON kept at most, so that a few large objects do not take the memory of many small ones. Decoded they are
+/// several times as large.
+const BYTES: usize = 256 << 10;
 
 /// A change, and how many bytes of JSON it is made of.
 pub(super) type Weighed = (Arc<Change>, usize);

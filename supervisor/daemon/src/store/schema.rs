@@ -126,6 +126,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(cannot_open(path))?;
     connection.busy_timeout(BUSY).map_err(cannot_open(path))?;
+    keep_pages(&connection, READERS_PAGES).map_err(cannot_open(path))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
@@ -163,8 +164,19 @@ fn check_owner(connection: &Connection, path: &Path) -> Result<(), Fault> {
     }
 }
 
+/// KiB of pages that the writer keeps, and each reader: a reader's are worth nothing after the next write, and the
+/// kernel has all of them anyway.
+const WRITERS_PAGES: i64 = 1024;
+const READERS_PAGES: i64 = 256;
+
+/// SQLite counts pages in KiB if the number is negative.
+fn keep_pages(connection: &Connection, kibibytes: i64) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "cache_size", -kibibytes)
+}
+
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY)?;
+    keep_pages(connection, WRITERS_PAGES)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;

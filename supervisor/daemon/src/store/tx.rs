@@ -103,6 +103,15 @@ impl<'c> Tx<'c> {
         &self.actor
     }
 
+    /// Does a part of the work on behalf of somebody else.
+    pub fn on_behalf_of<T>(&mut self, actor: Actor, work: impl FnOnce(&mut Self) -> T) -> T {
+        let manager = std::mem::replace(&mut self.manager, actor.identity.clone());
+        let own = std::mem::replace(&mut self.actor, actor);
+        let done = work(self);
+        (self.actor, self.manager) = (own, manager);
+        done
+    }
+
     /// Under which name fields are owned from here on (`fieldManager`); the actor's identity if
     /// never set.
     pub fn set_manager(&mut self, manager: impl Into<String>) {

@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::condition::ConditionType;
+
 crate::resource::object! {
     /// A service.
     Bundle, "bundles", BundleSpec, BundleStatus
@@ -270,6 +272,13 @@ pub struct BundleStatus {
     /// Fields of later versions are kept.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
+}
+
+impl BundleStatus {
+    /// It serves.
+    pub fn is_ready(&self) -> bool {
+        self.conditions.iter().any(|one| one.type_ == ConditionType::Ready.name() && one.status == "True")
+    }
 }
 
 /// One word for a table.

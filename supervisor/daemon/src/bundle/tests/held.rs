@@ -28,9 +28,15 @@ async fn with_a_held_update(daemon: &Daemon) {
 }
 
 async fn hold(daemon: &Daemon, kind: OperationKind) {
+    hold_only(daemon, &[kind]).await;
+}
+
+/// From now on no others are held. Those that are stay so.
+pub(super) async fn hold_only(daemon: &Daemon, kinds: &[OperationKind]) {
+    let kinds = kinds.to_vec();
     let hold = move |tx: &mut Tx<'_>| {
         let mut all = tx.get::<Settings>("", settings::NAME)?.unwrap();
-        all.spec.operations.hold = vec![kind];
+        all.spec.operations.hold = kinds;
         tx.update(&all).map(drop)
     };
     daemon.store.write(&berthd(), hold).await.unwrap();

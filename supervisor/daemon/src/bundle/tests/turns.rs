@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::resource::Bundle;
+use berth_model::resource::operation::OperationKind;
 use k8s_openapi::api::core::v1::Event;
 use tokio_util::sync::CancellationToken;
 
+use super::held::hold_only;
 use super::scripted::{Daemon, World, fresh};
 use crate::bundle::berthd;
 use crate::bundle::seams::{Observed, UnitState};
@@ -85,6 +87,20 @@ async fn a_bundle_starts_anyway_when_what_it_depends_on_takes_too_long_and_tells
     until(&daemon, |web| says(web, "The service is up.")).await;
     assert_eq!(warned(&daemon).await, ["it starts after 0 s though bundle db is not ready, on which it depends"]);
     daemon.die().await;
+}
+
+#[tokio::test]
+async fn a_bundle_does_not_wait_for_one_whose_installation_is_held_until_somebody_releases_it() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let daemon = start(dir.path(), &world);
+    hold_only(&daemon, &[OperationKind::Install]).await;
+    add(&daemon, "db", &[]).await;
+    daemon.settle().await;
+    hold_only(&daemon, &[]).await;
+    daemon.put(|spec| spec.depends_on = vec!["db".into()]).await;
+    daemon.settle().await;
+    assert!(runs(&world, "default.web.r1") && !runs(&world, "default.db.r1"));
+    assert_eq!(warned(&daemon).await, Vec::<String>::new());
 }
 
 #[tokio::test]
