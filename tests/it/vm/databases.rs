@@ -219,6 +219,8 @@ fn rows_survive(name: &str, rounds: i32, seed: &str) {
     eprintln!("{name}: both are there");
     wanted_by_an_operator(&machine);
     eprintln!("{name}: what operators do is done");
+    // Both images are there for good, and its start costs every boot.
+    machine.ok("systemctl disable --quiet --now docker-registry").unwrap();
     killed_and_rebooted(&mut machine);
     power_cuts(&mut machine, rounds, seed);
 }
