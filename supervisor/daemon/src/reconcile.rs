@@ -5,7 +5,8 @@
 //! reconciler itself asked to look again, and now and then without a reason. One run per key at a
 //! time, keys in parallel. A failed or panicked run is tried again after 1 s, doubling to 5 min, and
 //! delays nobody else. After a run its key rests for twice the time that the run took, so that what
-//! changes again and again costs a third of a thread at most.
+//! changes again and again costs a third of a thread at most. So do looks without a reason, which are
+//! made one after another: however many keys there are, who has a reason does not wait for those.
 //!
 //! ```text
 //!             signal, timer, resync
@@ -15,7 +16,7 @@
 //!    +--------- done, due after the rest --------------------------+
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::fmt::{Debug, Display};
 use std::hash::Hash;
@@ -39,6 +40,8 @@ const BACKOFF_LAST: Duration = Duration::from_secs(300);
 const REST: u32 = 2;
 /// The longest rest.
 const REST_LAST: Duration = Duration::from_secs(1);
+/// How long a look without a reason keeps the next one waiting at most.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks at one key at a time.
 pub trait Reconciler: Send + Sync + 'static {
@@ -67,6 +70,25 @@ struct Entry {
     rests_until: Option<Instant>,
 }
 
+/// Looks at all keys without a reason, one after another.
+struct Round<K> {
+    left: VecDeque<K>,
+    /// The one at work.
+    at: Option<K>,
+    /// When the next one begins.
+    next: Instant,
+}
+
+impl<K> Round<K> {
+    fn over() -> Self {
+        Self { left: VecDeque::new(), at: None, next: Instant::now() }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        (!self.left.is_empty()).then_some(self.next)
+    }
+}
+
 /// Calls one reconciler.
 pub struct Driver<R: Reconciler> {
     domain: &'static str,
@@ -74,12 +96,14 @@ pub struct Driver<R: Reconciler> {
     resync: Duration,
     metrics: Metrics,
     entries: HashMap<R::Key, Entry>,
+    round: Round<R::Key>,
     runs: JoinSet<Result<Outcome, R::Error>>,
     at_work: HashMap<Id, (R::Key, Instant)>,
 }
 
 impl<R: Reconciler> Driver<R> {
-    /// A driver that looks at everything once in `resync`.
+    /// A driver that looks at everything when it begins, and then in rounds of which one begins every `resync`, if the
+    /// one before is over.
     pub fn new(domain: &'static str, reconciler: Arc<R>, resync: Duration, metrics: Metrics) -> Self {
         Self {
             domain,
@@ -87,6 +111,7 @@ impl<R: Reconciler> Driver<R> {
             resync,
             metrics,
             entries: HashMap::new(),
+            round: Round::over(),
             runs: JoinSet::new(),
             at_work: HashMap::new(),
         }
@@ -94,9 +119,10 @@ impl<R: Reconciler> Driver<R> {
 
     /// Runs until `stop` is cancelled or nobody can signal any more.
     pub async fn run(mut self, mut signals: mpsc::Receiver<R::Key>, stop: CancellationToken) {
-        let mut resync = tokio::time::interval(self.resync);
+        let mut resync = tokio::time::interval_at(Instant::now() + self.resync, self.resync);
+        self.wake_all().await;
         loop {
-            let next_due = self.next_due();
+            let (next_due, round) = (self.next_due(), self.round.due());
             tokio::select! {
                 () = stop.cancelled() => return,
                 key = signals.recv() => match key {
@@ -104,7 +130,8 @@ impl<R: Reconciler> Driver<R> {
                     None => return,
                 },
                 Some(done) = self.runs.join_next_with_id() => self.finished(done),
-                _ = resync.tick() => self.wake_all().await,
+                _ = resync.tick() => self.begin_round().await,
+                () = sleep_until(round) => self.go_round(),
                 () = sleep_until(next_due) => self.wake_due(),
             }
         }
@@ -121,13 +148,39 @@ impl<R: Reconciler> Driver<R> {
         keys.into_iter().for_each(|key| self.wake(key));
     }
 
-    async fn wake_all(&mut self) {
+    /// Every key there is; those that are gone are forgotten.
+    async fn keys(&mut self) -> Vec<R::Key> {
         match self.reconciler.keys().await {
             Ok(keys) => {
                 self.entries.retain(|key, entry| entry.running || keys.contains(key));
-                keys.into_iter().for_each(|key| self.wake(key));
+                keys
             }
-            Err(error) => warn!("listing what to reconcile failed: {}", crate::log::chain(&error)),
+            Err(error) => {
+                warn!("listing what to reconcile failed: {}", crate::log::chain(&error));
+                Vec::new()
+            }
+        }
+    }
+
+    async fn wake_all(&mut self) {
+        self.keys().await.into_iter().for_each(|key| self.wake(key));
+    }
+
+    async fn begin_round(&mut self) {
+        if self.round.left.is_empty() {
+            self.round.left = self.keys().await.into();
+        }
+    }
+
+    fn go_round(&mut self) {
+        self.round.next = Instant::now() + PATIENCE;
+        self.round.at = self.round.left.pop_front();
+        if let Some(key) = self.round.at.clone() {
+            self.wake(key.clone());
+            if !self.entries.get(&key).is_some_and(|entry| entry.running) {
+                // It was looked at a moment ago.
+                self.round.next = Instant::now();
+            }
         }
     }
 
@@ -154,7 +207,11 @@ impl<R: Reconciler> Driver<R> {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.running = false;
         let took = since.elapsed();
-        entry.rests_until = Some(Instant::now() + REST_LAST.min(took * REST));
+        let rested = Instant::now() + REST_LAST.min(took * REST);
+        entry.rests_until = Some(rested);
+        if self.round.at.as_ref() == Some(&key) {
+            (self.round.at, self.round.next) = (None, rested);
+        }
         let result = settle(entry, &key, done.map(|(_, outcome)| outcome));
         self.metrics.reconcile(self.domain, result, took);
         if std::mem::take(&mut entry.dirty) {
@@ -279,6 +336,51 @@ mod tests {
         (entry.rests_until, entry.due) = (Some(Instant::now()), Some(Instant::now()));
         driver.wake_due();
         assert_eq!((driver.entries["good"].running, driver.entries["good"].due), (true, None));
+    }
+
+    /// Looks that end at once, but for those at `hangs`.
+    struct Quick;
+
+    impl Reconciler for Quick {
+        type Key = String;
+        type Error = Refused;
+        fn keys(&self) -> BoxFuture<'_, Result<Vec<String>, Refused>> {
+            Box::pin(async { Ok(["a", "hangs", "b"].map(String::from).to_vec()) })
+        }
+        fn reconcile<'a>(&'a self, key: &'a String) -> BoxFuture<'a, Result<Outcome, Refused>> {
+            match key.as_str() {
+                "hangs" => Box::pin(std::future::pending()),
+                _ => Box::pin(async { Ok(None) }),
+            }
+        }
+    }
+
+    fn at_work(driver: &Driver<Quick>) -> Vec<&str> {
+        let mut keys: Vec<&str> = driver.at_work.values().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    #[tokio::test]
+    async fn all_are_looked_at_together_at_the_start_and_in_a_round_one_after_another_even_if_a_look_hangs() {
+        let mut driver = Driver::new("test", Arc::new(Quick), Duration::from_secs(3600), Metrics::new());
+        driver.wake_all().await;
+        assert_eq!(at_work(&driver), ["a", "b", "hangs"]);
+
+        let mut driver = Driver::new("test", Arc::new(Quick), Duration::from_secs(3600), Metrics::new());
+        assert_eq!(driver.round.due(), None);
+        driver.begin_round().await;
+        driver.go_round();
+        assert_eq!(at_work(&driver), ["a"]);
+        assert!(driver.round.due().unwrap() > Instant::now(), "the next one waits for it");
+        let done = driver.runs.join_next_with_id().await.unwrap();
+        driver.finished(done);
+        assert!(driver.round.due().unwrap() <= Instant::now() + REST_LAST, "but not longer than it rests");
+
+        driver.go_round();
+        driver.go_round();
+        assert_eq!(at_work(&driver), ["b", "hangs"]);
+        assert_eq!(driver.round.due(), None, "the round is over");
     }
 
     #[test]

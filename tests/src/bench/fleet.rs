@@ -7,8 +7,8 @@ use crate::machine::{Machine, MachineError};
 
 /// Services whose boot is measured, of each kind.
 const BOOTED: usize = 20;
-/// Rounds of looks that are counted.
-const ROUNDS: u64 = 10;
+/// Looks that are counted at least; before them, one at each service.
+const LOOKS: usize = 300;
 
 /// `reconcile_noop_<services>_cpu_ms`: processor time of the supervisor for one look at each service, all of which are
 /// as they should be, with what it spends on its own upkeep meanwhile.
@@ -23,8 +23,8 @@ pub fn looks(machine: &Machine, services: usize) -> Result<Value, BenchError> {
           until [ $(looks) -ge {warm} ]; do sleep 1; done
           a=$(looks) b=$(spent); until [ $(looks) -ge $((a + {many})) ]; do sleep 1; done
           echo $(($(looks) - a)) $(($(spent) - b))",
-        warm = 2 * services,
-        many = ROUNDS * u64::try_from(services).unwrap_or(u64::MAX),
+        warm = services,
+        many = LOOKS.max(services),
     ))?;
     machine.ok("rm /etc/berth/berthd.toml && systemctl restart berthd")?;
     let (looks, spent) = said.trim().split_once(' ').ok_or_else(|| BenchError::NoNumber(said.clone()))?;
