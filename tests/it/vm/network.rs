@@ -294,6 +294,12 @@ fn a_pool_that_overlaps_the_lan_takes_nobody_new_and_those_who_run_go_on() {
     let said = super::refused(machine, "install 127.0.0.1:5000/nginx:1 --name newcomer --timeout 5m");
     assert!(said.contains("AddressPoolOverlap") && said.contains(overlap) && said.contains("berthd.toml"), "{said}");
     eventually(&true, || machine.sh("berth network status").unwrap().errors().contains(overlap));
+    // The log and the status tell of it at each look, an event once.
+    let events = "berth get events -A -o json | jq -r '[.items[] | select(.reason == \"AddressPoolOverlap\" and \
+                  .involvedObject.kind == \"Settings\")] | \"\\(length) \\(.[0].message)\"'";
+    eventually(&true, || {
+        machine.ok(events).unwrap().starts_with("1 ") && machine.ok(events).unwrap().contains(overlap)
+    });
     assert_eq!(super::page(machine, 8081), page);
     machine.ok("berth restart resident --timeout 10m").unwrap();
     assert_eq!(super::page(machine, 8081), page);

@@ -13,7 +13,8 @@ use berth_model::allocation::Pool;
 use berth_model::event::ChangeKind;
 use berth_model::kinds::Kind;
 use berth_model::network::{Plan, Zone};
-use berth_model::resource::{Bundle, Revision, Settings};
+use berth_model::resource::operation::Actor;
+use berth_model::resource::{Bundle, Revision, Settings, settings};
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -23,7 +24,7 @@ use tracing::{error, info, warn};
 use crate::bundle::seams::{Cause, Net};
 use crate::metrics::{Effect, Metrics};
 use crate::network::{self, Segment, rules};
-use crate::store::{Change, Store};
+use crate::store::{Change, EventType, Store, StoreError, Tx};
 
 /// Every bridge of ours begins so.
 const BRIDGE: &str = "berth";
@@ -71,14 +72,19 @@ impl LinuxNet {
         let used = plan.networks.iter().flat_map(|network| &network.gateways).filter_map(|one| Pool::holding(*one));
         let pools: BTreeSet<Pool> = used.chain([self.pool]).collect();
         let found = self.overlaps(pools.into_iter().collect()).await?;
-        let is_news = self.overlaps.send_if_modified(|known| {
+        Ok(self.found(found).await?)
+    }
+
+    async fn found(&self, found: Vec<String>) -> Result<(), StoreError> {
+        let known = self.overlaps.borrow().clone();
+        let news: Vec<String> = found.iter().filter(|overlap| !known.contains(overlap)).cloned().collect();
+        // What cannot be recorded is news again at the next look.
+        tell(&self.store, news).await?;
+        self.overlaps.send_if_modified(|known| {
             let differs = *known != found;
-            known.clone_from(&found);
+            *known = found;
             differs
         });
-        if is_news {
-            found.iter().for_each(|overlap| warn!("{overlap}"));
-        }
         Ok(())
     }
 
@@ -125,6 +131,23 @@ impl LinuxNet {
         remove_unused(links, &segments).await?;
         self.write_names(&Zone::of(plan))
     }
+}
+
+/// Overlaps that nobody has heard of yet: in the log, and as events of the Settings, which stand for the machine.
+async fn tell(store: &Store, news: Vec<String>) -> Result<(), StoreError> {
+    if news.is_empty() {
+        return Ok(());
+    }
+    news.iter().for_each(|overlap| warn!("{overlap}"));
+    let actor = Actor { identity: "berthd".into(), source: "network".into() };
+    let write = move |tx: &mut Tx<'_>| {
+        let Some(settings) = tx.get::<Settings>("", settings::NAME)? else { return Ok(()) };
+        news.iter().try_for_each(|overlap| {
+            let message = format!("{overlap}; give the other link another network, or Berth another `pool`");
+            tx.emit_event(&settings, EventType::Warning, "AddressPoolOverlap", &message)
+        })
+    };
+    store.write(&actor, write).await
 }
 
 /// Follows the store: who may reach whom changes without any operation, by a bundle's dependencies,
@@ -265,8 +288,8 @@ fn taken(port: u16, udp: bool) -> std::io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use berth_model::resource::operation::Actor;
     use jiff::Timestamp;
+    use k8s_openapi::api::core::v1::Event;
     use serde_json::{Value, json};
 
     use super::*;
@@ -301,5 +324,30 @@ mod tests {
         assert!(with("/metadata/labels", json!({})));
         assert!(is_concerned(&change(ChangeKind::Added, before.clone(), None)));
         assert!(is_concerned(&change(ChangeKind::Deleted, before.clone(), Some(before))));
+    }
+    #[tokio::test]
+    async fn an_overlap_is_an_event_once_and_again_when_it_has_been_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("berth.db"), Arc::new(|| Timestamp::UNIX_EPOCH)).unwrap();
+        let net = LinuxNet::new(store.clone(), dir.path().join("zone"), Pool::default(), Metrics::new()).unwrap();
+        let count = || async {
+            let events = store.read(|tx| tx.list::<Event>(None)).await.unwrap();
+            let about = events.iter().filter(|one| one.reason.as_deref() == Some("AddressPoolOverlap"));
+            about
+                .map(|one| (one.message.clone().unwrap_or_default(), one.count.unwrap_or_default()))
+                .collect::<Vec<_>>()
+        };
+        let lan = || vec!["10.213.0.0/16 overlaps link lan0".to_owned()];
+        for found in [vec![], lan(), lan()] {
+            net.found(found).await.unwrap();
+        }
+        let told = count().await;
+        assert!(told[0].0.starts_with("10.213.0.0/16 overlaps link lan0; give the other link"), "{told:?}");
+        assert_eq!((told.len(), told[0].1), (1, 1));
+        for found in [vec![], lan()] {
+            net.found(found).await.unwrap();
+        }
+        assert_eq!(count().await[0].1, 2);
+        assert_eq!(*net.overlapping().borrow(), lan());
     }
 }
