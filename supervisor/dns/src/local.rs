@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use mdns_sd::{DaemonEvent, IfKind, IfPredicate, Receiver, ServiceDaemon, ServiceInfo};
 use nix::unistd::gethostname;
+use tracing::warn;
 
 /// The port of multicast DNS.
 const PORT: u16 = 5353;
@@ -83,6 +84,42 @@ impl Drop for LocalName {
     }
 }
 
+/// What is there while it is wanted. It is tried for when it begins to be wanted, and not again at each look.
+pub(crate) struct OnRequest<T> {
+    wanted: bool,
+    present: Option<T>,
+}
+
+impl<T> Default for OnRequest<T> {
+    fn default() -> Self {
+        Self { wanted: false, present: None }
+    }
+}
+
+impl<T: Send + 'static> OnRequest<T> {
+    /// Brings it about, or takes leave of it, which may take a while.
+    pub(crate) async fn follow(&mut self, wanted: bool, begin: impl FnOnce() -> Option<T>) {
+        if std::mem::replace(&mut self.wanted, wanted) == wanted {
+            return;
+        }
+        if wanted {
+            self.present = begin();
+        } else if let Some(last) = self.present.take()
+            && let Err(failure) = tokio::task::spawn_blocking(move || drop(last)).await
+        {
+            warn!(
+                error = &failure as &dyn std::error::Error,
+                "the machine's name was told until now, without a goodbye"
+            );
+        }
+    }
+
+    /// It, if there is one.
+    pub(crate) fn present(&self) -> Option<&T> {
+        self.present.as_ref()
+    }
+}
+
 /// The first label of a host name, as a name on the link.
 fn label(hostname: &str) -> Result<String, LocalError> {
     let label = hostname.split('.').next().unwrap_or_default().to_ascii_lowercase();
@@ -108,6 +145,39 @@ mod tests {
         for none in ["", "localhost", "localhost.localdomain", "what_is_this", ".example"] {
             assert!(label(none).is_err(), "{none}");
         }
+    }
+
+    /// Says when it goes.
+    struct Told(std::sync::mpsc::Sender<&'static str>);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.send("goodbye").unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_name_is_told_from_when_it_is_wanted_until_it_is_not_and_tried_once_each_time() {
+        let (say, heard) = std::sync::mpsc::channel();
+        let begin = |works: bool| {
+            let say = say.clone();
+            move || {
+                say.send("hello").unwrap();
+                works.then(|| Told(say))
+            }
+        };
+        let mut local = OnRequest::default();
+        local.follow(false, begin(true)).await;
+        assert_eq!(heard.try_iter().count(), 0);
+        for wanted in [true, true, false, false] {
+            local.follow(wanted, begin(true)).await;
+            assert_eq!(local.present().is_some(), wanted);
+        }
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), ["hello", "goodbye"]);
+        for _ in 0..2 {
+            local.follow(true, begin(false)).await;
+        }
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), ["hello"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!  berthd --zone file, replaced atomically--> watch.rs --> listen.rs   one server per address of a bridge
 //!                                                 '------> answer.rs   what the zone says of the asker's question
 //!  resolv.conf of the machine ----------------------------> upstream.rs  everything else
-//!  host name ---------------------------------------------> local.rs     <hostname>.local, for the LAN
+//!  host name ---------------------------------------------> local.rs     <hostname>.local, for the LAN, if the zone says so
 //! ```
 //!
 //! It needs nobody while it runs: with the daemon dead it goes on with the zone it has. It holds no
@@ -28,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 use answer::Names;
 use listen::Listeners;
-use local::LocalName;
+use local::{LocalName, OnRequest};
 use upstream::Upstream;
 use watch::ZoneFile;
 
@@ -73,11 +73,12 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let mut listeners = Listeners::new(names.clone(), arguments.port);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut told = false;
-    let local = local_name(arguments.api_port);
+    let mut local = OnRequest::default();
     loop {
         match file.read() {
             Ok(zone) => {
                 info!(bundles = zone.hosts.len(), addresses = zone.listen.len(), "the zone is read");
+                local.follow(zone.multicast_dns, || local_name(arguments.api_port)).await;
                 listeners.follow(&zone.listen).await;
                 names.replace(zone);
             }
@@ -89,7 +90,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         }
         tokio::select! {
             changed = file.changed() => changed?,
-            name = renamed(local.as_ref()) => warn!(name, "another machine has this one's name, so it goes by another"),
+            name = renamed(local.present()) => warn!(name, "another machine has this one's name, so it goes by another"),
             _ = terminate.recv() => return Ok(()),
         }
     }

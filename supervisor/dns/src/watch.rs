@@ -109,7 +109,7 @@ mod tests {
         let mut file = ZoneFile::open(&path).unwrap();
         assert_eq!(file.read().unwrap(), Zone::default());
         for last in 1..=2 {
-            let zone = Zone { listen: vec![[10, 213, 0, last].into()], hosts: Vec::new() };
+            let zone = Zone { listen: vec![[10, 213, 0, last].into()], ..Zone::default() };
             let beside = directory.path().join("new");
             fs::write(&beside, serde_json::to_vec(&zone).unwrap()).unwrap();
             fs::rename(&beside, &path).unwrap();

@@ -74,6 +74,8 @@ pub struct Plan {
     pub policies: Vec<Policy>,
     /// What could not be done as asked, for people.
     pub problems: Vec<String>,
+    /// The machine's neighbours are told its name.
+    pub multicast_dns: bool,
 }
 
 /// One namespace's network.

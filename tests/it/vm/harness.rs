@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use berth_tests::machine::{Disk, Link, Machine, Plan};
 use berth_tests::{spawn, tree};
 
-use super::{PARTS, Place, disturbed, eventually, install, page, plan, shared};
+use super::{PARTS, Place, disturbed, eventually, install, page, plan, property, shared, unit};
 
 /// One test, as each machine that differs from the saved one has to boot.
 #[test]
@@ -23,7 +23,24 @@ fn a_neighbour_on_a_private_link_is_served_and_a_spare_disk_keeps_what_was_flush
     let fetch = "curl --silent --show-error --retry 30 --retry-all-errors http://10.99.0.1:8081/";
     assert_eq!(neighbour.ok(fetch).unwrap(), page(&server, 8081));
     let name = server.ok("hostname").unwrap();
-    eventually(&"10.99.0.1".to_owned(), || by_multicast(&neighbour, "10.99.0.2", &name));
+    eventually(&"10.99.0.1".to_owned(), || by_multicast(&neighbour, "", "10.99.0.2", &name));
+    // Services are no neighbours: one that asks in the same way, from its own network, hears nothing.
+    let within = format!("nsenter --net --target {}", property(&server, &unit(&server, "web"), "MainPID"));
+    let own = server.ok(&format!("{within} ip -4 -o address show dev eth0")).unwrap();
+    let own = own.split_whitespace().nth(3).and_then(|shown| shown.split('/').next()).unwrap();
+    assert_eq!(by_multicast(&server, &within, own, &name), "", "{own} hears of the machine");
+
+    let told = |told: bool| {
+        let settings = format!(
+            "{{apiVersion: berth.dev/v1, kind: Settings, metadata: {{name: berth}}, \
+             spec: {{network: {{multicastDns: {told}}}}}}}"
+        );
+        server.ok(&format!("printf '%s' '{settings}' | berth apply -f -")).unwrap();
+    };
+    told(false);
+    eventually(&String::new(), || by_multicast(&neighbour, "", "10.99.0.2", &name));
+    told(true);
+    eventually(&"10.99.0.1".to_owned(), || by_multicast(&neighbour, "", "10.99.0.2", &name));
     neighbour.remove().unwrap();
 
     let device = "/dev/disk/by-id/virtio-spare";
@@ -36,8 +53,9 @@ fn a_neighbour_on_a_private_link_is_served_and_a_spare_disk_keeps_what_was_flush
     server.remove().unwrap();
 }
 
-/// The addresses that somebody on the link answers with to a question for `<name>.local`.
-fn by_multicast(asker: &Machine, from: &str, name: &str) -> String {
+/// The addresses that somebody on the link answers with to a question for `<name>.local`, asked by a program that is run
+/// by `within`.
+fn by_multicast(asker: &Machine, within: &str, from: &str, name: &str) -> String {
     let mut question = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in [name, "local", ""] {
         question.push(u8::try_from(label.len()).unwrap());
@@ -46,7 +64,8 @@ fn by_multicast(asker: &Machine, from: &str, name: &str) -> String {
     question.extend(ADDRESS);
     let question: String = question.iter().map(|byte| format!("\\{byte:03o}")).collect();
     let to = format!("UDP4-DATAGRAM:224.0.0.251:5353,ip-multicast-if={from}");
-    let answer = asker.ok(&format!("printf '{question}' | socat -t 5 - {to} | od -An -v -tu1")).unwrap();
+    let (ask, kept) = (format!("printf '{question}' | {within} socat -t 5 - {to}"), "/run/answer-by-multicast");
+    let answer = asker.ok(&format!("{ask} >{kept} && od -An -v -tu1 {kept}")).unwrap();
     let answer: Vec<u8> = answer.split_whitespace().map(|byte| byte.parse().unwrap()).collect();
     // Type, class, four bytes of time, the length of an address, and the address.
     let records = answer.windows(14).filter(|record| record.starts_with(&ADDRESS) && record[8..10] == [0, 4]);

@@ -30,7 +30,7 @@ pub struct Facts {
     pub namespaces: Vec<Namespace>,
     /// NetworkPolicies.
     pub policies: Vec<NetworkPolicy>,
-    /// Which namespaces are open.
+    /// Which namespaces are open, and whether neighbours are told of the machine.
     pub settings: NetworkSettings,
 }
 
@@ -45,7 +45,8 @@ impl Plan {
         let mut members: Vec<Member> =
             held.iter().map(|(name, revisions)| member(name, revisions, bundles.get(name))).collect();
         depend(&mut members, &bundles);
-        let mut plan = Plan { networks: networks(&held, &facts.settings), members, ..Plan::default() };
+        let networks = networks(&held, &facts.settings);
+        let mut plan = Plan { networks, members, multicast_dns: facts.settings.multicast_dns, ..Plan::default() };
         let namespaces = namespace_labels(facts);
         let labels: Vec<Labels> = plan.members.iter().map(|one| labels(&one.name, bundles.get(&one.name))).collect();
         compile(&mut plan, &facts.policies, &Selectable { namespaces, labels });

@@ -63,6 +63,11 @@ impl World {
         self
     }
 
+    pub(super) fn silent(&mut self) -> &mut Self {
+        self.facts.settings.multicast_dns = false;
+        self
+    }
+
     pub(super) fn open(&mut self, namespaces: &[&str]) -> &mut Self {
         self.facts.settings.open_namespaces = namespaces.iter().map(ToString::to_string).collect();
         self

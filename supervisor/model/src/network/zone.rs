@@ -22,6 +22,14 @@ pub struct Zone {
     pub listen: Vec<IpAddr>,
     /// Bundles.
     pub hosts: Vec<Host>,
+    /// The machine's neighbours are told its name.
+    #[serde(default = "yes")]
+    pub multicast_dns: bool,
+}
+
+/// As daemons did that wrote nothing of it.
+fn yes() -> bool {
+    true
 }
 
 /// A bundle.
@@ -108,7 +116,7 @@ impl Zone {
         }
         let mut listen: Vec<IpAddr> = plan.networks.iter().flat_map(|network| network.gateways.clone()).collect();
         listen.sort_unstable();
-        Zone { listen, hosts }
+        Zone { listen, hosts, multicast_dns: plan.multicast_dns }
     }
 
     /// What to answer.
@@ -248,6 +256,15 @@ mod tests {
         let six = "3.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.0.0.5.0.4.0.3.0.2.0.1.0.d.f.ip6.arpa";
         assert_eq!(told(&zone, "fd01:203:405::2", six), "db.default.berth.internal");
         assert_eq!(told(&zone, "10.213.0.2", "web"), "host 10.213.128.2");
+    }
+
+    #[test]
+    fn neighbours_are_told_of_the_machine_unless_the_settings_say_otherwise() {
+        let mut world = World::default();
+        assert!(Zone::of(&world.plan()).multicast_dns);
+        assert!(!Zone::of(&world.silent().plan()).multicast_dns);
+        let before: Zone = serde_json::from_str(r#"{"listen": [], "hosts": []}"#).unwrap();
+        assert!(before.multicast_dns, "a file of an earlier daemon");
     }
 
     #[test]

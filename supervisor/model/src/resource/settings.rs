@@ -30,7 +30,7 @@ crate::resource::object! {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SettingsSpec {
-    /// Who reaches whom.
+    /// Who reaches whom, and who hears of this machine.
     pub network: NetworkSettings,
     /// What is removed by itself.
     pub cleanup: CleanupSettings,
@@ -89,13 +89,21 @@ impl CleanupSettings {
     }
 }
 
-/// Who reaches whom.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Who reaches whom, and who hears of this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NetworkSettings {
     /// Namespaces whose bundles reach one another on every port, without a declared dependency. One
     /// that does not exist yet is open as soon as it does.
     pub open_namespaces: Vec<String>,
+    /// Tell the machine's neighbours `<hostname>.local` and where its API is, by multicast DNS.
+    pub multicast_dns: bool,
+}
+
+impl Default for NetworkSettings {
+    fn default() -> Self {
+        Self { open_namespaces: Vec::new(), multicast_dns: true }
+    }
 }
 
 /// What is set holds at once: there is nothing to tell.
@@ -197,7 +205,8 @@ mod tests {
         let disk = json!({"warnPercent": 80, "cleanPercent": 90, "pausePercent": 95});
         let cleanup = json!({"unusedImageDays": 7, "finishedOperationDays": 30, "eventDays": 7, "disk": disk});
         let operations = json!({"parallel": 16, "hold": []});
-        let default = json!({"network": {"openNamespaces": []}, "cleanup": cleanup, "operations": operations});
+        let network = json!({"openNamespaces": [], "multicastDns": true});
+        let default = json!({"network": network, "cleanup": cleanup, "operations": operations});
         assert_eq!(admitted(json!({})), Ok(json!([default, []])));
         assert_eq!(admitted(json!({"network": {"nosuch": 1}})), Ok(json!([default, ["spec.network.nosuch"]])));
     }

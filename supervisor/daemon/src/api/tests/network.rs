@@ -17,7 +17,7 @@ async fn an_empty_network_is_shown_and_nobody_is_on_it() {
 async fn there_is_one_settings_from_the_start_that_can_be_changed_and_neither_made_nor_deleted() {
     let world = World::new();
     let (all, only) = ("/apis/berth.dev/v1/settings", "/apis/berth.dev/v1/settings/berth");
-    let default = json!({"openNamespaces": []});
+    let default = json!({"openNamespaces": [], "multicastDns": true});
     assert_eq!(world.get(only).await.ok()["spec"]["network"], default);
     for answer in [world.delete(only).await, world.post(all, json!({"metadata": {"name": "more"}, "spec": {}})).await] {
         let (code, reason, message) = answer.failed();
@@ -26,7 +26,7 @@ async fn there_is_one_settings_from_the_start_that_can_be_changed_and_neither_ma
     }
     let merge = [("content-type", "application/merge-patch+json")];
     let patch = |body: Value| world.ask(Method::PATCH, only, &merge, body.to_string());
-    let open = json!({"spec": {"network": {"openNamespaces": ["team"]}}});
+    let open = json!({"spec": {"network": {"openNamespaces": ["team"], "multicastDns": false}}});
     assert_eq!(patch(open.clone()).await.ok()["spec"]["network"], open["spec"]["network"]);
     for (wrong, field) in [
         (json!({"spec": {"network": {"openNamespaces": ["Bad_Name"]}}}), "spec.network.openNamespaces[0]"),
