@@ -19,7 +19,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=src/seccomp/list.rs");
     let output = PathBuf::from(env::var("OUT_DIR")?);
     compile_init(&output.join("berth-init"))?;
-    filter()?.export_bpf(File::create(output.join("seccomp.bpf"))?)?;
+    for (name, beyond) in [("runtime-default", ScmpAction::Allow), ("baseline", ScmpAction::Errno(libc::EPERM))] {
+        filter(beyond)?.export_bpf(File::create(output.join(format!("seccomp-{name}.bpf")))?)?;
+    }
     Ok(())
 }
 
@@ -45,11 +47,15 @@ fn compile_init(output: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The filter for the machine that is built for: what no rule names does not exist.
-fn filter() -> Result<ScmpFilterContext, Box<dyn Error>> {
+/// The filter for the machine that is built for, which answers so to calls beyond the baseline: what no rule names does
+/// not exist.
+fn filter(beyond: ScmpAction) -> Result<ScmpFilterContext, Box<dyn Error>> {
     let mut filter = ScmpFilterContext::new(ScmpAction::Errno(libc::ENOSYS))?;
     filter.add_arch(architecture()?)?.set_act_badarch(ScmpAction::KillProcess)?;
-    for (groups, action) in [(list::ALLOWED, ScmpAction::Allow), (list::DENIED, ScmpAction::Errno(libc::EPERM))] {
+    let denied = ScmpAction::Errno(libc::EPERM);
+    for (groups, action) in
+        [(list::ALLOWED, ScmpAction::Allow), (list::BEYOND_BASELINE, beyond), (list::DENIED, denied)]
+    {
         for name in groups.iter().flat_map(|group| group.names) {
             add(&mut filter, action, name, &[])?;
         }

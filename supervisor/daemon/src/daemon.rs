@@ -24,6 +24,7 @@ pub mod machine;
 pub mod net;
 mod notify;
 mod pressure;
+mod profiles;
 mod properties;
 mod provided;
 mod references;

@@ -22,5 +22,6 @@ mod netns;
 pub mod nft;
 pub mod oci_layout;
 pub mod registry;
+pub mod seccomp;
 pub mod systemd;
 pub mod usage;

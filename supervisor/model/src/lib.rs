@@ -28,6 +28,7 @@ pub mod repeated;
 pub mod resource;
 pub mod schedule;
 pub mod schema;
+pub mod seccomp;
 pub mod selector;
 pub mod session;
 pub mod status;

@@ -127,6 +127,30 @@ pub struct Security {
     /// Character devices of the machine that the container has at the same places; absolute paths below `/dev`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<PathBuf>,
+    /// Which system calls they may make.
+    #[serde(default, skip_serializing_if = "SystemCalls::is_default")]
+    pub system_calls: SystemCalls,
+}
+
+/// The system call filters of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SystemCalls {
+    /// The reviewed list.
+    #[default]
+    RuntimeDefault,
+    /// The part of it that ordinary services need.
+    Baseline,
+    /// The reviewed list, and a filter of an administrator's after it: what either refuses is refused. A `struct
+    /// sock_filter` each, as the bytes of one number of this machine.
+    Narrowed(Vec<u64>),
+}
+
+impl SystemCalls {
+    /// Whether it is what a container has that says nothing.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What `berth-run stopped` leaves in `/run/berth/last/<id>.<invocation>.json` for a unit that ended.

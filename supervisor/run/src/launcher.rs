@@ -19,6 +19,7 @@ use crate::init;
 use crate::paths::{ContainerDir, ContainerId};
 use crate::program::Program;
 use crate::report::{self, Failure};
+use crate::spec::system_calls;
 
 /// What went wrong between a specification and a running program.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +131,13 @@ impl RunProgram {
         Program::find(&args.unwrap_or_default(), &env.unwrap_or_default()).inspect_err(|failure| self.tell(failure))
     }
 
+    fn run(&self, program: &Program, spec: &Spec) -> Failure {
+        match system_calls(spec) {
+            Ok(calls) => program.run_under_init(&calls, self.init.as_fd(), self.tell.as_fd()),
+            Err(error) => Failure::while_doing("reading the system call filter", error),
+        }
+    }
+
     fn tell(&self, failure: &Failure) {
         if let Err(error) = failure.send(&self.tell) {
             tracing::error!(%failure, %error, "cannot tell the launcher");
@@ -148,7 +156,7 @@ impl Executor for RunProgram {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let failure = match self.find(spec) {
             Ok(program) => {
-                let failure = program.run_under_init(self.init.as_fd(), self.tell.as_fd());
+                let failure = self.run(&program, spec);
                 self.tell(&failure);
                 failure
             }

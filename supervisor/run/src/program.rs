@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
+use berth_model::plan::SystemCalls;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
@@ -52,8 +53,8 @@ impl Program {
 
     /// Becomes the container's first process, under the filter; it runs the program and tells of it
     /// through `tell`. Comes back only if the kernel refuses that.
-    pub fn run_under_init(&self, init: BorrowedFd<'_>, tell: BorrowedFd<'_>) -> Failure {
-        if let Err(error) = seccomp::load() {
+    pub fn run_under_init(&self, calls: &SystemCalls, init: BorrowedFd<'_>, tell: BorrowedFd<'_>) -> Failure {
+        if let Err(error) = seccomp::load(calls) {
             return Failure::while_doing("loading the system call filter", error);
         }
         match init::run(init, tell, &self.path, &self.args, &self.env) {

@@ -4,14 +4,16 @@
 //! property of the unit, and a runtime that sets limits would enable controllers all the way up.
 //! No paths of namespaces: the container makes its own, so that its network namespace belongs to
 //! its user namespace (fresh `/sys`, low ports, ping). No id-mapped mounts: all of that is done
-//! before, and what is bound here is mapped already. No system call filter: the first process loads
-//! the one it is built with (see [`crate::seccomp`]).
+//! before, and what is bound here is mapped already. No system call filter: the runtime would compile
+//! one at every start, and launcher and `exec` load theirs themselves (see [`crate::seccomp`]); which,
+//! an annotation says if it is not the usual one.
 
 use std::path::Path;
 
-use berth_model::plan::Plan;
+use berth_model::plan::{Plan, SystemCalls};
 use berth_model::provided::Directory;
-use serde_json::{Value, json};
+use libcontainer::oci_spec::runtime::Spec;
+use serde_json::{Map, Value, json};
 
 use crate::devices;
 use crate::paths::ContainerDir;
@@ -47,6 +49,10 @@ pub const MOUNTED: [&str; 5] = ["/proc", "/dev", "/sys", "/tmp", "/run"];
 /// Annotation under which `stopped` finds the host end of the network when the plan is gone.
 pub const HOST_LINK: &str = "dev.berth.host-link";
 
+/// Annotation under which the first process and later `exec` find the system call filters, as JSON of
+/// [`SystemCalls`]; absent, they are the usual ones.
+const SYSTEM_CALLS: &str = "dev.berth.system-calls";
+
 /// `config.json` of a container that runs as `identity` in the control group `cgroup`.
 ///
 /// `cgroup` is absolute below the root of the hierarchy.
@@ -76,10 +82,27 @@ pub fn render(plan: &Plan, provided: &[Directory], identity: &Identity, cgroup: 
             "readonlyPaths": READ_ONLY,
         },
     });
-    if let Some(network) = &plan.network {
-        spec["annotations"] = json!({ HOST_LINK: network.host_link });
+    let annotations = annotations(plan);
+    if !annotations.is_empty() {
+        spec["annotations"] = Value::Object(annotations);
     }
     spec
+}
+
+fn annotations(plan: &Plan) -> Map<String, Value> {
+    let link = plan.network.as_ref().map(|network| (HOST_LINK.to_owned(), json!(network.host_link)));
+    let calls = Some(&plan.security.system_calls).filter(|calls| !calls.is_default());
+    let calls = calls.map(|calls| (SYSTEM_CALLS.to_owned(), json!(json!(calls).to_string())));
+    link.into_iter().chain(calls).collect()
+}
+
+/// Which system calls the processes of a container may make.
+///
+/// # Errors
+/// The specification says so in a way that this build does not know.
+pub fn system_calls(spec: &Spec) -> Result<SystemCalls, serde_json::Error> {
+    let said = spec.annotations().as_ref().and_then(|all| all.get(SYSTEM_CALLS));
+    said.map_or(Ok(SystemCalls::default()), |said| serde_json::from_str(said))
 }
 
 fn process(plan: &Plan, identity: &Identity) -> Value {
@@ -170,7 +193,6 @@ fn bind(destination: &Path, source: &Path, more: &[&str]) -> Value {
 #[cfg(test)]
 mod tests {
     use berth_model::plan::Volume;
-    use libcontainer::oci_spec::runtime::Spec;
 
     use super::*;
     use crate::paths::Paths;
@@ -240,6 +262,19 @@ mod tests {
     fn the_runtime_understands_what_is_rendered() {
         let spec: Spec = serde_json::from_value(rendered(&testing::plan(), &root())).unwrap();
         assert!(spec.linux().as_ref().unwrap().resources().is_none());
+    }
+
+    #[test]
+    fn first_process_and_exec_find_the_same_filters() {
+        for calls in [SystemCalls::RuntimeDefault, SystemCalls::Baseline, SystemCalls::Narrowed(vec![6, u64::MAX])] {
+            let mut plan = testing::plan();
+            plan.security.system_calls = calls.clone();
+            let spec: Spec = serde_json::from_value(rendered(&plan, &root())).unwrap();
+            assert_eq!(system_calls(&spec).unwrap(), calls);
+        }
+        let mut unknown = rendered(&testing::plan(), &root());
+        unknown["annotations"][SYSTEM_CALLS] = json!("\"unconfined\"");
+        assert!(system_calls(&serde_json::from_value(unknown).unwrap()).is_err());
     }
 
     #[test]

@@ -247,8 +247,9 @@ pub fn passed_descriptor(number: RawFd) -> io::Result<OwnedFd> {
 
 /// Gives a descriptor to the program that this process becomes, under a number that it expects.
 pub fn pass_as(fd: BorrowedFd<'_>, number: RawFd) -> nix::Result<()> {
-    // SAFETY: plain numbers. Whatever had the number is closed; the caller becomes another program.
-    nix::errno::Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
+    // SAFETY: plain numbers. Whatever had the number is closed; the caller becomes another program. Not dup2, which not
+    // every architecture has and which profiles would have to allow for this alone.
+    nix::errno::Errno::result(unsafe { libc::dup3(fd.as_raw_fd(), number, 0) })?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use berth_model::plan::{IdRange, InterfaceAddress, Network, PLAN_VERSION, Plan, Process, Root, Security};
+use berth_model::plan::{IdRange, InterfaceAddress, Network, PLAN_VERSION, Plan, Process, Root, Security, SystemCalls};
 use serde_json::Value;
 
 /// A plan like that of a web server in the default namespace.
@@ -33,7 +33,11 @@ pub fn plan() -> Plan {
             cwd: "/srv".to_owned(),
             user: String::new(),
         },
-        security: Security { capabilities: ["CAP_CHOWN", "CAP_SETUID"].map(str::to_owned).to_vec(), devices: vec![] },
+        security: Security {
+            capabilities: ["CAP_CHOWN", "CAP_SETUID"].map(str::to_owned).to_vec(),
+            devices: vec![],
+            system_calls: SystemCalls::default(),
+        },
         provided: false,
     }
 }

@@ -186,6 +186,74 @@ fn a_device_is_given_to_who_asked_for_it_and_to_nobody_else() {
     }
 }
 
+/// A profile without `mkdir`, which every container could do without.
+const PROFILE: &str = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+    {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1},
+    {"names": ["unshare"], "action": "SCMP_ACT_ALLOW"}]}"#;
+
+#[test]
+fn a_profile_of_the_machine_holds_for_first_process_and_commands_and_takes_away_alone() {
+    let (_lock, machine) = shared();
+    let file = "/etc/berth/seccomp/no-directories.json";
+    let under = |profile: &str| {
+        let command = r#"["/usr/bin/sh","-c","mkdir /tmp/first || echo refused; sleep 1000000 & wait"]"#;
+        testbox(command) + &format!(" --set 'security.seccompProfile={profile}'")
+    };
+    let ours = under(r#"{"type": "Localhost", "localhostProfile": "no-directories"}"#);
+    let said = refused(machine, &format!("install --name profiled {ours} --timeout 5m"));
+    for part in ["SeccompProfileNotFound", file, "write the profile there"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(ready(machine, "profiled").starts_with("False"), "{}", ready(machine, "profiled"));
+    let described = machine.ok("berth describe bundle/profiled").unwrap();
+    assert!(described.contains("localhostProfile: no-directories") && described.contains(file), "{described}");
+
+    // It goes on by itself once the file is there, and a file that is none is told.
+    machine.ok(&format!("mkdir -p /etc/berth/seccomp && echo '{{}}' >{file}")).unwrap();
+    eventually(&true, || {
+        machine.ok("berth describe bundle/profiled").unwrap().contains("missing field `defaultAction`")
+    });
+    machine.ok(&format!("printf '%s' '{PROFILE}' >{file}")).unwrap();
+    eventually(&"True StartCompleted".into(), || ready(machine, "profiled"));
+    let unit = unit(machine, "profiled");
+    eventually(&true, || output(machine, &unit).contains("refused"));
+    let denied = "Operation not permitted";
+    assert!(inside(machine, &unit, "mkdir /tmp/second").contains(denied));
+    let through_the_daemon = machine.sh("berth exec profiled -- mkdir /tmp/third").unwrap();
+    assert!(through_the_daemon.errors().contains(denied), "{}", through_the_daemon.errors());
+    assert!(inside(machine, &unit, "unshare -U true").contains(denied), "a profile has opened what the list shuts");
+    assert_eq!(inside(machine, &unit, "grep Seccomp_filters: /proc/self/status").split_whitespace().last(), Some("2"));
+
+    // A restart by systemd needs no file.
+    machine.ok(&format!("rm {file} && systemctl restart {unit}")).unwrap();
+    assert!(inside(machine, &unit, "mkdir /tmp/fourth").contains(denied), "after a restart by systemd");
+    uninstall(machine, "profiled");
+}
+
+#[test]
+fn a_service_of_the_baseline_cannot_change_its_root_and_a_word_without_effect_is_refused() {
+    let (_lock, machine) = shared();
+    let sleeping = testbox(r#"["/usr/bin/sleep","1000000"]"#);
+    let capable = format!("{sleeping} --set 'security.extraCapabilities=[\"CAP_SYS_CHROOT\"]'");
+    for (name, kind, answer) in [("plain", "RuntimeDefault", "changed"), ("less", "Baseline", "not permitted")] {
+        install(machine, name, &format!("{capable} --set 'security.seccompProfile={{\"type\": \"{kind}\"}}'"));
+        let said = inside(machine, &unit(machine, name), "chroot / echo changed");
+        assert!(said.contains(answer), "{kind}: {said}");
+        uninstall(machine, name);
+    }
+
+    let said = refused(machine, &format!("install --name word {sleeping} --set security.allowPrivileged=true"));
+    assert!(said.contains("spec.security.allowPrivileged") && said.contains("has no effect here"), "{said}");
+    let raw = format!("install --name word {sleeping} --set 'security.extraCapabilities=[\"CAP_NET_RAW\"]'");
+    let said = refused(machine, &raw);
+    assert!(said.contains("spec.security.extraCapabilities[0]") && said.contains("allowPrivileged: true"), "{said}");
+    let said =
+        refused(machine, &format!("install --name word {sleeping} --set security.seccompProfile.type=Unconfined"));
+    assert!(said.contains("spec.security.seccompProfile.type"), "{said}");
+    let missing = machine.sh("berth get bundle word").unwrap();
+    assert_ne!(missing.code(), 0, "what was refused is there: {}", missing.text());
+}
+
 #[test]
 fn a_root_that_is_read_only_leaves_what_is_meant_to_be_written() {
     let (_lock, machine) = shared();

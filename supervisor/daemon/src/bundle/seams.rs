@@ -2,6 +2,7 @@
 //! `daemon.rs` and by scripted fakes in the tests.
 
 use std::error::Error;
+use std::path::PathBuf;
 
 use berth_model::allocation::Pool;
 use berth_model::plan::{Ending, Plan};
@@ -81,6 +82,8 @@ pub trait Machine: Send + Sync + 'static {
     fn accepts<'a>(&'a self, address: &'a str, port: u16) -> BoxFuture<'a, bool>;
     /// Looks at a running container in the way its bundle says; what is wrong, in one line.
     fn look_into<'a>(&'a self, id: &'a str, address: &'a str, look: Look<'a>) -> BoxFuture<'a, Result<(), String>>;
+    /// The system call filter of a profile of this machine's administrator.
+    fn profile<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<u64>, ProfileFailure>>;
     /// The newest lines of its output, oldest first.
     fn last_lines<'a>(&'a self, id: &'a str, count: u32) -> BoxFuture<'a, Result<Vec<String>, Cause>>;
 }
@@ -114,6 +117,23 @@ pub struct ImageFailure {
     /// Why.
     #[source]
     pub source: Option<Cause>,
+}
+
+/// A system call profile cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileFailure {
+    /// There is no such file.
+    #[error("this machine has no system call profile {}", .0.display())]
+    Absent(PathBuf),
+    /// It is there, and is none or cannot be read.
+    #[error("the system call profile {} cannot be used", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Cause,
+    },
 }
 
 /// The disks of bundles. A failure says what to do about which volume.

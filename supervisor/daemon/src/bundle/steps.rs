@@ -8,6 +8,7 @@ mod prepare;
 mod provision;
 mod ready;
 mod run;
+mod system_calls;
 mod turn;
 mod volumes;
 

@@ -2,7 +2,9 @@
 //! rendered as plain values before anything is written.
 
 use berth_model::allocation::{self, IDS_PER_CONTAINER};
-use berth_model::plan::{IdRange, InterfaceAddress, Network, PLAN_VERSION, Plan, Process, Root, Security, Volume};
+use berth_model::plan::{
+    IdRange, InterfaceAddress, Network, PLAN_VERSION, Plan, Process, Root, Security, SystemCalls, Volume,
+};
 use berth_model::quantity;
 use berth_model::reference::template;
 use berth_model::resource::bundle::{
@@ -145,7 +147,8 @@ fn stop_signal(name: &str) -> Result<i32, RenderError> {
     number.or_else(|| full.parse().ok()).map(|signal| signal as i32).ok_or_else(|| RenderError::Signal(name.into()))
 }
 
-/// The launcher's plan of a revision, without what it takes from ConfigMaps and Secrets; `layers` is where unpacked
+/// The launcher's plan of a revision, without what it takes from ConfigMaps and Secrets and with the usual system call
+/// filter; `layers` is where unpacked
 /// layers lie.
 pub fn plan(revision: &Revision, layers: &Path, devices: &[Device]) -> Result<Plan, RenderError> {
     let spec = &revision.spec;
@@ -166,6 +169,7 @@ pub fn plan(revision: &Revision, layers: &Path, devices: &[Device]) -> Result<Pl
         security: Security {
             capabilities: capabilities(&process.user, wish),
             devices: wish.security.devices.iter().map(PathBuf::from).collect(),
+            system_calls: SystemCalls::default(),
         },
         volumes: devices.iter().map(volume).collect(),
         process,

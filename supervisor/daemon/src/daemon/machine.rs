@@ -19,10 +19,10 @@ use futures_util::future::BoxFuture;
 use tracing::warn;
 
 use super::health::Health;
-use super::properties;
 use super::references::References;
 use super::sightings::Sightings;
-use crate::bundle::seams::{Cause, Machine, Observed, Started, UnitState};
+use super::{profiles, properties};
+use crate::bundle::seams::{Cause, Machine, Observed, ProfileFailure, Started, UnitState};
 use crate::bundle::unit::UnitRequest;
 use crate::bundle::view::unit_name;
 use crate::metrics::{Effect, Metrics};
@@ -269,6 +269,10 @@ impl Machine for LinuxMachine {
 
     fn look_into<'a>(&'a self, id: &'a str, address: &'a str, look: Look<'a>) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(self.health.look(id, address, look))
+    }
+
+    fn profile<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<u64>, ProfileFailure>> {
+        Box::pin(profiles::filter(Path::new(profiles::DIRECTORY), name))
     }
 
     fn last_lines<'a>(&'a self, id: &'a str, count: u32) -> BoxFuture<'a, Result<Vec<String>, Cause>> {

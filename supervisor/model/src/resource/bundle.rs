@@ -221,9 +221,16 @@ pub enum RestartPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecurityContext {
+    /// Lets `extraCapabilities` name those that no ordinary service needs: `CAP_IPC_LOCK`, `CAP_NET_ADMIN`, `CAP_NET_RAW`.
+    /// It does nothing else, and is refused where it does nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_privileged: bool,
     /// `CAP_...` names added to the small default set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra_capabilities: Vec<String>,
+    /// Which system calls it may make; absent, those of `RuntimeDefault`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp_profile: Option<SeccompProfile>,
     /// Mount the root read-only.
     #[serde(default, skip_serializing_if = "is_false")]
     pub read_only_root_filesystem: bool,
@@ -330,9 +337,11 @@ pub mod health;
 pub mod projection;
 mod rollout;
 mod rules;
+pub mod security;
 mod volumes;
 pub use health::Health;
 pub use projection::{EnvFrom, EnvSource, VolumeMount};
 pub use rollout::{gone_back, rollout_part};
 pub use rules::validate;
+pub use security::{SeccompProfile, SeccompProfileType};
 pub use volumes::{MIN_VOLUME, VolumeSummary, VolumeWish};

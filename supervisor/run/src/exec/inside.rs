@@ -118,7 +118,7 @@ fn become_command(target: &Target, command: &Command, stdio: &Stdio) -> Result<I
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(at("tying the command to its caller"))?;
     prctl::set_no_new_privs().map_err(at("giving up new privileges"))?;
     let program = Program::find(&command.args, &command.env)?;
-    seccomp::load().map_err(at("loading the system call filter"))?;
+    seccomp::load(&target.system_calls).map_err(at("loading the system call filter"))?;
     Err(program.run())
 }
 

@@ -6,11 +6,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use berth_model::plan::SystemCalls;
 use libcontainer::container::{ContainerStatus, State};
 use libcontainer::oci_spec::runtime::{LinuxCapabilities, Process, Spec};
 use nix::unistd::Pid;
 
 use crate::paths::{ContainerDir, ContainerId, Paths};
+use crate::spec::system_calls;
 use crate::sys;
 use crate::user::Identity;
 
@@ -35,6 +37,13 @@ pub enum TargetError {
     /// The specification lacks a part that `start` always writes.
     #[error("the container's specification has no {0}")]
     Incomplete(&'static str),
+    /// Its system call filter is not one that `start` has written.
+    #[error("reading the container's system call filter")]
+    SystemCalls {
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
     /// Something about its first process.
     #[error("{doing} of the container's first process")]
     Process {
@@ -58,6 +67,8 @@ pub struct Target {
     pub limits: Vec<(u32, libc::rlimit)>,
     /// Its OOM score adjustment, as the kernel prints it.
     pub oom_score: String,
+    /// Its system call filters.
+    pub system_calls: SystemCalls,
 }
 
 impl Target {
@@ -90,6 +101,7 @@ impl Target {
                 .map(libcontainer::oci_spec::runtime::LinuxIdMapping::size)
                 .ok_or(TargetError::Incomplete("id mapping"))?,
             process: spec.process().clone().ok_or(TargetError::Incomplete("process"))?,
+            system_calls: system_calls(&spec).map_err(|source| TargetError::SystemCalls { source })?,
             limits: sys::limits_of(pid).map_err(at("reading the limits"))?,
             oom_score: fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).map_err(at("reading the OOM score"))?,
         })

@@ -1,8 +1,9 @@
 //! The reviewed list of system calls. The build script makes the filter of it.
 //!
-//! Three kinds, and every call is of one of them:
+//! Four kinds, and every call is of one of them:
 //! - [`ALLOWED`]: what servers, language run-times, shells and databases need, and what the kernel
 //!   confines by itself (capabilities are checked in the container's own user namespace).
+//! - [`BEYOND_BASELINE`]: allowed as well, but for services that ask for less.
 //! - [`CONDITIONAL`]: allowed for the arguments that are named.
 //! - [`DENIED`]: `EPERM`, the honest answer to a program that asks for what a container may not do.
 //!
@@ -89,16 +90,11 @@ pub const ALLOWED: &[Group] = &[
         names: &["mknod", "mknodat"],
     },
     Group {
-        // a narrower root of one's own, which takes CAP_SYS_CHROOT
-        names: &["chroot"],
-    },
-    Group {
         // memory of the process itself
         names: &[
             "brk", "mmap", "mmap2", "munmap", "mremap", "mprotect", "madvise", "msync", "mincore",
             "mlock", "mlock2", "mlockall", "munlock", "munlockall", "remap_file_pages",
-            "membarrier", "pkey_alloc", "pkey_free", "pkey_mprotect", "process_madvise",
-            "process_mrelease", "map_shadow_stack", "mseal",
+            "membarrier", "pkey_alloc", "pkey_free", "pkey_mprotect", "map_shadow_stack", "mseal",
         ],
     },
     Group {
@@ -110,12 +106,6 @@ pub const ALLOWED: &[Group] = &[
             "get_thread_area", "rseq", "set_robust_list", "get_robust_list", "futex",
             "futex_time64", "futex_waitv", "futex_wake", "futex_wait", "futex_requeue",
             "pidfd_open", "pidfd_send_signal", "getcpu", "restart_syscall",
-        ],
-    },
-    Group {
-        // debuggers, crash handlers and sanitizers, within the container's own processes
-        names: &[
-            "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd",
         ],
     },
     Group {
@@ -180,6 +170,23 @@ pub const ALLOWED: &[Group] = &[
     Group {
         // facts about the machine, and random numbers
         names: &["uname", "sysinfo", "getrandom", "riscv_flush_icache", "riscv_hwprobe"],
+    },
+];
+
+/// Allowed by `RuntimeDefault`, and `EPERM` under `Baseline`: what a service that only serves can do without.
+#[rustfmt::skip] // as above
+pub const BEYOND_BASELINE: &[Group] = &[
+    Group {
+        // debuggers, crash handlers and sanitizers, within the container's own processes: whoever
+        // gets hold of one of them also gets hold of what the others know
+        names: &[
+            "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "process_madvise",
+            "process_mrelease",
+        ],
+    },
+    Group {
+        // a narrower root of one's own, which takes CAP_SYS_CHROOT
+        names: &["chroot"],
     },
 ];
 

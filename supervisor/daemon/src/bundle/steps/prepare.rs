@@ -76,8 +76,10 @@ impl Steps {
             let done = StepDone::said(format!("nothing is new: revision {number} stays"));
             return Ok(done.keeping("revision", number.into()));
         }
-        self.check_free_ports(&self.bundle(task).await?.spec, task).await?;
+        let spec = self.bundle(task).await?.spec;
+        self.check_free_ports(&spec, task).await?;
         self.check_pool(task).await?;
+        self.system_calls(&spec, Reason::ProfileFailed).await?;
         let (target, name) = (task.spec.target.clone(), task.name.clone());
         let made_from = MadeFrom {
             operation: name,

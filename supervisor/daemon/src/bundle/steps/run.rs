@@ -34,7 +34,8 @@ impl Steps {
         };
         let devices = self.devices(task, revision).await?;
         let request = unit::request(revision, &devices).map_err(unreadable)?;
-        let plan = unit::plan(revision, &self.layers, &devices).map_err(unreadable)?;
+        let mut plan = unit::plan(revision, &self.layers, &devices).map_err(unreadable)?;
+        plan.security.system_calls = self.system_calls(&revision.spec.bundle_spec, Reason::WorkloadFailed).await?;
         let provided = self.provide(task, &revision.spec.bundle_spec).await?;
         let plan = Plan { provided: !provided.is_empty(), ..plan };
         let (id, name) = (request.id.clone(), request.name.clone());

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use berth_model::allocation::Pool;
-use berth_model::plan::Ending;
-use berth_model::resource::bundle::{Phase, RestartPolicy, Termination};
+use berth_model::plan::{Ending, SystemCalls};
+use berth_model::resource::bundle::{Phase, RestartPolicy, SeccompProfile, SeccompProfileType, Termination};
 use berth_model::resource::operation::{OperationKind, OperationState, OperationStatus};
 use berth_model::resource::revision::Revision;
 use tokio_util::sync::CancellationToken;
@@ -315,4 +315,34 @@ async fn a_revision_that_does_not_become_healthy_never_serves() {
     assert_eq!(reason, "False StartFailed");
     assert!(message.contains("did not become healthy: answered 503"), "{message}");
     assert!(world.units.lock().unwrap().is_empty(), "its unit is stopped");
+}
+
+#[tokio::test]
+async fn a_service_without_its_system_call_profile_says_so_and_starts_under_it_once_it_is_there() {
+    let world = Arc::new(World::default());
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &world, AbortPoints::default(), CancellationToken::new());
+    let profile = |kind, name: Option<&str>| SeccompProfile { kind, localhost_profile: name.map(str::to_owned) };
+    let strict = profile(SeccompProfileType::Localhost, Some("strict"));
+    daemon.put(|spec| spec.security.seccomp_profile = Some(strict)).await;
+    daemon.settle().await;
+    let error = daemon.operations().await.pop().unwrap().status.unwrap().error.unwrap();
+    assert_eq!(
+        (error.code.as_str(), error.message.as_str(), error.retryable),
+        ("SeccompProfileNotFound", "this machine has no system call profile /profiles/strict.json", true)
+    );
+    assert!(error.suggestions[0].starts_with("write the profile there"), "{error:?}");
+    assert_eq!((ready(&daemon).await.0.starts_with("False"), *world.starts.lock().unwrap()), (true, 0));
+
+    world.profiles.lock().unwrap().insert("strict".into(), vec![6]);
+    daemon.put(|spec| spec.args = vec!["again".into()]).await;
+    daemon.settle().await;
+    assert_eq!(ready(&daemon).await.0, "True StartCompleted");
+    let calls = |revision: &str| world.plans.lock().unwrap()[revision].security.system_calls.clone();
+    assert_eq!(calls("default.web.r1"), SystemCalls::Narrowed(vec![6]));
+
+    let less = profile(SeccompProfileType::Baseline, None);
+    daemon.put(|spec| spec.security.seccomp_profile = Some(less)).await;
+    daemon.settle().await;
+    assert_eq!(calls("default.web.r2"), SystemCalls::Baseline);
 }

@@ -5,30 +5,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Bundle, BundleSpec, EnvVar, Port, Resources, devices, health, projection, volumes};
-use crate::field::{FieldError, Rule};
+use super::{Bundle, BundleSpec, EnvVar, Port, Resources, devices, health, projection, security, volumes};
+use crate::field::FieldError;
 use crate::id::{self, ImageReference};
 use crate::quantity;
 use crate::reference::Template;
-
-/// Capabilities that can be asked for; the rest of the kernel's list would let a service out of
-/// its box.
-pub const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_IPC_LOCK",
-    "CAP_KILL",
-    "CAP_NET_ADMIN",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
 
 /// Least memory a container starts with, in bytes.
 const MIN_MEMORY: u64 = 4 << 20;
@@ -62,7 +43,7 @@ fn spec(spec: &BundleSpec) -> Vec<FieldError> {
     errors.extend(volumes::rules(&spec.volumes));
     errors.extend(resources(&spec.resources));
     errors.extend(spec.health.iter().flat_map(health::validate));
-    errors.extend(capabilities(&spec.security.extra_capabilities));
+    errors.extend(security::validate(&spec.security));
     errors.extend(devices::validate(&spec.security.devices));
     errors
 }
@@ -202,19 +183,10 @@ fn at_least(value: u64, least: u64, shown: &str) -> Result<(), String> {
     if value < least { Err(format!("must be at least {shown}")) } else { Ok(()) }
 }
 
-fn capabilities(names: &[String]) -> Vec<FieldError> {
-    let check = |(index, name): (usize, &String)| {
-        let known = CAPABILITIES.contains(&name.as_str());
-        let message = format!("`{name}` cannot be given; known are {}", CAPABILITIES.join(", "));
-        let field = format!("spec.security.extraCapabilities[{index}]");
-        (!known).then(|| FieldError::new(Rule::Unsupported, field, message))
-    };
-    names.iter().enumerate().filter_map(check).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::field::Rule;
     use serde_json::json;
 
     fn findings(spec: Value) -> Vec<(String, Rule)> {
@@ -313,15 +285,6 @@ mod tests {
                 ("spec.resources.pids".into(), Rule::Invalid),
                 ("spec.resources.ioWeight".into(), Rule::Invalid),
             ]
-        );
-    }
-
-    #[test]
-    fn only_capabilities_that_keep_a_service_in_its_box_can_be_given() {
-        let security = json!({"extraCapabilities": ["CAP_CHOWN", "CAP_SYS_ADMIN"]});
-        assert_eq!(
-            findings(json!({"security": security})),
-            [("spec.security.extraCapabilities[1]".into(), Rule::Unsupported)]
         );
     }
 

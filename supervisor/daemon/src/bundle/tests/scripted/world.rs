@@ -13,7 +13,8 @@ use berth_model::resource::revision::ResolvedImage;
 use futures_util::future::BoxFuture;
 
 use crate::bundle::seams::{
-    Cause, ImageFailure, Images, Machine, Net, Observed, Provider, Started, Survey, UnitState, Unprovided,
+    Cause, ImageFailure, Images, Machine, Net, Observed, ProfileFailure, Provider, Started, Survey, UnitState,
+    Unprovided,
 };
 use crate::bundle::unit::UnitRequest;
 use crate::operation::Progress;
@@ -26,6 +27,8 @@ pub struct World {
     pub set_back: Mutex<jiff::SignedDuration>,
     pub units: Mutex<BTreeMap<String, Observed>>,
     pub plans: Mutex<BTreeMap<String, Plan>>,
+    /// System call profiles of the machine.
+    pub profiles: Mutex<BTreeMap<String, Vec<u64>>>,
     pub image_fails: Mutex<Option<String>>,
     /// So many next answers of the registry fail.
     pub flaps: Mutex<u32>,
@@ -88,6 +91,12 @@ impl Machine for World {
     }
     fn accepts<'a>(&'a self, _: &'a str, _: u16) -> BoxFuture<'a, bool> {
         Box::pin(async { true })
+    }
+    fn profile<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<u64>, ProfileFailure>> {
+        Box::pin(async move {
+            let known = self.profiles.lock().unwrap().get(name).cloned();
+            known.ok_or_else(|| ProfileFailure::Absent(format!("/profiles/{name}.json").into()))
+        })
     }
     fn last_lines<'a>(&'a self, _: &'a str, _: u32) -> BoxFuture<'a, Result<Vec<String>, Cause>> {
         Box::pin(async { Ok(vec!["bind: permission denied".into()]) })
