@@ -4,6 +4,7 @@
 //! listen.rs   TLS and unix socket; who is at the other end
 //! route.rs    the way from a row to its handler: authentication, authorization, counting
 //! read.rs watch.rs write.rs   the generic verbs, for every kind in the registry
+//! apply.rs    configurations that are applied, for the same kinds
 //! action.rs   what is more than a write: start, stop, restart, update, uninstall
 //! references.rs  where references of bundles lead, and that they do
 //! rollback.rs where a rollback leads, and why it does not
@@ -22,6 +23,7 @@
 //! from `berth_model::kinds` alone: a new one has all its routes by being registered.
 
 mod action;
+mod apply;
 mod changeset;
 mod cleanup;
 mod discovery;

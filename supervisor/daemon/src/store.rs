@@ -25,6 +25,7 @@ mod collect;
 mod error;
 mod event;
 mod keys;
+mod ownership;
 mod read;
 mod readers;
 mod recent;

@@ -36,6 +36,9 @@ pub enum Rule {
     /// Too many, or too large.
     #[serde(rename = "FieldValueTooLong")]
     TooLong,
+    /// Somebody else owns it.
+    #[serde(rename = "FieldManagerConflict")]
+    Owned,
 }
 
 impl Rule {
@@ -48,6 +51,7 @@ impl Rule {
             Self::Unsupported => "FieldValueNotSupported",
             Self::Forbidden => "FieldValueForbidden",
             Self::TooLong => "FieldValueTooLong",
+            Self::Owned => "FieldManagerConflict",
         }
     }
 }
@@ -76,6 +80,11 @@ impl FieldError {
     /// [`Rule::Forbidden`].
     pub fn forbidden(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(Rule::Forbidden, field, message)
+    }
+
+    /// [`Rule::Owned`].
+    pub fn owned(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(Rule::Owned, field, message)
     }
 }
 

@@ -34,7 +34,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::field::FieldError;
-use crate::patch;
+use crate::patch::{self, Lists, Row};
 use crate::policy::Verb;
 use crate::resource;
 use crate::schema;
@@ -102,6 +102,8 @@ pub struct Registration {
     pub permanent: &'static [Permanent],
     /// Completes a body before it is decoded.
     complete: fn(&mut Value, &Request<'_>),
+    /// Lists that are merged, beside those of the metadata: by strategic merge patches and server-side apply.
+    lists: &'static [Row],
     /// What its type knows of itself.
     shape: Shape,
     /// Fills in what a client may leave out.
@@ -198,7 +200,15 @@ impl Registration {
 
     /// Media types of the patches it takes: as in Kubernetes, strategic ones are for its own kinds alone.
     pub fn patches(&self) -> &'static [&'static str] {
-        if self.is_built_in() { &[patch::MERGE, patch::JSON, patch::STRATEGIC] } else { &[patch::MERGE, patch::JSON] }
+        match self.is_built_in() {
+            true => &[patch::MERGE, patch::JSON, patch::STRATEGIC, patch::APPLY],
+            false => &[patch::MERGE, patch::JSON, patch::APPLY],
+        }
+    }
+
+    /// How its lists are merged.
+    pub fn lists(&self) -> Lists {
+        Lists(self.lists)
     }
 
     /// Whether clients may use a verb on it.

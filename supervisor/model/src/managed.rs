@@ -1,14 +1,21 @@
-//! Managed fields: who wrote which field of an object last.
+//! Managed fields: who wrote which field of an object last, and who has applied it.
 //!
-//! Every write that changes something records its fields under its manager, operation and
-//! subresource, and takes them away from everybody else. Lists are owned whole. Ownership is kept
-//! as Kubernetes' `FieldsV1` sets: nested maps whose keys are `f:<name>`.
+//! A write that changes something records its fields under its manager, operation and subresource, and takes them away
+//! from everybody else. An applied configuration owns all of its fields, changed or not, and may own them together with
+//! others as long as all of them want the same.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
-use serde_json::{Map, Value};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+use serde_json::Value;
+
+use crate::field::FieldError;
+use crate::patch::Lists;
+
+mod fields;
+pub use fields::{Fields, Path};
+use fields::{leaves, shown};
 
 /// Metadata that the server writes and nobody owns.
 const SERVER_METADATA: [&str; 9] = [
@@ -24,7 +31,7 @@ const SERVER_METADATA: [&str; 9] = [
 ];
 
 /// One write, as far as ownership is concerned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Write<'a> {
     /// Who writes.
     pub manager: &'a str,
@@ -32,12 +39,34 @@ pub struct Write<'a> {
     pub subresource: &'a str,
     /// `group/version` of the object.
     pub api_version: &'a str,
+    /// How the object's lists are merged.
+    pub lists: Lists,
+    /// The fields of the configuration that is applied; `None` for every other write.
+    pub applied: Option<&'a Fields>,
     /// When.
     pub time: Timestamp,
 }
 
-/// A field, as the steps that lead to it.
-type Path = Vec<String>;
+impl Write<'_> {
+    fn operation(&self) -> &'static str {
+        if self.applied.is_some() { APPLY } else { "Update" }
+    }
+}
+
+/// The operation of who applies.
+const APPLY: &str = "Apply";
+
+/// The managed fields that an object carries; entries that name nobody are passed over.
+///
+/// # Errors
+/// They are not of the shape that Kubernetes gives them.
+pub fn entries(object: &Value) -> Result<Vec<ManagedFieldsEntry>, serde_json::Error> {
+    let found = object.pointer("/metadata/managedFields").filter(|found| !found.is_null());
+    let mut entries: Vec<ManagedFieldsEntry> =
+        found.map(serde::Deserialize::deserialize).transpose()?.unwrap_or_default();
+    entries.retain(|entry| entry.manager.is_some() && entry.operation.is_some());
+    Ok(entries)
+}
 
 /// The managed fields of an object after a write that made `new` of `old`.
 pub fn record(
@@ -46,136 +75,140 @@ pub fn record(
     new: &Value,
     write: &Write<'_>,
 ) -> Vec<ManagedFieldsEntry> {
-    let touched = touched(old, new);
-    if touched.is_empty() {
+    let touched = touched(old, new, write.lists);
+    let before = owned(entries.iter().filter(|entry| is_of(entry, write)));
+    if touched.is_empty() && write.applied.is_none_or(|applied| *applied == before) {
         return entries.to_vec();
     }
-    let present = leaves(new);
-    let mut kept: Vec<ManagedFieldsEntry> = Vec::new();
-    let mut own: BTreeSet<Path> = touched.intersection(&present.keys()).cloned().collect();
-    for entry in entries {
-        let fields: BTreeSet<Path> = parse(entry);
-        if is_of(entry, write) {
-            own.extend(fields.intersection(&present.keys()).cloned());
-        } else {
-            let rest: BTreeSet<Path> = fields.difference(&touched).cloned().collect();
-            if !rest.is_empty() {
-                kept.push(ManagedFieldsEntry { fields_v1: Some(render(&rest)), ..entry.clone() });
-            }
+    let own = match write.applied {
+        Some(applied) => applied.clone(),
+        None => {
+            let present = Fields::of(new, write.lists);
+            let still = before.0.iter().filter(|path| present.has_at_or_below(path));
+            Fields(still.chain(touched.intersection(&present.0)).cloned().collect())
         }
+    };
+    let lost = lost(touched, old, new, write.lists);
+    let others = entries.iter().filter(|entry| !is_of(entry, write)).filter_map(|entry| {
+        let rest = Fields(parse(entry).0.difference(&lost).cloned().collect());
+        (!rest.0.is_empty()).then(|| ManagedFieldsEntry { fields_v1: Some(rest.render()), ..entry.clone() })
+    });
+    others.chain((!own.0.is_empty()).then(|| entry(write, &own))).collect()
+}
+
+/// What a manager has applied so far, and what everybody else owns.
+pub fn shares(entries: &[ManagedFieldsEntry], write: &Write<'_>) -> (Fields, Fields) {
+    let (own, others): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| is_of(entry, write));
+    (owned(own), owned(others))
+}
+
+/// The fields that a configuration changes although others own them, each with who does.
+pub fn conflicts(entries: &[ManagedFieldsEntry], old: &Value, new: &Value, write: &Write<'_>) -> Vec<Conflict> {
+    let lost = lost(touched(Some(old), new, write.lists), Some(old), new, write.lists);
+    let applied = write.applied.map(|fields| &fields.0);
+    let contested: BTreeSet<&Path> = applied.into_iter().flatten().filter(|path| lost.contains(*path)).collect();
+    let of_entry = |entry: &ManagedFieldsEntry| {
+        let owned = parse(entry).0;
+        let his = contested.iter().filter(|path| owned.contains(**path));
+        his.map(|path| Conflict { manager: told(entry), field: shown(path) }).collect::<Vec<_>>()
+    };
+    entries.iter().filter(|entry| !is_of(entry, write)).flat_map(of_entry).collect()
+}
+
+/// A field that is changed although another owns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Who owns it, and how he came to.
+    pub manager: String,
+    /// `.spec.ports[name="web"].containerPort`.
+    pub field: String,
+}
+
+impl Conflict {
+    /// As a finding.
+    pub fn cause(&self) -> FieldError {
+        FieldError::owned(self.field.clone(), format!("conflict with {}", self.manager))
     }
-    if !own.is_empty() {
-        kept.push(entry(write, &own));
+}
+
+/// Says of all conflicts what Kubernetes says, and what to do.
+pub fn told_of(conflicts: &[Conflict]) -> String {
+    let advice = "leave out what others own, or take it over with force=true (kubectl: --force-conflicts)";
+    if let [one] = conflicts {
+        let Conflict { manager, field } = one;
+        return format!("Apply failed with 1 conflict: conflict with {manager}: {field}\n{advice}");
     }
-    kept
+    let managers: BTreeSet<&str> = conflicts.iter().map(|conflict| conflict.manager.as_str()).collect();
+    let of_manager = |manager: &str| {
+        let fields = conflicts.iter().filter(|conflict| conflict.manager == manager);
+        let fields: String = fields.map(|conflict| format!("\n- {}", conflict.field)).collect();
+        format!("conflicts with {manager}:{fields}")
+    };
+    let all: Vec<String> = managers.into_iter().map(of_manager).collect();
+    format!("Apply failed with {} conflicts: {}\n{advice}", conflicts.len(), all.join("\n"))
+}
+
+/// A manager as Kubernetes tells of him.
+fn told(entry: &ManagedFieldsEntry) -> String {
+    let name = format!("{:?}", entry.manager.as_deref().unwrap_or_default());
+    let version = entry.api_version.as_deref().unwrap_or_default();
+    match (entry.operation.as_deref(), entry.subresource.as_deref(), &entry.time) {
+        (Some(APPLY), ..) => name,
+        (_, Some(subresource), _) => format!("{name} with subresource {subresource:?}"),
+        (_, None, Some(Time(time))) => format!("{name} using {version} at {time}"),
+        (_, None, None) => format!("{name} using {version}"),
+    }
 }
 
 fn is_of(entry: &ManagedFieldsEntry, write: &Write<'_>) -> bool {
     entry.manager.as_deref() == Some(write.manager)
-        && entry.operation.as_deref() == Some("Update")
+        && entry.operation.as_deref() == Some(write.operation())
         && entry.subresource.as_deref().unwrap_or("") == write.subresource
 }
 
-fn entry(write: &Write<'_>, fields: &BTreeSet<Path>) -> ManagedFieldsEntry {
+fn entry(write: &Write<'_>, fields: &Fields) -> ManagedFieldsEntry {
     ManagedFieldsEntry {
         api_version: Some(write.api_version.to_owned()),
         fields_type: Some("FieldsV1".into()),
-        fields_v1: Some(render(fields)),
+        fields_v1: Some(fields.render()),
         manager: Some(write.manager.to_owned()),
-        operation: Some("Update".into()),
+        operation: Some(write.operation().into()),
         subresource: (!write.subresource.is_empty()).then(|| write.subresource.to_owned()),
         time: Some(Time(write.time)),
     }
 }
 
-/// The leaves of an object with their values.
-struct Leaves<'a>(Vec<(Path, &'a Value)>);
-
-impl Leaves<'_> {
-    fn keys(&self) -> BTreeSet<Path> {
-        self.0.iter().map(|(path, _)| path.clone()).collect()
-    }
+fn owned<'a>(entries: impl IntoIterator<Item = &'a ManagedFieldsEntry>) -> Fields {
+    Fields(entries.into_iter().flat_map(|entry| parse(entry).0).collect())
 }
 
-fn leaves(object: &Value) -> Leaves<'_> {
-    let mut found = Vec::new();
-    collect(object, &mut Vec::new(), &mut found);
-    Leaves(found)
+fn parse(entry: &ManagedFieldsEntry) -> Fields {
+    entry.fields_v1.as_ref().map(Fields::parse).unwrap_or_default()
 }
 
-fn collect<'a>(value: &'a Value, path: &mut Path, found: &mut Vec<(Path, &'a Value)>) {
-    match value {
-        Value::Object(map) if !map.is_empty() || path.is_empty() => {
-            for (key, value) in map {
-                if is_owned(path, key) {
-                    path.push(key.clone());
-                    collect(value, path, found);
-                    path.pop();
-                }
-            }
-        }
-        leaf => found.push((path.clone(), leaf)),
-    }
-}
-
-fn is_owned(parent: &[String], key: &str) -> bool {
-    match parent {
-        [] => key != "apiVersion" && key != "kind",
-        [only] if only == "metadata" => !SERVER_METADATA.contains(&key),
-        _ => true,
-    }
-}
-
-/// Leaves that are different in, or only in, one of the two.
-fn touched(old: Option<&Value>, new: &Value) -> BTreeSet<Path> {
-    let before = old.map(leaves);
-    let before = before.iter().flat_map(|leaves| &leaves.0);
-    let mut changed: std::collections::BTreeMap<&Path, Option<&Value>> =
-        before.map(|(path, value)| (path, Some(*value))).collect();
-    let after = leaves(new);
-    for (path, value) in &after.0 {
-        match changed.get(path) {
-            Some(Some(same)) if same == value => drop(changed.remove(path)),
-            _ => drop(changed.insert(path, None)),
+/// Fields that are different in, or only in, one of the two.
+fn touched(old: Option<&Value>, new: &Value, lists: Lists) -> BTreeSet<Path> {
+    let mut changed = old.map(|old| leaves(old, lists)).unwrap_or_default();
+    let mut touched = BTreeSet::new();
+    for (path, value) in leaves(new, lists) {
+        if changed.remove(&path) != Some(value) {
+            touched.insert(path);
         }
     }
-    changed.into_keys().cloned().collect()
+    touched.extend(changed.into_keys());
+    touched
 }
 
-fn render(fields: &BTreeSet<Path>) -> FieldsV1 {
-    let mut root = Map::new();
-    for path in fields {
-        let mut node = &mut root;
-        for step in path {
-            let child = node.entry(format!("f:{step}")).or_insert_with(|| Map::new().into());
-            match child {
-                Value::Object(map) => node = map,
-                _ => break,
-            }
-        }
-    }
-    FieldsV1(Value::Object(root))
-}
-
-fn parse(entry: &ManagedFieldsEntry) -> BTreeSet<Path> {
-    let mut found = BTreeSet::new();
-    if let Some(FieldsV1(Value::Object(root))) = &entry.fields_v1 {
-        walk(root, &mut Vec::new(), &mut found);
-    }
-    found
-}
-
-fn walk(node: &Map<String, Value>, path: &mut Path, found: &mut BTreeSet<Path>) {
-    if node.is_empty() && !path.is_empty() {
-        found.insert(path.clone());
-    }
-    for (key, child) in node {
-        if let (Some(step), Value::Object(child)) = (key.strip_prefix("f:"), child) {
-            path.push(step.to_owned());
-            walk(child, path, found);
-            path.pop();
-        }
-    }
+/// Those of them that are another's no longer. A map or list that was empty and has something in it, or the other way
+/// round, is still the one that he wanted.
+fn lost(touched: BTreeSet<Path>, old: Option<&Value>, new: &Value, lists: Lists) -> BTreeSet<Path> {
+    let before = old.map(|old| Fields::of(old, lists)).unwrap_or_default();
+    let after = Fields::of(new, lists);
+    let stays = |path: &Path| {
+        let there = before.has_at_or_below(path) && after.has_at_or_below(path);
+        there && !(before.0.contains(path) && after.0.contains(path))
+    };
+    touched.into_iter().filter(|path| !stays(path)).collect()
 }
 
 #[cfg(test)]
@@ -184,7 +217,14 @@ mod tests {
     use serde_json::json;
 
     fn write(manager: &str) -> Write<'_> {
-        Write { manager, subresource: "", api_version: "v1", time: Timestamp::UNIX_EPOCH }
+        Write {
+            manager,
+            subresource: "",
+            api_version: "v1",
+            lists: Lists::default(),
+            applied: None,
+            time: Timestamp::UNIX_EPOCH,
+        }
     }
 
     fn owned(entries: &[ManagedFieldsEntry]) -> Vec<(String, Value)> {
@@ -247,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_owned_whole() {
+    fn a_list_that_is_not_merged_is_owned_whole() {
         let entries = record(&[], None, &json!({"spec": {"ports": [{"a": 1}]}}), &write("one"));
         assert_eq!(owned(&entries), [("one".into(), json!({"f:spec": {"f:ports": {}}}))]);
     }

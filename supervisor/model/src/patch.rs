@@ -4,7 +4,11 @@ use serde_json::Value;
 
 use crate::field::FieldError;
 
+mod apply;
+mod lists;
 mod strategic;
+pub use apply::apply;
+pub use lists::{Lists, Merge, Row};
 pub use strategic::strategic;
 
 /// The media type of a JSON merge patch (RFC 7396).
@@ -13,15 +17,17 @@ pub const MERGE: &str = "application/merge-patch+json";
 pub const JSON: &str = "application/json-patch+json";
 /// The media type of a strategic merge patch.
 pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
+/// The media type of a configuration that is applied ([`apply`]), as YAML or JSON.
+pub const APPLY: &str = "application/apply-patch+yaml";
 
-/// What applies a patch to an object.
-pub type Apply = fn(&Value, &Value) -> Result<Value, FieldError>;
+/// What applies a patch to an object, given how its lists are merged.
+pub type Patcher = fn(&Value, &Value, Lists) -> Result<Value, FieldError>;
 
 /// What applies patches of a media type.
-pub fn by_media_type(media_type: &str) -> Option<Apply> {
+pub fn by_media_type(media_type: &str) -> Option<Patcher> {
     match media_type {
-        MERGE => Some(merge),
-        JSON => Some(json),
+        MERGE => Some(|object, patch, _| merge(object, patch)),
+        JSON => Some(|object, patch, _| json(object, patch)),
         STRATEGIC => Some(strategic),
         _ => None,
     }

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::kinds::Registration;
+use crate::patch::Merge;
 
 /// The schemas of some kinds and of their lists, and all that they refer to, by name.
 pub fn schemas(kinds: &[&'static Registration]) -> Map<String, Value> {
@@ -28,8 +29,38 @@ pub fn schemas(kinds: &[&'static Registration]) -> Map<String, Value> {
             schema.insert("x-kubernetes-group-version-kind".into(), meant);
         }
         schemas.insert(format!("{name}List"), list(kind, &name));
+        for (path, merge) in kind.lists().rows() {
+            tell_merge(&mut schemas, &name, path, *merge);
+        }
     }
     schemas
+}
+
+/// Says of a list how it is merged.
+fn tell_merge(schemas: &mut Map<String, Value>, kind: &str, path: &str, merge: Merge) {
+    let (holder, field) = path.rsplit_once('.').unwrap_or(("", path));
+    let mut holders = holder.split('.').filter(|part| !part.is_empty());
+    let step = |name: String, field| referred(schemas.get(&name)?.pointer(&property(field))?);
+    let name = holders.try_fold(kind.to_owned(), step);
+    let schema = name.and_then(|name| schemas.get_mut(&name)?.pointer_mut(&property(field))?.as_object_mut());
+    let Some(schema) = schema else { return };
+    let (word, keys) = match merge {
+        Merge::By(key) => ("map", Some(json!([key]))),
+        Merge::Set => ("set", None),
+        Merge::Whole => ("atomic", None),
+    };
+    schema.insert("x-kubernetes-list-type".into(), word.into());
+    schema.extend(keys.map(|keys| ("x-kubernetes-list-map-keys".to_owned(), keys)));
+}
+
+fn property(name: &str) -> String {
+    format!("/properties/{name}")
+}
+
+/// The name of the schema that a field's refers to, by itself or beside what else it says.
+fn referred(schema: &Value) -> Option<String> {
+    let to = schema.get("$ref").or_else(|| schema.pointer("/allOf/0/$ref"))?.as_str()?;
+    to.rsplit('/').next().map(str::to_owned)
 }
 
 /// The name of the schema of what tells of a failure.

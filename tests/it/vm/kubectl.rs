@@ -122,3 +122,42 @@ fn a_stock_kubectl_creates_changes_explains_compares_and_deletes_a_service_with_
     assert_eq!(kubectl(machine, "get bundles --all-namespaces -l tier=front -o name"), "");
     machine.ok("rm /run/kubectl.config").unwrap();
 }
+
+#[test]
+fn a_stock_kubectl_applies_on_the_server_with_conflicts_force_and_who_owns_what() {
+    let (_lock, machine) = shared();
+    machine.ok(SETUP).unwrap();
+    let settings = |data: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: settings\ndata: {data}\n");
+    let first = settings("{colour: green, size: small}");
+    assert_eq!(with(machine, "apply --server-side", &first), "configmap/settings serverside-applied");
+    kubectl(machine, "patch configmap/settings --type=merge -p '{\"data\":{\"colour\":\"blue\"}}'");
+    let refused =
+        machine.sh(&format!("kubectl --kubeconfig /run/kubectl.config apply --server-side -f - <<'END'\n{first}END\n"));
+    let refused = refused.unwrap();
+    let told = refused.errors();
+    assert!(
+        refused.code() == 1 && told.contains("conflict with \"kubectl-patch\"") && told.contains(".data.colour"),
+        "{told}"
+    );
+
+    let compare = "diff --server-side --force-conflicts -f - <<'END' || [ $? = 1 ]";
+    let compared = kubectl(machine, &format!("{compare}\n{first}END\n"));
+    assert!(compared.contains("-  colour: blue") && compared.contains("+  colour: green"), "{compared}");
+    with(machine, "apply --server-side --force-conflicts", &first);
+    let shown = kubectl(machine, "get configmap/settings --show-managed-fields -o yaml");
+    assert!(shown.contains("operation: Apply") && shown.contains("f:colour: {}"), "{shown}");
+    assert!(!shown.contains("manager: kubectl-patch"), "{shown}");
+
+    with(machine, "apply --server-side", &settings("{colour: green}"));
+    assert_eq!(kubectl(machine, "get configmap/settings -o jsonpath={.data}"), "{\"colour\":\"green\"}");
+
+    // What was applied by the client before is the server's to prune afterwards.
+    let moved = |data: &str| settings(data).replace("name: settings", "name: moved");
+    with(machine, "apply", &moved("{a: one, b: two}"));
+    with(machine, "apply --server-side", &moved("{a: one, b: two}"));
+    with(machine, "apply --server-side", &moved("{a: one}"));
+    assert_eq!(kubectl(machine, "get configmap/moved -o jsonpath={.data}"), "{\"a\":\"one\"}");
+
+    kubectl(machine, "delete --timeout=10m namespace/kubectl");
+    machine.ok("rm /run/kubectl.config").unwrap();
+}

@@ -200,6 +200,9 @@ const WRITES: &[Parameter] = &[
     ("fieldValidation", "string", "`Strict`, `Warn` or `Ignore`: what becomes of unknown and repeated fields."),
 ];
 
+const PATCHES: &[Parameter] =
+    &[("force", "boolean", "Takes over what others own; for configurations that are applied, and no other patches.")];
+
 const DELETIONS: &[Parameter] = &[
     ("dryRun", "string", "`All`: nothing is changed, and the answer is what would be."),
     ("propagationPolicy", "string", "`Background`, `Foreground` or `Orphan`: what becomes of what it owns."),
@@ -210,7 +213,8 @@ const SELECTION: &[Parameter] = &[LISTS[0], LISTS[1]];
 fn parameters(verb: Verb) -> Vec<Value> {
     let groups: &[&[Parameter]] = match verb {
         Verb::List => &[LISTS],
-        Verb::Create | Verb::Update | Verb::Patch => &[WRITES],
+        Verb::Create | Verb::Update => &[WRITES],
+        Verb::Patch => &[WRITES, PATCHES],
         Verb::Delete => &[DELETIONS],
         Verb::DeleteCollection => &[SELECTION, DELETIONS],
         _ => &[],

@@ -1,6 +1,7 @@
 //! The API as its clients meet it: a real store in a temporary directory behind the real router.
 
 mod actions;
+mod apply;
 mod changesets;
 mod commands;
 mod connections;

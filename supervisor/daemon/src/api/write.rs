@@ -13,6 +13,7 @@ use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
+use super::apply;
 use super::read::{scope, selector, visible};
 use super::references;
 use super::reply::{self, Error, Reply};
@@ -21,14 +22,14 @@ use crate::secret::Sealer;
 use crate::store::{Deletion, PageRequest, Propagation, ReadTx, Refusal, StoreError, Tx, Written};
 
 /// An object as it was kept, and what the client should know about its request.
-struct Kept {
-    object: Value,
-    warnings: Vec<String>,
+pub(super) struct Kept {
+    pub(super) object: Value,
+    pub(super) warnings: Vec<String>,
 }
 
 /// What to do about fields that are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FieldValidation {
+pub(super) enum FieldValidation {
     Ignore,
     Warn,
     Strict,
@@ -60,14 +61,23 @@ pub(super) async fn update(mut ask: Ask, kind: &'static Registration) -> Reply {
     replace(ask, kind, Replacement::Whole(body), repeated).await
 }
 
-/// `PATCH` of an object: a JSON merge patch (RFC 7396), a JSON patch (RFC 6902), and a strategic one of built-in kinds.
+/// `PATCH` of an object: a JSON merge patch (RFC 7396), a JSON patch (RFC 6902), a strategic one of built-in kinds, and a
+/// configuration to apply.
 pub(super) async fn patch(mut ask: Ask, kind: &'static Registration) -> Reply {
     let media = ask.media_type();
+    if media == patching::APPLY {
+        return apply::apply(ask, kind).await;
+    }
+    if ask.flag("force")? {
+        let error = FieldError::forbidden("force", "is for apply patches alone; leave it out");
+        return Err(error.into());
+    }
     let taken = kind.patches().contains(&media.as_str());
     let Some(apply) = patching::by_media_type(&media).filter(|_| taken) else {
         let message = format!(
             "a patch of type {media} is not taken here; send application/merge-patch+json \
-             (kubectl patch --type=merge) or application/json-patch+json (--type=json)"
+             (kubectl patch --type=merge), application/json-patch+json (--type=json) or \
+             application/apply-patch+yaml (kubectl apply --server-side)"
         );
         return Err(Error::new(Reason::UnsupportedMediaType, message));
     };
@@ -78,7 +88,7 @@ pub(super) async fn patch(mut ask: Ask, kind: &'static Registration) -> Reply {
 /// What an object is to be replaced by.
 enum Replacement {
     Whole(Value),
-    Patch { apply: patching::Apply, changes: Value },
+    Patch { apply: patching::Patcher, changes: Value },
 }
 
 async fn replace(ask: Ask, kind: &'static Registration, by: Replacement, repeated: Vec<String>) -> Reply {
@@ -89,13 +99,13 @@ async fn replace(ask: Ask, kind: &'static Registration, by: Replacement, repeate
         let clear = in_the_clear(&sealer, kind, &old)?;
         let (mut body, request) = match by {
             Replacement::Whole(body) => (body, Request::Replace(&clear)),
-            Replacement::Patch { apply, changes } => (apply(&clear, &changes)?, Request::Patch(&clear)),
+            Replacement::Patch { apply, changes } => (apply(&clear, &changes, kind.lists())?, Request::Patch(&clear)),
         };
         sealer.resolve_digests(kind.sealed, &mut body, Some(&old))?;
         let mut admitted = admit(kind, body, &request)?;
         let warnings = validation.judge(kind, &admitted.unknown, &repeated)?;
         seal(&sealer, kind, &mut admitted.object, Some(&old))?;
-        let object = tx.update_value(kind, admitted.object)?.into_inner();
+        let object = tx.update_with_record(kind, admitted.object)?.into_inner();
         references::check(tx, kind, &object, Some(&old))?;
         Ok(Kept { object, warnings })
     };
@@ -195,7 +205,7 @@ pub(super) fn must_get(
     found.ok_or_else(|| Refusal::NotFound { kind: kind.key(), namespace, name }.into())
 }
 
-fn answer(ask: &Ask, kind: &Registration, code: StatusCode, kept: Kept) -> Reply {
+pub(super) fn answer(ask: &Ask, kind: &Registration, code: StatusCode, kept: Kept) -> Reply {
     let object = visible(&ask.api, kind, kept.object, false)?;
     let shaped = ask.shape().object(kind, object, (ask.api.clock)());
     Ok(reply::warn(reply::with_code(code, reply::json(&shaped)), &kept.warnings))
@@ -290,7 +300,7 @@ async fn deletion(ask: &mut Ask) -> Result<Deletion, Error> {
 
 impl FieldValidation {
     /// As asked for; strict for Berth's own kinds, a warning for the others, as Kubernetes has it.
-    fn of(ask: &Ask, kind: &Registration) -> Result<Self, Error> {
+    pub(super) fn of(ask: &Ask, kind: &Registration) -> Result<Self, Error> {
         match ask.query("fieldValidation") {
             Some("Strict") => Ok(Self::Strict),
             Some("Warn") => Ok(Self::Warn),
@@ -305,7 +315,12 @@ impl FieldValidation {
     }
 
     /// What to warn of.
-    fn judge(self, kind: &Registration, unknown: &[String], repeated: &[String]) -> Result<Vec<String>, Error> {
+    pub(super) fn judge(
+        self,
+        kind: &Registration,
+        unknown: &[String],
+        repeated: &[String],
+    ) -> Result<Vec<String>, Error> {
         let named = |what: &str, field: &String| format!("{what} field \"{field}\"");
         let unknown_named = unknown.iter().map(|field| named("unknown", field));
         let found: Vec<String> = unknown_named.chain(repeated.iter().map(|field| named("duplicate", field))).collect();

@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 
 use super::changes::Entry;
 use super::error::{Refusal, StoreError};
+use super::ownership::Part;
 use super::read::{self, ReadTx};
 use super::shape::{same_version, set_finalizers, time};
-use super::tx::{Part, Tx, Written};
+use super::tx::{Tx, Written};
 
 /// Holds an owner until its dependents are gone; the name is Kubernetes'.
 const FOREGROUND: &str = "foregroundDeletion";

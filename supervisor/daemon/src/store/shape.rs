@@ -103,26 +103,35 @@ fn framed(kind: &Registration, object: Value) -> Value {
 /// Drops all metadata but these fields, and empty ones among them.
 fn keep_metadata(object: &mut Value, fields: impl IntoIterator<Item = &'static str>) {
     let fields: Vec<&str> = fields.into_iter().collect();
-    let empty = |value: &Value| match value {
-        Value::Null => true,
-        Value::Object(map) => map.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        _ => false,
-    };
     if let Some(metadata) = meta::metadata_mut(object) {
-        metadata.retain(|field, value| fields.contains(&field.as_str()) && !empty(value));
+        metadata.retain(|field, value| fields.contains(&field.as_str()) && is_some(value));
     }
 }
 
-/// What an update makes of the old object.
-pub(super) fn updated(kind: &Registration, object: Value, old: &Value) -> Value {
+/// Whether there is anything in it.
+fn is_some(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Object(map) => !map.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        _ => true,
+    }
+}
+
+/// What an update makes of the old object. The record of owned fields is the old one, unless the new object may bring one
+/// and does.
+pub(super) fn updated(kind: &Registration, object: Value, old: &Value, with_record: bool) -> Value {
     let mut new = framed(kind, object);
+    let record = new.pointer("/metadata/managedFields").filter(|record| with_record && is_some(record)).cloned();
     keep_metadata(&mut new, CLIENT_METADATA);
     let stored = old.get("metadata").and_then(Value::as_object);
     for (field, value) in stored.into_iter().flatten() {
         if !CLIENT_METADATA.contains(&field.as_str()) {
             meta::set(&mut new, field, Some(value.clone()));
         }
+    }
+    if record.is_some() {
+        meta::set(&mut new, "managedFields", record);
     }
     let Some(fields) = new.as_object_mut().filter(|_| kind.status) else { return new };
     match old.get("status") {

@@ -1,22 +1,22 @@
 //! Writing: create, update, status. Removal is in [`super::collect`].
 
 use std::ops::Deref;
-use std::sync::Arc;
 
 use berth_model::event::ChangeKind;
 use berth_model::field::FieldError;
 use berth_model::kinds::{Kind, NAMESPACE, Registration};
+use berth_model::managed::Fields;
+use berth_model::meta;
 use berth_model::resource::operation::Actor;
-use berth_model::{managed, meta};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use rusqlite::{Connection, params};
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::changes::Entry;
 use super::collect;
 use super::error::{Fault, Refusal, StoreError};
+use super::ownership::Part;
 use super::read::{self, ReadTx};
 use super::recent::News;
 use super::shape::{self, encode, invalid, same_version, set_finalizers};
@@ -61,9 +61,9 @@ impl<T> Written<T> {
 /// A transaction: all that [`ReadTx`] can do, and writing.
 pub struct Tx<'c> {
     read: ReadTx<'c>,
-    now: Timestamp,
+    pub(super) now: Timestamp,
     actor: Actor,
-    manager: String,
+    pub(super) manager: String,
     pub(super) news: News,
 }
 
@@ -73,13 +73,6 @@ impl<'c> Deref for Tx<'c> {
     fn deref(&self) -> &ReadTx<'c> {
         &self.read
     }
-}
-
-/// Where a write comes from, for the record of owned fields.
-#[derive(Clone, Copy)]
-pub(super) enum Part {
-    Object,
-    Status,
 }
 
 impl<'c> Tx<'c> {
@@ -141,7 +134,31 @@ impl<'c> Tx<'c> {
     pub fn create_finished<E: From<StoreError>>(
         &mut self,
         kind: &'static Registration,
+        object: Value,
+        finish: impl FnOnce(&mut Value) -> Result<(), E>,
+    ) -> Result<Value, E> {
+        self.create_part(kind, object, Part::Object, finish)
+    }
+
+    /// [`Tx::create_finished`] by a configuration that is applied: its fields are owned so, and no others.
+    ///
+    /// # Errors
+    /// As [`Tx::create_finished`].
+    pub fn create_applied<E: From<StoreError>>(
+        &mut self,
+        kind: &'static Registration,
+        object: Value,
+        fields: &Fields,
+        finish: impl FnOnce(&mut Value) -> Result<(), E>,
+    ) -> Result<Value, E> {
+        self.create_part(kind, object, Part::Applied(fields), finish)
+    }
+
+    fn create_part<E: From<StoreError>>(
+        &mut self,
+        kind: &'static Registration,
         mut object: Value,
+        part: Part<'_>,
         finish: impl FnOnce(&mut Value) -> Result<(), E>,
     ) -> Result<Value, E> {
         self.check_namespace(kind, &object)?;
@@ -154,7 +171,7 @@ impl<'c> Tx<'c> {
         self.check_owners(kind, &object, None)?;
         let mut object = shape::newborn(kind, object, &Uuid::new_v4().to_string(), self.now);
         finish(&mut object)?;
-        Ok(self.put(kind, object, None, Part::Object)?)
+        Ok(self.put(kind, object, None, part)?)
     }
 
     /// Replaces an object, status excepted. A `resourceVersion` or `uid` in it must be that of the
@@ -169,15 +186,50 @@ impl<'c> Tx<'c> {
 
     /// [`Tx::update`] for a kind that is known at run time only.
     pub fn update_value(&mut self, kind: &'static Registration, object: Value) -> Result<Written<Value>, StoreError> {
+        self.update_part(kind, object, Part::Object)
+    }
+
+    /// [`Tx::update_value`] with what a configuration has made of the object: its fields are owned so.
+    ///
+    /// # Errors
+    /// As [`Tx::update`].
+    pub fn update_applied(
+        &mut self,
+        kind: &'static Registration,
+        object: Value,
+        fields: &Fields,
+    ) -> Result<Written<Value>, StoreError> {
+        self.update_part(kind, object, Part::Applied(fields))
+    }
+
+    /// [`Tx::update_value`] for whoever may write the record of owned fields himself, as clients do that begin to apply
+    /// what they wrote otherwise before.
+    ///
+    /// # Errors
+    /// As [`Tx::update`].
+    pub fn update_with_record(
+        &mut self,
+        kind: &'static Registration,
+        object: Value,
+    ) -> Result<Written<Value>, StoreError> {
+        self.update_part(kind, object, Part::WithRecord)
+    }
+
+    fn update_part(
+        &mut self,
+        kind: &'static Registration,
+        object: Value,
+        part: Part<'_>,
+    ) -> Result<Written<Value>, StoreError> {
         let old = self.must_get(kind, meta::namespace(&object), meta::name(&object))?;
         same_version(kind, &object, &old)?;
-        let mut new = shape::updated(kind, object, &old);
+        let mut new = shape::updated(kind, object, &old, matches!(part, Part::WithRecord));
         collect::keep_hold(&mut new, &old);
         if let Some(error) = kind.frozen_spec(&new, Some(&old)) {
             return Err(invalid(kind, &new, error));
         }
         self.check_owners(kind, &new, Some(&old))?;
-        if shape::content(&new) == shape::content(&old) {
+        if shape::content(&new) == shape::content(&old) && !self.is_owned_anew(kind, &new, &old, part)? {
             return Ok(Written::Unchanged(old));
         }
         if kind.status && shape::without_status(&new) != shape::without_status(&old) {
@@ -186,7 +238,7 @@ impl<'c> Tx<'c> {
         if meta::is_deleting(&new) && meta::finalizers(&new).is_empty() {
             return self.remove_now(kind, new).map(Written::Removed);
         }
-        let new = self.put(kind, new, Some(&old), Part::Object)?;
+        let new = self.put(kind, new, Some(&old), part)?;
         self.release_owners(&old, &new)?;
         Ok(Written::Changed(new))
     }
@@ -303,7 +355,7 @@ impl<'c> Tx<'c> {
         kind: &'static Registration,
         mut object: Value,
         old: Option<&Value>,
-        part: Part,
+        part: Part<'_>,
     ) -> Result<Value, StoreError> {
         // Nobody else writes the records: there is nothing to tell apart.
         if !kind.record {
@@ -349,35 +401,6 @@ impl<'c> Tx<'c> {
             let sql = "INSERT OR IGNORE INTO owner (owner, dependent) VALUES (?1, ?2)";
             self.execute(sql, [owner, uid], "note an owner")?;
         }
-        Ok(())
-    }
-
-    fn own_fields(
-        &self,
-        kind: &'static Registration,
-        object: &mut Value,
-        old: Option<&Value>,
-        part: Part,
-    ) -> Result<(), StoreError> {
-        let entries = old.and_then(|old| old.pointer("/metadata/managedFields")).cloned();
-        let decode = |source| {
-            let what = format!("managedFields of {} {}", kind.key(), meta::name(object));
-            Fault::Decode { what, source: Arc::new(source) }
-        };
-        let entries: Vec<ManagedFieldsEntry> =
-            entries.map(serde_json::from_value).transpose().map_err(decode)?.unwrap_or_default();
-        let write = managed::Write {
-            manager: &self.manager,
-            subresource: match part {
-                Part::Object => "",
-                Part::Status => "status",
-            },
-            api_version: &kind.api_version(),
-            time: self.now,
-        };
-        let entries = managed::record(&entries, old, object, &write);
-        let entries = (!entries.is_empty()).then(|| json!(entries));
-        meta::set(object, "managedFields", entries);
         Ok(())
     }
 

@@ -70,6 +70,16 @@ impl Registration {
         if errors.is_empty() { Ok(Admitted { object, unknown }) } else { Err(errors) }
     }
 
+    /// Makes of an applied configuration what its manager wants of the object: in the form in which objects are kept,
+    /// and without what is nobody's to want.
+    pub fn configure(&self, configuration: &mut Value) {
+        drop_null(configuration);
+        (self.complete)(configuration, &Request::Create);
+        if self.status {
+            keep_status(configuration, None);
+        }
+    }
+
     /// The complaint that a spec was changed which never changes. Both are compared as the type
     /// reads them, so that an object from before a field was added is not taken for another.
     pub fn frozen_spec(&self, new: &Value, old: Option<&Value>) -> Option<FieldError> {
@@ -88,6 +98,18 @@ fn keep_status(body: &mut Value, old: Option<&Value>) {
     match old.and_then(|old| old.get("status")) {
         Some(status) => drop(body.insert("status".into(), status.clone())),
         None => drop(body.shift_remove("status")),
+    }
+}
+
+/// Null is the same as nothing.
+fn drop_null(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(drop_null);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_null),
+        _ => {}
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::core::{ALL_VERBS, DEFAULT_NAMESPACE};
 use super::table::{Column, age, count, number, since, text};
 use super::{Kind, Permanent, Registration, Shape};
+use crate::patch::Merge;
 use crate::policy::Verb;
 use crate::quantity;
 use crate::resource::operation::OperationState;
@@ -49,6 +50,7 @@ const PLAIN: Registration = Registration {
     sealed: &[],
     permanent: &[],
     complete: |_, _| (),
+    lists: &[],
     shape: Shape::of::<Bundle>(),
     default: |_| (),
     validate: |_, _| Vec::new(),
@@ -76,6 +78,15 @@ pub static BUNDLE: Registration = Registration {
     cells: bundle_cells,
     selectable: &["status.phase"],
     finalizers: &[TEARDOWN_FINALIZER],
+    lists: &[
+        ("spec.dependsOn", Merge::Set),
+        ("spec.env", Merge::By("name")),
+        ("spec.ports", Merge::By("name")),
+        ("spec.security.devices", Merge::Set),
+        ("spec.security.extraCapabilities", Merge::Set),
+        ("spec.volumeMounts", Merge::By("mountPath")),
+        ("spec.volumes", Merge::By("name")),
+    ],
     shape: Shape::of::<Bundle>(),
     validate: resource::bundle::validate,
     ..PLAIN

@@ -59,6 +59,7 @@ const PLAIN: Registration = Registration {
     sealed: &[],
     permanent: &[],
     complete: |_, _| (),
+    lists: &[],
     shape: Shape::of::<ConfigMap>(),
     default: |_| (),
     validate: |_, _| Vec::new(),

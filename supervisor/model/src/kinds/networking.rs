@@ -44,6 +44,7 @@ pub static NETWORK_POLICY: Registration = Registration {
     sealed: &[],
     permanent: &[],
     complete: |_, _| (),
+    lists: &[],
     shape: Shape::of::<NetworkPolicy>(),
     default: |object| {
         let types = types(object);

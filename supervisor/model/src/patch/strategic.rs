@@ -1,11 +1,11 @@
 //! Strategic merge patches, as Kubernetes has them for its own kinds: a merge patch in which some lists are merged too,
 //! and keys that begin with `$` say how.
 //!
-//! The kinds served here have two such lists, both in the metadata: owners by their uid, and finalizers as a set. All
-//! others are replaced whole, as their types in Kubernetes say.
+//! Which lists these are says the kind ([`Lists`]). All others are replaced whole, as their types in Kubernetes say.
 
 use serde_json::{Map, Value};
 
+use super::lists::{Lists, Merge, below};
 use crate::field::FieldError;
 
 /// In a map, or as an item of a list: `merge`, `replace` or `delete`.
@@ -17,48 +17,24 @@ const REMOVE: &str = "$deleteFromPrimitiveList/";
 /// The order of a merged list, whose name follows.
 const ORDER: &str = "$setElementOrder/";
 
-/// How a list is merged.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Merge {
-    /// Items with the same value of this field are one.
-    By(&'static str),
-    /// Equal items are one.
-    Set,
-    /// It is not: the new list takes the place of the old one.
-    Whole,
-}
-
-impl Merge {
-    fn of(path: &str) -> Self {
-        match path {
-            "metadata.ownerReferences" => Self::By("uid"),
-            "metadata.finalizers" => Self::Set,
-            _ => Self::Whole,
-        }
-    }
-
-    /// What tells an item from others.
-    fn key(self, item: &Value) -> Option<&Value> {
-        match self {
-            Self::By(field) => item.get(field),
-            Self::Set | Self::Whole => Some(item),
-        }
-    }
-}
-
 /// Applies a strategic merge patch to an object.
 ///
 /// # Errors
 /// If the patch is not a JSON object, or says something that cannot be followed.
-pub fn strategic(object: &Value, patch: &Value) -> Result<Value, FieldError> {
+pub fn strategic(object: &Value, patch: &Value, lists: Lists) -> Result<Value, FieldError> {
     let patch = patch.as_object();
     let patch = patch.ok_or_else(|| FieldError::invalid("", "a strategic merge patch must be a JSON object"))?;
     let mut patched = object.as_object().cloned().unwrap_or_default();
-    merge_map(&mut patched, patch, "")?;
+    merge_map(&mut patched, patch, "", lists)?;
     Ok(Value::Object(patched))
 }
 
-fn merge_map(into: &mut Map<String, Value>, patch: &Map<String, Value>, path: &str) -> Result<(), FieldError> {
+fn merge_map(
+    into: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    path: &str,
+    lists: Lists,
+) -> Result<(), FieldError> {
     if directive(patch, path)? == Some("replace") {
         into.clear();
     }
@@ -71,17 +47,23 @@ fn merge_map(into: &mut Map<String, Value>, patch: &Map<String, Value>, path: &s
         }
     }
     for (key, value) in patch.iter().filter(|(key, _)| !is_directive(key)) {
-        merge_field(into, key, value, &below(path, key))?;
+        merge_field(into, key, value, &below(path, key), lists)?;
     }
     for (key, order) in patch.iter().filter_map(|(key, order)| Some((key.strip_prefix(ORDER)?, order.as_array()?))) {
         if let Some(Value::Array(items)) = into.get_mut(key) {
-            sort(items, order, Merge::of(&below(path, key)));
+            sort(items, order, lists.at(&below(path, key)));
         }
     }
     Ok(())
 }
 
-fn merge_field(into: &mut Map<String, Value>, key: &str, value: &Value, path: &str) -> Result<(), FieldError> {
+fn merge_field(
+    into: &mut Map<String, Value>,
+    key: &str,
+    value: &Value,
+    path: &str,
+    lists: Lists,
+) -> Result<(), FieldError> {
     match value {
         Value::Null => drop(into.shift_remove(key)),
         Value::Object(patch) if directive(patch, path)? == Some("delete") => drop(into.shift_remove(key)),
@@ -90,20 +72,20 @@ fn merge_field(into: &mut Map<String, Value>, key: &str, value: &Value, path: &s
                 Some(Value::Object(map)) => map,
                 _ => Map::new(),
             };
-            merge_map(&mut map, patch, path)?;
+            merge_map(&mut map, patch, path, lists)?;
             into.insert(key.to_owned(), Value::Object(map));
         }
         Value::Array(patch) => {
             let old = into.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
-            into.insert(key.to_owned(), Value::Array(merged_list(old, patch, path)?));
+            into.insert(key.to_owned(), Value::Array(merged_list(old, patch, path, lists)?));
         }
         plain => drop(into.insert(key.to_owned(), plain.clone())),
     }
     Ok(())
 }
 
-fn merged_list(mut old: Vec<Value>, patch: &[Value], path: &str) -> Result<Vec<Value>, FieldError> {
-    let merge = Merge::of(path);
+fn merged_list(mut old: Vec<Value>, patch: &[Value], path: &str, lists: Lists) -> Result<Vec<Value>, FieldError> {
+    let merge = lists.at(path);
     let alone = |item: &&Value| item.get(DIRECTIVE) == Some(&"replace".into());
     if merge == Merge::Whole || patch.iter().any(|item| alone(&item)) {
         return Ok(patch.iter().filter(|item| !alone(item)).cloned().collect());
@@ -121,7 +103,7 @@ fn merged_list(mut old: Vec<Value>, patch: &[Value], path: &str) -> Result<Vec<V
             _ => Map::new(),
         };
         if directive(changes, &path)? != Some("delete") {
-            merge_map(&mut fields, changes, &path)?;
+            merge_map(&mut fields, changes, &path, lists)?;
             old.insert(found.unwrap_or(old.len()), Value::Object(fields));
         }
     }
@@ -147,17 +129,13 @@ fn sort(items: &mut [Value], order: &[Value], merge: Merge) {
     items.sort_by_key(place);
 }
 
-fn below(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     fn patched(object: Value, patch: Value) -> Value {
-        strategic(&object, &patch).unwrap()
+        strategic(&object, &patch, Lists::default()).unwrap()
     }
 
     #[test]
@@ -206,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_followed_is_told_by_its_place() {
-        let wrong = |patch: Value| strategic(&json!({}), &patch).unwrap_err().field;
+        let wrong = |patch: Value| strategic(&json!({}), &patch, Lists::default()).unwrap_err().field;
         assert_eq!(wrong(json!({"data": {"$patch": "dance"}})), "data.$patch");
         assert_eq!(wrong(json!({"metadata": {"ownerReferences": [{}]}})), "metadata.ownerReferences[0]");
         assert_eq!(wrong(json!([])), "");
