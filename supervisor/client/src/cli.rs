@@ -9,6 +9,7 @@ mod apply;
 mod args;
 mod bounded;
 mod changeset;
+mod config;
 mod delete;
 mod describe;
 mod diagnostics;
@@ -152,6 +153,7 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Diagnostics(args) => diagnostics::run(&context, &args).await,
         Command::SupportBundle(args) => support::run(&context, &args).await,
         Command::System(args) => system::run(&context, args.command).await,
+        Command::Config(args) => config::run(&context, &args),
         Command::Version(args) => version::run(&context, &args).await,
         Command::Completions { shell } => shell::completions(shell),
         Command::Manual { directory } => shell::manual(&directory),

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod client;
 pub mod curl;
 pub mod error;
+pub mod kubeconfig;
 pub mod request;
 pub mod resource;
 pub mod server;

@@ -82,6 +82,11 @@ impl Transport {
         self.server.socket.is_some()
     }
 
+    /// The server.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
     /// The server, as a person would name it.
     pub fn shown(&self) -> &str {
         &self.shown

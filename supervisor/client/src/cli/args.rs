@@ -19,7 +19,7 @@ use clap_complete::Shell;
 pub(super) use changes::{AddArgs, ChangeSetArgs, ChangeSetCommand, Preferred};
 pub(super) use images::{ImageArgs, ImageCommand};
 pub(super) use machine::{
-    DiagnosticsArgs, SetupArgs, SupportArgs, SystemArgs, SystemCommand, TopArgs, TopOrder, VersionArgs,
+    ConfigArgs, DiagnosticsArgs, SetupArgs, SupportArgs, SystemArgs, SystemCommand, TopArgs, TopOrder, VersionArgs,
 };
 pub(super) use network::{DnsArgs, DnsCommand, NetworkArgs, NetworkCommand, PolicyArgs, PolicyCommand};
 pub(super) use objects::{ApplyArgs, DeleteArgs, GetArgs, ResourceArgs};
@@ -147,6 +147,11 @@ pub(super) enum Command {
     Diagnostics(DiagnosticsArgs),
     /// Make one archive for whoever helps, without secrets: objects, journals, units, disks, rules, an examination.
     SupportBundle(SupportArgs),
+    /// Show how kubectl finds this machine, or write it into a kubeconfig.
+    ///
+    /// The token stays in its own file, which the kubeconfig names. What else a file holds stays as it is, but for
+    /// comments.
+    Config(ConfigArgs),
     /// Show the versions of this program and of the server.
     Version(VersionArgs),
     /// Print what makes a shell complete commands, e.g. `berth completions bash >/etc/bash_completion.d/berth`.

@@ -30,6 +30,16 @@ pub(in crate::cli) struct VersionArgs {
 }
 
 #[derive(Debug, Args)]
+pub(in crate::cli) struct ConfigArgs {
+    /// Write it into this file, by default the one that kubectl writes: the first of $KUBECONFIG, or ~/.kube/config.
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub write: Option<Option<PathBuf>>,
+    /// How the machine is called there.
+    #[arg(long, default_value = "berth")]
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
 pub(in crate::cli) struct DiagnosticsArgs {
     /// Make no service to be thrown away: only look.
     #[arg(long)]
