@@ -15,6 +15,7 @@
 //! stream.rs   images in, logs out        health.rs   about the machine itself
 //! discovery.rs openapi.rs   what is served here       document.rs  as documents that clients keep
 //! cleanup.rs  what nothing needs any more        system.rs  what is used, and how it is found
+//! review.rs   what whoever asks may do, and who he is
 //! network.rs  who reaches whom, and by which rule
 //! reply.rs    objects in the shape asked for; errors as `Status`, nowhere else
 //! ```
@@ -39,6 +40,7 @@ mod references;
 mod relations;
 mod reply;
 mod request;
+mod review;
 mod rollback;
 mod route;
 mod stream;
@@ -174,6 +176,7 @@ fn table() -> Table {
         berth(Method::POST, &path, "changesets", action, Verb::Create, move |ask| changeset::ask_for(ask, action))
     }));
     rows.extend(KINDS.iter().flat_map(|kind| generic(kind)));
+    rows.extend(review::rows());
     Table(rows)
 }
 

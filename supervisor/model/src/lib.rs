@@ -19,6 +19,7 @@ pub mod plan;
 pub mod policy;
 pub mod pressure;
 pub mod projection;
+pub mod protobuf;
 pub mod provided;
 pub mod quantity;
 pub mod readiness;

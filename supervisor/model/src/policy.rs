@@ -51,6 +51,19 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// Every verb.
+    pub const ALL: [Self; 9] = [
+        Self::Get,
+        Self::List,
+        Self::Watch,
+        Self::Create,
+        Self::Update,
+        Self::Patch,
+        Self::Delete,
+        Self::DeleteCollection,
+        Self::Exec,
+    ];
+
     /// Its name in discovery and rules.
     pub fn name(self) -> &'static str {
         match self {

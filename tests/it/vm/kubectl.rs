@@ -161,3 +161,18 @@ fn a_stock_kubectl_applies_on_the_server_with_conflicts_force_and_who_owns_what(
     kubectl(machine, "delete --timeout=10m namespace/kubectl");
     machine.ok("rm /run/kubectl.config").unwrap();
 }
+
+#[test]
+fn a_stock_kubectl_makes_objects_without_a_file_and_asks_what_it_may_do() {
+    let (_lock, machine) = shared();
+    machine.ok(SETUP).unwrap();
+    kubectl(machine, "create configmap settings --from-literal=colour=green");
+    assert_eq!(kubectl(machine, "get configmap/settings -o jsonpath={.data.colour}"), "green");
+    kubectl(machine, "create secret generic db --from-literal=password=canary");
+    kubectl(machine, "create namespace kubectl-two");
+    assert_eq!(kubectl(machine, "auth can-i create bundles.berth.dev"), "yes");
+    assert!(kubectl(machine, "auth can-i --list").contains("bundles.berth.dev/exec"));
+    assert!(kubectl(machine, "auth whoami").contains("owner"));
+    kubectl(machine, "delete --timeout=10m namespace/kubectl namespace/kubectl-two");
+    machine.ok("rm /run/kubectl.config").unwrap();
+}

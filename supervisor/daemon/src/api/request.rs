@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use berth_model::kinds::Registration;
 use berth_model::policy::Subject;
+use berth_model::protobuf::{self, ProtobufError};
 use berth_model::repeated::{self, Read};
 use berth_model::resource::operation::Actor;
 use berth_model::status::{About, Reason};
@@ -123,11 +124,27 @@ impl Ask {
     /// The body as JSON, with what it says more than once.
     pub(super) async fn json(&mut self) -> Result<Read, Error> {
         let media = self.media_type();
-        if media != "application/json" {
-            let message = format!("a body of type {media} is not read here; send application/json");
-            return Err(Error::new(Reason::UnsupportedMediaType, message));
+        match media.as_str() {
+            "application/json" => self.body_value().await,
+            protobuf::MEDIA_TYPE => self.protobuf().await,
+            _ => {
+                let message = format!("a body of type {media} is not read here; send application/json");
+                Err(Error::new(Reason::UnsupportedMediaType, message))
+            }
         }
-        self.body_value().await
+    }
+
+    /// A body as kubectl writes some kinds of Kubernetes' own.
+    async fn protobuf(&mut self) -> Result<Read, Error> {
+        let read = protobuf::read(&self.bytes().await?);
+        let value = read.map_err(|error| {
+            let reason = match error {
+                ProtobufError::UnknownKind { .. } | ProtobufError::UnknownField { .. } => Reason::UnsupportedMediaType,
+                ProtobufError::NoEnvelope | ProtobufError::Garbled { .. } => Reason::BadRequest,
+            };
+            Error::new(reason, error.to_string())
+        })?;
+        Ok(Read { value, repeated: Vec::new() })
     }
 
     /// The same, whatever the body's type is called.

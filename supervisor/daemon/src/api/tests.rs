@@ -15,6 +15,7 @@ mod openapi;
 mod operations;
 mod references;
 mod relations;
+mod reviews;
 mod rights;
 mod rollback;
 mod secrets;
