@@ -1,8 +1,8 @@
 //! Managed fields: who wrote which field of an object last, and who has applied it.
 //!
-//! A write that changes something records its fields under its manager, operation and subresource, and takes them away
-//! from everybody else. An applied configuration owns all of its fields, changed or not, and may own them together with
-//! others as long as all of them want the same.
+//! A write that changes something records its fields under its manager and operation, and takes them away from everybody
+//! else. An applied configuration owns all of its fields, changed or not, and may own them together with
+//! others as long as all of them want the same. The status is Berth's alone to write: nobody owns a field of it.
 
 use std::collections::BTreeSet;
 
@@ -35,8 +35,6 @@ const SERVER_METADATA: [&str; 9] = [
 pub struct Write<'a> {
     /// Who writes.
     pub manager: &'a str,
-    /// `status`, or empty.
-    pub subresource: &'a str,
     /// `group/version` of the object.
     pub api_version: &'a str,
     /// How the object's lists are merged.
@@ -56,7 +54,7 @@ impl Write<'_> {
 /// The operation of who applies.
 const APPLY: &str = "Apply";
 
-/// The managed fields that an object carries; entries that name nobody are passed over.
+/// The managed fields that an object carries; entries that name nobody, or are about a subresource, are passed over.
 ///
 /// # Errors
 /// They are not of the shape that Kubernetes gives them.
@@ -64,7 +62,8 @@ pub fn entries(object: &Value) -> Result<Vec<ManagedFieldsEntry>, serde_json::Er
     let found = object.pointer("/metadata/managedFields").filter(|found| !found.is_null());
     let mut entries: Vec<ManagedFieldsEntry> =
         found.map(serde::Deserialize::deserialize).transpose()?.unwrap_or_default();
-    entries.retain(|entry| entry.manager.is_some() && entry.operation.is_some());
+    let counts = |entry: &ManagedFieldsEntry| entry.subresource.as_deref().unwrap_or_default().is_empty();
+    entries.retain(|entry| entry.manager.is_some() && entry.operation.is_some() && counts(entry));
     Ok(entries)
 }
 
@@ -152,18 +151,15 @@ pub fn told_of(conflicts: &[Conflict]) -> String {
 fn told(entry: &ManagedFieldsEntry) -> String {
     let name = format!("{:?}", entry.manager.as_deref().unwrap_or_default());
     let version = entry.api_version.as_deref().unwrap_or_default();
-    match (entry.operation.as_deref(), entry.subresource.as_deref(), &entry.time) {
-        (Some(APPLY), ..) => name,
-        (_, Some(subresource), _) => format!("{name} with subresource {subresource:?}"),
-        (_, None, Some(Time(time))) => format!("{name} using {version} at {time}"),
-        (_, None, None) => format!("{name} using {version}"),
+    match (entry.operation.as_deref(), &entry.time) {
+        (Some(APPLY), _) => name,
+        (_, Some(Time(time))) => format!("{name} using {version} at {time}"),
+        (_, None) => format!("{name} using {version}"),
     }
 }
 
 fn is_of(entry: &ManagedFieldsEntry, write: &Write<'_>) -> bool {
-    entry.manager.as_deref() == Some(write.manager)
-        && entry.operation.as_deref() == Some(write.operation())
-        && entry.subresource.as_deref().unwrap_or("") == write.subresource
+    entry.manager.as_deref() == Some(write.manager) && entry.operation.as_deref() == Some(write.operation())
 }
 
 fn entry(write: &Write<'_>, fields: &Fields) -> ManagedFieldsEntry {
@@ -173,7 +169,7 @@ fn entry(write: &Write<'_>, fields: &Fields) -> ManagedFieldsEntry {
         fields_v1: Some(fields.render()),
         manager: Some(write.manager.to_owned()),
         operation: Some(write.operation().into()),
-        subresource: (!write.subresource.is_empty()).then(|| write.subresource.to_owned()),
+        subresource: None,
         time: Some(Time(write.time)),
     }
 }
@@ -217,14 +213,7 @@ mod tests {
     use serde_json::json;
 
     fn write(manager: &str) -> Write<'_> {
-        Write {
-            manager,
-            subresource: "",
-            api_version: "v1",
-            lists: Lists::default(),
-            applied: None,
-            time: Timestamp::UNIX_EPOCH,
-        }
+        Write { manager, api_version: "v1", lists: Lists::default(), applied: None, time: Timestamp::UNIX_EPOCH }
     }
 
     fn owned(entries: &[ManagedFieldsEntry]) -> Vec<(String, Value)> {
@@ -276,14 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn status_and_the_rest_are_owned_apart_even_by_the_same_manager() {
-        let old = json!({"spec": {"a": 1}});
+    fn nobody_owns_a_field_of_the_status_and_what_an_old_record_says_of_it_is_forgotten() {
         let new = json!({"spec": {"a": 1}, "status": {"phase": "Running"}});
-        let first = record(&[], None, &old, &write("berthd"));
-        let status = Write { subresource: "status", ..write("berthd") };
-        let second = record(&first, Some(&old), &new, &status);
-        assert_eq!(second.len(), 2);
-        assert_eq!(second[1].subresource.as_deref(), Some("status"));
+        let fields = json!({"f:status": {"f:phase": {}}});
+        let entry = json!({"manager": "berthd", "operation": "Update", "subresource": "status", "fieldsV1": fields});
+        let old = json!({"metadata": {"managedFields": [entry]}});
+        let entries = record(&entries(&old).unwrap(), None, &new, &write("one"));
+        assert_eq!(owned(&entries), [("one".into(), json!({"f:spec": {"f:a": {}}}))]);
     }
 
     #[test]

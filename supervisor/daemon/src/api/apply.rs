@@ -99,7 +99,6 @@ impl Wish {
         let (kind, version) = (self.kind, self.kind.api_version());
         let write = managed::Write {
             manager: &self.manager,
-            subresource: "",
             api_version: &version,
             lists: kind.lists(),
             applied: Some(&self.fields),

@@ -14,6 +14,7 @@ use super::tx::Tx;
 #[derive(Clone, Copy)]
 pub(super) enum Part<'f> {
     Object,
+    /// Of which nobody owns anything.
     Status,
     /// A configuration with these fields is applied.
     Applied(&'f Fields),
@@ -48,6 +49,9 @@ impl Tx<'_> {
         old: Option<&Value>,
         part: Part<'_>,
     ) -> Result<(), StoreError> {
+        if matches!(part, Part::Status) {
+            return Ok(());
+        }
         let decode = |source| {
             let what = format!("managedFields of {} {}", kind.key(), meta::name(object));
             Fault::Decode { what, source: Arc::new(source) }
@@ -55,7 +59,6 @@ impl Tx<'_> {
         let entries = managed::entries(object).map_err(decode)?;
         let write = managed::Write {
             manager: &self.manager,
-            subresource: if matches!(part, Part::Status) { "status" } else { "" },
             api_version: &kind.api_version(),
             lists: kind.lists(),
             applied: if let Part::Applied(fields) = part { Some(fields) } else { None },

@@ -169,7 +169,7 @@ impl<'a> Collector<'a> {
 
 fn is_owned(parent: &[&str], name: &str) -> bool {
     match parent {
-        [] => name != "apiVersion" && name != "kind",
+        [] => !["apiVersion", "kind", "status"].contains(&name),
         ["metadata"] => !SERVER_METADATA.contains(&name),
         _ => true,
     }

@@ -17,8 +17,8 @@ struct World {
 }
 
 fn write<'a>(manager: &'a str, applied: Option<&'a Fields>) -> Write<'a> {
-    let (subresource, api_version, time) = ("", "berth.dev/v1", Timestamp::UNIX_EPOCH);
-    Write { manager, subresource, api_version, lists: BUNDLE.lists(), applied, time }
+    let (api_version, time) = ("berth.dev/v1", Timestamp::UNIX_EPOCH);
+    Write { manager, api_version, lists: BUNDLE.lists(), applied, time }
 }
 
 impl World {
