@@ -45,9 +45,9 @@ logs *arguments:
 test:
     @tests/tier ci
 
-# The same with their full counts.
-test-long:
-    @tests/tier long
+# All of the booted machine's, and with their full counts; or those whose names begin so, e.g. `vm::steps`.
+test-long *names:
+    @tests/tier long {{names}}
 
 # Pure code, real files, in-process API.
 test-unit:

@@ -54,7 +54,7 @@ use tracing::info;
 use crate::api::{self, Api, Readiness, WatchPace};
 use crate::auth::ca::{Authority, CaError, ServerCertificate};
 use crate::auth::{AuthError, Authenticator, machine_names};
-use crate::bundle::steps::{PATIENCE, Steps, Turns};
+use crate::bundle::steps::{DRAIN, PATIENCE, Steps, Turns};
 use crate::bundle::{BundleError, Bundles};
 use crate::config::Config;
 use crate::image::{ImageError, ImageStore};
@@ -198,6 +198,7 @@ fn spawn_operations(parts: &Parts, config: &Config, cleaner: Arc<Cleaner>, tasks
         layers: parts.images.layers().to_owned(),
         pool: config.network_pool,
         drawn: drawn(),
+        drain: DRAIN,
         turns: Turns::new(PATIENCE),
     };
     let abort = AbortPoints::from_file(std::env::var_os(ABORT_FILE_VARIABLE).map(PathBuf::from));

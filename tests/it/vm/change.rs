@@ -1,6 +1,8 @@
 //! What changes while it runs: a new image without a failed visit, a wish to stop, an end of its own.
 
+use berth_tests::http::Visit;
 use berth_tests::machine::Machine;
+use berth_tests::pace;
 
 use super::supervisor::visits;
 use super::{eventually, install, own, page, ready, refused, shared, uninstall};
@@ -35,6 +37,23 @@ fn an_update_of_a_service_without_data_and_the_way_back_fail_no_visit() {
     let said = refused(machine, "rollback site --to 3");
     assert!(said.contains("revision 3 is the one that runs"), "{said}");
     uninstall(machine, "site");
+}
+
+#[test]
+fn who_asks_slowly_while_a_service_is_replaced_is_answered_by_the_one_it_asked() {
+    let (_lock, machine) = shared();
+    install(machine, "slowly", &format!("{NGINX}:1 --publish 8086:80 --cpu 1"));
+    let visit = Visit::begin(machine.forwarded(8086), "/").unwrap();
+    let update = machine.start(&format!("berth update slowly --image {NGINX}:2 --timeout 10m")).unwrap();
+    let waits = "berth get operations -o json | jq -r '.items[] | select(.spec.target.name == \"slowly\") | .status.steps[].message' \
+                 | grep -c 'connections to revision 1 to end: 1'";
+    eventually(&"1".to_owned(), || machine.sh(waits).unwrap().text().trim().to_owned());
+    assert_eq!(page(machine, 8086), "nginx under Berth, image 2");
+    let (code, answer) = visit.finish(pace::boots(1.0)).unwrap();
+    assert_eq!((code, answer.trim()), (200, "nginx under Berth, image 1"));
+    let updated = update.finish(pace::boots(4.0)).unwrap();
+    assert!(updated.success(), "{}", updated.errors());
+    uninstall(machine, "slowly");
 }
 
 #[test]
@@ -79,6 +98,7 @@ fn a_service_that_ends_at_once_is_told_with_its_exit_code_and_last_words() {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn an_image_that_nothing_needs_is_pruned_and_what_serves_or_served_before_stays() {
     let (machine, _alone) = own("prune");
     install(&machine, "kept", &format!("{NGINX}:1"));

@@ -8,6 +8,7 @@ use berth_tests::saved::REGISTRY;
 use super::{eventually, install, own, page, ready, refused, uninstall};
 
 #[test]
+#[ignore = "long tier"]
 fn what_nothing_needs_goes_as_told_and_a_disk_that_fills_up_takes_no_image_in_until_it_has_room() {
     let (machine, _alone) = own("cleanup");
     install(&machine, "web", &format!("127.0.0.1:{REGISTRY}/nginx:1 --publish 8081:80"));

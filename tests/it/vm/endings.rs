@@ -26,6 +26,7 @@ const ENDINGS: [(&str, &str, &str, &str); 8] = [
 ];
 
 #[test]
+#[ignore = "long tier"]
 fn an_end_is_told_by_who_asked_for_it_and_how_it_came_seen_or_unseen() {
     let (_alone, machine) = disturbed();
     let before = holdings(machine);

@@ -71,6 +71,7 @@ fn images(machine: &Machine) -> String {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_full_data_disk_is_told_and_mended_and_leaves_volumes_alone() {
     let (machine, _alone) = own("full");
     // As on the appliance, where the root disk is not written to.

@@ -10,6 +10,7 @@ use super::{PARTS, Place, disturbed, eventually, install, page, plan, property, 
 
 /// One test, as each machine that differs from the saved one has to boot.
 #[test]
+#[ignore = "long tier"]
 fn a_neighbour_on_a_private_link_is_served_and_a_spare_disk_keeps_what_was_flushed_when_the_power_is_cut() {
     let _alone = Place::whole();
     let network = Link::network().unwrap();

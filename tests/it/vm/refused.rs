@@ -283,6 +283,7 @@ fn obstacle(bundle: &Value) -> Value {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn three_hundred_megabytes_of_configuration_are_refused_with_the_bound_and_take_no_memory() {
     let (_alone, machine) = disturbed();
     machine.put("/run/endless.py", include_str!("refused/endless.py").as_bytes(), 0o644).unwrap();

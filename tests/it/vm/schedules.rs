@@ -8,6 +8,7 @@ const HOURLY: &str = "{kind: Schedule, apiVersion: berth.dev/v1, metadata: {name
                       spec: {interval: 1h, action: {kind: cleanup}}}";
 
 #[test]
+#[ignore = "long tier"]
 fn a_schedule_survives_restarts_and_runs_when_the_clock_is_set_past_its_time() {
     let (_alone, machine) = disturbed();
     machine.ok(&format!("echo '{HOURLY}' | berth apply -f -")).unwrap();

@@ -38,52 +38,35 @@ const SECOND: &str = "nginx under Berth, image 2";
 const NOBODY: &str = "nobody";
 
 /// What is tried when not everything is: a point of each operation, early ones and late ones.
-const SAMPLE: [[&str; 11]; 2] = [
-    [
-        "Install/FormatVolumes/applied",
-        "Update/PrepareRevision/recorded",
-        "Rollback/ResolveImage/begun",
-        "Grow/GrowImages/applied",
-        "Stop/StopUnit/applied",
-        "Lock/LockVolume/applied",
-        "Unlock/UnlockVolume/applied",
-        "Start/StartUnit/applied",
-        "Restart/ConfigureNetwork/begun",
-        "Uninstall/ReleaseNetwork/applied",
-        "Erase/DestroyKey/applied",
-    ],
-    [
-        "Install/Promote/recorded",
-        "Update/StopOld/applied",
-        "Rollback/StartUnit/applied",
-        "Grow/GrowFilesystems/applied",
-        "Stop/StopUnit/begun",
-        "Lock/LockVolume/begun",
-        "Unlock/UnlockVolume/begun",
-        "Start/AwaitReady/begun",
-        "Restart/StartUnit/recorded",
-        "Uninstall/RemoveFiles/recorded",
-        "Erase/RemoveImage/applied",
-    ],
+const SAMPLE: [&str; 11] = [
+    "Install/Promote/recorded",
+    "Update/StopOld/applied",
+    "Rollback/StartUnit/applied",
+    "Grow/GrowImages/applied",
+    "Stop/StopUnit/applied",
+    "Lock/LockVolume/applied",
+    "Unlock/UnlockVolume/begun",
+    "Start/AwaitReady/begun",
+    "Restart/StartUnit/recorded",
+    "Uninstall/ReleaseNetwork/applied",
+    "Erase/DestroyKey/applied",
 ];
 
-/// Moments of a step at which the supervisor can be made to die.
-const MOMENTS: [&str; 3] = ["begun", "applied", "recorded"];
+/// What a step has come to when the supervisor dies after it: its effect is there, and its record may be.
+const AFTER: [&str; 2] = ["applied", "recorded"];
 
-/// Every point of an operation with one of these moments, made of its steps' own names.
-pub(super) fn points(kind: OperationKind, moments: &[&str]) -> Vec<String> {
-    let of = |step| moments.iter().map(move |moment| format!("{kind:?}/{step:?}/{moment}"));
-    kind.steps().iter().flat_map(of).collect()
-}
-
-/// For each life, the point at which each operation of it dies; `None` once it has died at all of them. `BERTH_LONG` is
-/// the number of the life to begin with: 1, or that in which an earlier run was cut short.
+/// For each life, the point at which each operation of it dies; `None` once it has died at each of its steps. Which of
+/// the moments it is alternates: both are tried in process. `BERTH_LONG` is the number of the life to begin with:
+/// 1, or that in which an earlier run was cut short.
 fn lives() -> Vec<[Option<String>; 11]> {
     let Ok(first) = std::env::var("BERTH_LONG") else {
-        return SAMPLE.map(|life| life.map(|point| Some(point.to_owned()))).to_vec();
+        return vec![SAMPLE.map(|point| Some(point.to_owned()))];
     };
     let first: usize = first.parse().unwrap();
-    let all = LIFE.map(|(kind, ..)| points(kind, &MOMENTS));
+    let all = LIFE.map(|(kind, ..)| {
+        let moments = kind.steps().iter().zip(AFTER.iter().cycle());
+        moments.map(|(step, moment)| format!("{kind:?}/{step:?}/{moment}")).collect::<Vec<_>>()
+    });
     let most = all.iter().map(Vec::len).max().unwrap();
     (first - 1..most).map(|life| all.each_ref().map(|points| points.get(life).cloned())).collect()
 }

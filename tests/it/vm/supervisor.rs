@@ -194,6 +194,7 @@ fn nobody_of_ours_is_resident(machine: &Machine, units: &[String]) {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_reboot_and_a_power_cut_bring_services_back() {
     let (mut machine, _alone) = own("reboot");
     install(&machine, "web", "127.0.0.1:5000/nginx:1 --publish 8081:80");

@@ -1,7 +1,9 @@
 //! What the bundle domain asks of the rest: one small trait per neighbour, implemented for real in
 //! `daemon.rs` and by scripted fakes in the tests.
 
+use std::collections::BTreeSet;
 use std::error::Error;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use berth_model::allocation::Pool;
@@ -162,6 +164,10 @@ pub trait Net: Send + Sync + 'static {
     fn configure(&self) -> BoxFuture<'_, Result<(), Cause>>;
     /// A program outside the containers listens on the machine's port.
     fn occupied(&self, port: u16, udp: bool) -> BoxFuture<'_, Result<bool, Cause>>;
+    /// Connections to these addresses that are not at their end.
+    fn connected<'a>(&'a self, to: &'a BTreeSet<IpAddr>) -> BoxFuture<'a, Result<usize, Cause>>;
+    /// Forgets the connections of addresses that nobody answers at any more: what still comes is looked at anew.
+    fn forget<'a>(&'a self, gone: &'a BTreeSet<IpAddr>) -> BoxFuture<'a, Result<(), Cause>>;
     /// Where these pools overlap networks of the machine's other links, a sentence each.
     fn overlaps(&self, pools: Vec<Pool>) -> BoxFuture<'_, Result<Vec<String>, Cause>>;
 }

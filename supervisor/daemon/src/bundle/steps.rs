@@ -4,6 +4,7 @@
 //! a later step needs of an earlier one lies in the operation's results or in the revision that
 //! carries the operation's name.
 
+mod drain;
 mod prepare;
 mod provision;
 mod ready;
@@ -13,6 +14,7 @@ mod turn;
 mod volumes;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_model::condition::Reason;
 use berth_model::resource::bundle::Bundle;
@@ -50,10 +52,13 @@ pub struct Steps {
     pub drawn: [u8; 5],
     /// What IPv4 networks of namespaces are taken from.
     pub pool: Pool,
+    /// How long connections to a revision that is replaced may go on.
+    pub drain: Duration,
     /// Who waits for others before it starts.
     pub turns: Turns,
 }
 
+pub use drain::DRAIN;
 pub use provision::sentence;
 pub use turn::{PATIENCE, Turns};
 

@@ -7,6 +7,7 @@ use berth_model::plan::{
 };
 use berth_model::quantity;
 use berth_model::reference::template;
+use berth_model::resource::bundle::security::BASE_CAPABILITIES;
 use berth_model::resource::bundle::{
     BundleSpec, DEFAULT_CPU, DEFAULT_IO_WEIGHT, DEFAULT_MEMORY, DEFAULT_PIDS, EnvVar, RestartPolicy,
 };
@@ -15,20 +16,6 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::view::{container_id, unit_name};
-
-/// Capabilities of every container: what images that begin as root and drop to a user of their own
-/// need for that, and for low ports.
-const BASE_CAPABILITIES: [&str; 9] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-];
 
 /// `PATH` of an image that sets none; the value that container runtimes agree on.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -262,6 +262,14 @@ impl Net for LinuxNet {
         Box::pin(async move { taken(port, udp).map_err(Cause::from) })
     }
 
+    fn connected<'a>(&'a self, to: &'a BTreeSet<IpAddr>) -> BoxFuture<'a, Result<usize, Cause>> {
+        Box::pin(async move { Ok(flows::at_work(to).await?) })
+    }
+
+    fn forget<'a>(&'a self, gone: &'a BTreeSet<IpAddr>) -> BoxFuture<'a, Result<(), Cause>> {
+        Box::pin(async move { Ok(flows::forget(gone).await.map(drop)?) })
+    }
+
     fn overlaps(&self, pools: Vec<Pool>) -> BoxFuture<'_, Result<Vec<String>, Cause>> {
         Box::pin(async move {
             let (addresses, routes) = {

@@ -97,7 +97,7 @@ fn end(revision: &Revision) -> End {
     End {
         revision: revision.spec.number,
         link: held.host_link.clone(),
-        addresses: [&held.address, &held.address6].into_iter().filter_map(|text| text.parse().ok()).collect(),
+        addresses: held.addresses().into_iter().collect(),
         serves: state(revision) == RevisionState::Active,
         ports: ports.collect(),
     }

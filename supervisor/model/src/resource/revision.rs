@@ -2,6 +2,9 @@
 
 mod history;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +106,14 @@ pub struct Allocation {
     pub id_base: u32,
     /// Name of the host end of the veth pair.
     pub host_link: String,
+}
+
+impl Allocation {
+    /// The revision's own addresses, one of each family it has.
+    #[must_use]
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        [&self.address, &self.address6].into_iter().filter_map(|text| text.parse().ok()).collect()
+    }
 }
 
 /// Only the bookkeeping of its life.

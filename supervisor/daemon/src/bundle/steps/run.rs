@@ -83,9 +83,11 @@ impl Steps {
     }
 
     pub(super) async fn retire_old(&self, task: &Task) -> Done {
-        let mut retired = Vec::new();
+        let (mut retired, mut cut) = (Vec::new(), 0);
         for revision in self.revisions(task).await?.into_iter().filter(|one| state_of(one) == RevisionState::Retiring) {
+            cut += self.drain(task, &revision).await?;
             self.stop_one(&revision).await?;
+            self.forget_connections(&revision).await?;
             self.forget(&revision).await?;
             retired.push((revision, RevisionState::Superseded));
         }
@@ -93,7 +95,8 @@ impl Steps {
         self.set_states(retired).await?;
         self.close_unused(task).await?;
         self.remove_surplus(task).await?;
-        Ok(StepDone::said(format!("earlier revisions stopped: {count}")))
+        let cut = if cut > 0 { format!(", with connections that were still open: {cut}") } else { String::new() };
+        Ok(StepDone::said(format!("earlier revisions stopped: {count}{cut}")))
     }
 
     /// Records of the oldest revisions go, so that there are no more than are kept.

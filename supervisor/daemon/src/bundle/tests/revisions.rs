@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use berth_model::resource::bundle::{EnvVar, Phase};
-use berth_model::resource::operation::{OperationKind, OperationState, OperationStatus};
+use berth_model::resource::operation::{OperationKind, OperationState, OperationStatus, StepName};
 use berth_model::resource::revision::{Failure, Revision, RevisionState};
 use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,49 @@ async fn last(daemon: &Daemon) -> (OperationKind, OperationStatus) {
 
 fn units(world: &World) -> Vec<String> {
     world.units.lock().unwrap().keys().cloned().collect()
+}
+
+async fn said_at_the_switch(daemon: &Daemon) -> String {
+    let (_, status) = last(daemon).await;
+    status.steps.iter().find(|step| step.name == StepName::RetireOld).unwrap().message.clone()
+}
+
+#[tokio::test]
+async fn who_is_replaced_ends_when_nobody_is_connected_to_it_any_more() {
+    let world = Arc::new(World::default());
+    let (_dir, daemon) = updated(&world).await;
+    let old = serving(&daemon).await.spec.allocation.addresses();
+    assert_eq!(old.len(), 2, "one of each family");
+    world.connected.lock().unwrap().insert(*old.first().unwrap(), vec![1, 2]);
+    to_image(&daemon, 3).await;
+    assert!(world.connected.lock().unwrap().values().all(Vec::is_empty), "it was stopped while it still served");
+    assert_eq!(said_at_the_switch(&daemon).await, "earlier revisions stopped: 1");
+    assert!(old.is_subset(&world.forgotten.lock().unwrap()), "what still comes would lead to nobody");
+    assert_eq!(units(&world), ["default.web.r3"]);
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_end_is_cut_off_after_a_while_and_it_is_told() {
+    let world = Arc::new(World::default());
+    *world.drain.lock().unwrap() = Some(std::time::Duration::from_millis(1));
+    let (_dir, daemon) = updated(&world).await;
+    let old = serving(&daemon).await.spec.allocation.addresses();
+    world.connected.lock().unwrap().insert(*old.first().unwrap(), vec![4; 100]);
+    to_image(&daemon, 3).await;
+    let told = "earlier revisions stopped: 1, with connections that were still open: 4";
+    assert_eq!(said_at_the_switch(&daemon).await, told);
+    assert_eq!(units(&world), ["default.web.r3"]);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_connections_to_a_revision_that_is_down() {
+    let world = Arc::new(World::default());
+    let (_dir, daemon) = updated(&world).await;
+    let old = serving(&daemon).await.spec.allocation.addresses();
+    world.connected.lock().unwrap().insert(*old.first().unwrap(), vec![4; 100]);
+    world.units.lock().unwrap().clear();
+    to_image(&daemon, 3).await;
+    assert_eq!(said_at_the_switch(&daemon).await, "earlier revisions stopped: 1");
 }
 
 #[tokio::test]

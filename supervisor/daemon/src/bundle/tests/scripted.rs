@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::bundle::fetch::{revisions_of, view};
-use crate::bundle::steps::{PATIENCE, Steps, Turns};
+use crate::bundle::steps::{DRAIN, PATIENCE, Steps, Turns};
 use crate::bundle::view::{View, operation_state, rests, state_of};
 use crate::bundle::{BundleKey, Bundles, berthd};
 use crate::daemon::volumes::{BundleVolumes, ByTarget};
@@ -59,6 +59,7 @@ impl Daemon {
             layers: "/layers".into(),
             pool: Pool::default(),
             drawn: [1, 2, 3, 4, 5],
+            drain: world.drain.lock().unwrap().unwrap_or(DRAIN),
             turns: Turns::new(world.patience.lock().unwrap().unwrap_or(PATIENCE)),
         };
         let volumes = Arc::new(volumes);

@@ -7,10 +7,9 @@ use super::SecurityContext;
 use crate::field::{FieldError, Rule};
 use crate::id;
 
-/// Capabilities that anybody can ask for: those of Kubernetes' Pod Security Standard "Baseline", but for the two that do
-/// nothing in a user namespace of a process that gains no privileges (`CAP_MKNOD`, `CAP_SETFCAP`).
-pub const PLAIN_CAPABILITIES: [&str; 11] = [
-    "CAP_AUDIT_WRITE",
+/// Capabilities of every service that begins as root: what images that drop to a user of their own need for that, and for
+/// low ports.
+pub const BASE_CAPABILITIES: [&str; 9] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_FOWNER",
@@ -20,8 +19,11 @@ pub const PLAIN_CAPABILITIES: [&str; 11] = [
     "CAP_SETGID",
     "CAP_SETPCAP",
     "CAP_SETUID",
-    "CAP_SYS_CHROOT",
 ];
+
+/// Those that anybody can ask for as well: with the former, Kubernetes' Pod Security Standard "Baseline" but for the two
+/// that do nothing in a user namespace of a process that gains no privileges (`CAP_MKNOD`, `CAP_SETFCAP`).
+pub const FURTHER_CAPABILITIES: [&str; 2] = ["CAP_AUDIT_WRITE", "CAP_SYS_CHROOT"];
 
 /// Capabilities that `allowPrivileged` lets ask for. They hold in the container's own namespaces and open much of the
 /// kernel there (its packet filter, raw packets, memory that is never swapped); the rest of the kernel's list would let a
@@ -71,10 +73,9 @@ fn capabilities(names: &[String], privileged: bool) -> Vec<FieldError> {
             );
             return (!privileged).then(|| FieldError::forbidden(field, message));
         }
-        let known = PLAIN_CAPABILITIES.contains(&name.as_str());
-        let all = [&PLAIN_CAPABILITIES[..], &PRIVILEGED_CAPABILITIES].concat().join(", ");
-        let message = format!("`{name}` cannot be given; known are {all}");
-        (!known).then(|| FieldError::new(Rule::Unsupported, field, message))
+        let all = [&BASE_CAPABILITIES[..], &FURTHER_CAPABILITIES, &PRIVILEGED_CAPABILITIES].concat();
+        let message = || format!("`{name}` cannot be given; known are {}", all.join(", "));
+        (!all.contains(&name.as_str())).then(|| FieldError::new(Rule::Unsupported, field, message()))
     };
     names.iter().enumerate().filter_map(check).collect()
 }

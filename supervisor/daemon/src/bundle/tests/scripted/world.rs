@@ -1,6 +1,7 @@
 //! A machine, images and a network that remember what was asked of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use berth_model::allocation::Pool;
@@ -37,6 +38,12 @@ pub struct World {
     pub start_fails: Mutex<Option<String>>,
     pub occupied: Mutex<Vec<u16>>,
     pub overlapping: Mutex<Vec<Pool>>,
+    /// What the next looks at the connections to an address find, the last one first; then there are none.
+    pub connected: Mutex<BTreeMap<IpAddr, Vec<usize>>>,
+    /// Addresses whose connections were forgotten.
+    pub forgotten: Mutex<BTreeSet<IpAddr>>,
+    /// How long connections to a revision that is replaced may go on, if not as usual.
+    pub drain: Mutex<Option<std::time::Duration>>,
     pub starts: Mutex<u32>,
     pub unhealthy: Mutex<Option<String>>,
     /// What a tag means changes with it.
@@ -160,6 +167,18 @@ impl Net for World {
     }
     fn occupied(&self, port: u16, _: bool) -> BoxFuture<'_, Result<bool, Cause>> {
         Box::pin(async move { Ok(self.occupied.lock().unwrap().contains(&port)) })
+    }
+    fn connected<'a>(&'a self, to: &'a BTreeSet<IpAddr>) -> BoxFuture<'a, Result<usize, Cause>> {
+        Box::pin(async move {
+            let mut connected = self.connected.lock().unwrap();
+            Ok(to.iter().filter_map(|address| connected.get_mut(address)?.pop()).sum())
+        })
+    }
+    fn forget<'a>(&'a self, gone: &'a BTreeSet<IpAddr>) -> BoxFuture<'a, Result<(), Cause>> {
+        Box::pin(async move {
+            self.forgotten.lock().unwrap().extend(gone);
+            Ok(())
+        })
     }
     fn overlaps(&self, pools: Vec<Pool>) -> BoxFuture<'_, Result<Vec<String>, Cause>> {
         let overlapping = self.overlapping.lock().unwrap().clone();
