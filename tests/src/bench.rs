@@ -64,20 +64,33 @@ pub enum BenchError {
 pub fn run() -> Result<(), BenchError> {
     let parts = Parts::build(Flavor::Bench)?;
     let mut machine = parts.ready(&Plan { disks: vec![disks::spare()], ..Plan::new("bench") })?;
-    let rows = measure(&mut machine)?;
-    for row in &rows {
-        println!("{} {}", row["name"].as_str().unwrap_or_default(), row["value"]);
-    }
+    let mut rows = Rows::default();
+    measure(&mut machine, &mut rows)?;
     let accel = accel::choose(&parts.guest)?;
-    let results = json!({ "on": about(&machine, &format!("{accel:?}"))?, "rows": rows });
+    let results = json!({ "on": about(&machine, &format!("{accel:?}"))?, "rows": rows.0 });
     let path = tree::top().join("tests/bench/results.json");
     let text = serde_json::to_string_pretty(&results).unwrap_or_default() + "\n";
     at(&path, fs::write(&path, text))?;
     Ok(machine.remove()?)
 }
 
-fn measure(machine: &mut Machine) -> Result<Vec<Value>, BenchError> {
-    let mut rows = disks::rows(machine)?;
+/// Printed as they come: an hour is long.
+#[derive(Default)]
+struct Rows(Vec<Value>);
+
+impl Rows {
+    fn push(&mut self, row: Value) {
+        println!("{row}");
+        self.0.push(row);
+    }
+
+    fn extend(&mut self, rows: impl IntoIterator<Item = Value>) {
+        rows.into_iter().for_each(|row| self.push(row));
+    }
+}
+
+fn measure(machine: &mut Machine, rows: &mut Rows) -> Result<(), BenchError> {
+    rows.extend(disks::rows(machine)?);
     rows.extend(networks::rows(machine)?);
     rows.extend(rules::rows(machine)?);
     starts::prepare(machine)?;
@@ -99,7 +112,7 @@ fn measure(machine: &mut Machine) -> Result<Vec<Value>, BenchError> {
     rows.push(fleet::looks(machine, MANY)?);
     fleet::rest(machine, MANY + 1, MOST)?;
     rows.push(fleet::looks(machine, MOST)?);
-    Ok(rows)
+    Ok(())
 }
 
 /// What it was measured on. Emulated processors say `Tcg`.

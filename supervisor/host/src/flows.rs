@@ -156,7 +156,9 @@ fn answers(flow: &Flow, whom: &BTreeSet<IpAddr>) -> bool {
         ConntrackAttribute::CtaTupleReply(tuple) => Some(tuple),
         _ => None,
     });
-    tuples.flat_map(|tuple| ends(tuple)).any(|one| matches!(one, IPTuple::SourceAddress(address) if whom.contains(address)))
+    tuples
+        .flat_map(|tuple| ends(tuple))
+        .any(|one| matches!(one, IPTuple::SourceAddress(address) if whom.contains(address)))
 }
 
 fn ends(tuple: &[Tuple]) -> impl Iterator<Item = &IPTuple> {
