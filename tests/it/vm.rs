@@ -52,7 +52,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// What keeps one processor of the host busy: a machine that works alone, or two tests in a shared one.
 const WHOLE: u32 = 2;
 const PLACES: usize = 2;
-static FREE: Mutex<[u32; PLACES]> = Mutex::new([WHOLE; PLACES]);
+static FREE: Mutex<Free> = Mutex::new(Free { parts: [WHOLE; PLACES], wanted_whole: 0 });
 static GIVEN_BACK: Condvar = Condvar::new();
 static ONE_DISTURBS: Mutex<()> = Mutex::new(());
 static PARTS: LazyLock<Parts> = LazyLock::new(|| Parts::build(Flavor::Test).unwrap());
@@ -76,6 +76,20 @@ fn plan(name: &str) -> Plan {
     Plan { forwards: PUBLISHED.to_vec(), cpus: 1, ..Plan::new(name) }
 }
 
+/// Who wants a whole one comes first: such tests are the longest, and fill no gap that others leave.
+struct Free {
+    parts: [u32; PLACES],
+    /// How many wait for a whole one.
+    wanted_whole: usize,
+}
+
+impl Free {
+    fn find(&self, taken: u32, these: &impl Fn(usize) -> bool) -> Option<usize> {
+        let fits = (0..PLACES).filter(|at| these(*at) && self.parts[*at] >= taken);
+        fits.filter(|_| taken == WHOLE || self.wanted_whole == 0).min_by_key(|at| self.parts[*at])
+    }
+}
+
 /// A part of a processor of the host, given back when it is dropped.
 struct Place {
     number: usize,
@@ -95,10 +109,13 @@ impl Place {
 
     fn of(taken: u32, these: impl Fn(usize) -> bool) -> Place {
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = usize::from(taken == WHOLE);
+        free.wanted_whole += whole;
         loop {
-            let fits = (0..PLACES).filter(|at| these(*at) && free[*at] >= taken);
-            if let Some(number) = fits.min_by_key(|at| free[*at]) {
-                free[number] -= taken;
+            if let Some(number) = free.find(taken, &these) {
+                free.parts[number] -= taken;
+                free.wanted_whole -= whole;
+                GIVEN_BACK.notify_all();
                 return Place { number, taken };
             }
             free = GIVEN_BACK.wait(free).unwrap_or_else(PoisonError::into_inner);
@@ -108,7 +125,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        FREE.lock().unwrap_or_else(PoisonError::into_inner)[self.number] += self.taken;
+        FREE.lock().unwrap_or_else(PoisonError::into_inner).parts[self.number] += self.taken;
         GIVEN_BACK.notify_all();
     }
 }

@@ -70,6 +70,7 @@ fn a_failed_update_leaves_the_old_image_serving_and_says_so() {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_wish_to_stop_lasts_and_the_same_install_changes_nothing() {
     let (_lock, machine) = shared();
     install(machine, "wished", TESTBOX);
@@ -83,6 +84,7 @@ fn a_wish_to_stop_lasts_and_the_same_install_changes_nothing() {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_service_that_ends_at_once_is_told_with_its_exit_code_and_last_words() {
     let (_lock, machine) = shared();
     let said = refused(machine, &format!("install {TESTBOX} --name ended --set 'args=[\"exit\",\"3\"]' --timeout 10m"));

@@ -53,6 +53,7 @@ fn the_first_process_is_small_reaps_what_others_leave_and_ends_when_it_is_asked(
 }
 
 #[test]
+#[ignore = "long tier"]
 fn how_a_program_ended_is_told_through_its_first_process() {
     let (_lock, machine) = shared();
     for (name, script, code) in [("ends", "exit 3", 3), ("dies", "kill -SEGV $$", 139)] {
@@ -64,6 +65,7 @@ fn how_a_program_ended_is_told_through_its_first_process() {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_web_server_writes_to_its_streams_by_name_even_after_it_dropped_its_rights() {
     let (_lock, machine) = shared();
     let script = "busybox sed -i \"s, off;, /dev/stdout;,; s, stderr , /dev/stderr ,\" /etc/nginx/nginx.conf; exec nginx -g \"daemon off;\"";
@@ -85,6 +87,7 @@ fn a_web_server_writes_to_its_streams_by_name_even_after_it_dropped_its_rights()
 }
 
 #[test]
+#[ignore = "long tier"]
 fn output_is_whole_to_its_last_line_and_a_user_that_is_not_root_opens_its_streams_too() {
     let (_lock, machine) = shared();
     let script = "echo named >/dev/stdout; echo other >/proc/self/fd/2; seq 1 5000; echo the last line";
@@ -159,6 +162,7 @@ fn the_containers_processes_and_commands_in_it_are_held_alike() {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_device_is_given_to_who_asked_for_it_and_to_nobody_else() {
     let (_lock, machine) = shared();
     let asking = |device: &str, user: &str| {
@@ -205,8 +209,11 @@ fn a_profile_of_the_machine_holds_for_first_process_and_commands_and_takes_away_
         assert!(said.contains(part), "{part}: {said}");
     }
     assert!(ready(machine, "profiled").starts_with("False"), "{}", ready(machine, "profiled"));
-    let described = machine.ok("berth describe bundle/profiled").unwrap();
-    assert!(described.contains("localhostProfile: no-directories") && described.contains(file), "{described}");
+    // It is tried again meanwhile, and says so then.
+    eventually(&true, || {
+        let described = machine.ok("berth describe bundle/profiled").unwrap();
+        described.contains("localhostProfile: no-directories") && described.contains(file)
+    });
 
     // It goes on by itself once the file is there, and a file that is none is told.
     machine.ok(&format!("mkdir -p /etc/berth/seccomp && echo '{{}}' >{file}")).unwrap();
@@ -231,6 +238,7 @@ fn a_profile_of_the_machine_holds_for_first_process_and_commands_and_takes_away_
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_service_of_the_baseline_cannot_change_its_root_and_a_word_without_effect_is_refused() {
     let (_lock, machine) = shared();
     let sleeping = testbox(r#"["/usr/bin/sleep","1000000"]"#);
@@ -255,6 +263,7 @@ fn a_service_of_the_baseline_cannot_change_its_root_and_a_word_without_effect_is
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_root_that_is_read_only_leaves_what_is_meant_to_be_written() {
     let (_lock, machine) = shared();
     install(

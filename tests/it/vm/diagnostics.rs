@@ -84,6 +84,7 @@ fn a_trial_that_was_cut_short(machine: &Machine, before: &str) {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn an_archive_for_helpers_tells_of_everything_but_secrets() {
     let (_lock, machine) = shared();
     let canary = || machine.ok("od -An -N16 -tx1 /dev/urandom | tr -d ' \\n'").unwrap();

@@ -27,6 +27,7 @@ const DENIED: &str = "for door in 'unshare -n true' 'unshare -U true' 'unshare -
                       'hostname other' 'mknod /tmp/node c 1 3' 'dmesg'; do echo DOOR $door: $($door 2>&1); done";
 
 #[test]
+#[ignore = "long tier"]
 fn a_command_differs_from_the_first_process_in_nothing_but_the_signals_that_nginx_ignores() {
     let (_lock, machine) = shared();
     install(machine, "entered", NGINX);
@@ -87,6 +88,7 @@ fn what_is_denied_to_the_first_process_is_denied_to_a_command_with_the_same_word
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_commands_end_is_told_as_a_shell_tells_it_also_when_the_service_is_stopped() {
     let (_lock, machine) = shared();
     install(machine, "codes", NGINX);

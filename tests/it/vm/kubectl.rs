@@ -86,6 +86,7 @@ spec:
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_stock_kubectl_lists_every_kind_and_explains_its_fields() {
     let (_lock, machine) = shared();
     let kubectl = Kubectl::new(machine, "kubectl-lists");
@@ -141,6 +142,7 @@ fn a_stock_kubectl_creates_changes_explains_compares_and_deletes_a_service_with_
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_stock_kubectl_applies_on_the_server_with_conflicts_force_and_who_owns_what() {
     let (_lock, machine) = shared();
     let kubectl = Kubectl::new(machine, "kubectl-applies");
@@ -173,6 +175,7 @@ fn a_stock_kubectl_applies_on_the_server_with_conflicts_force_and_who_owns_what(
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_stock_kubectl_makes_objects_without_a_file_and_asks_what_it_may_do() {
     let (_lock, machine) = shared();
     let kubectl = Kubectl::new(machine, "kubectl-asks");

@@ -38,6 +38,7 @@ fn stands(machine: &Machine, name: &str) -> String {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn files_have_the_owner_and_mode_of_the_bundle_and_can_be_read_by_those_alone() {
     let (_lock, machine) = shared();
     machine.ok("printf top | berth secret create keys --from-file key=- --from-literal other=2").unwrap();
@@ -94,6 +95,7 @@ fn files_have_the_owner_and_mode_of_the_bundle_and_can_be_read_by_those_alone() 
 }
 
 #[test]
+#[ignore = "long tier"]
 fn variables_reach_the_first_process_commands_and_probes_alike() {
     let (_lock, machine) = shared();
     machine.ok("printf s3cret | berth secret create vars --from-file PASSWORD=-").unwrap();
@@ -124,6 +126,7 @@ fn variables_reach_the_first_process_commands_and_probes_alike() {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_missing_secret_is_told_and_the_service_starts_as_soon_as_it_is_there() {
     let (_lock, machine) = shared();
     let spec = "\n  env: [{name: A, valueFrom: {secretKeyRef: {name: later, key: a}}}]\n";

@@ -322,6 +322,7 @@ fn three_hundred_megabytes_of_configuration_are_refused_with_the_bound_and_take_
 }
 
 #[test]
+#[ignore = "long tier"]
 fn what_is_no_service_is_refused_at_the_door_with_the_field_and_changes_nothing() {
     let (_lock, machine) = shared();
     let rows = [
@@ -346,6 +347,7 @@ fn what_is_no_service_is_refused_at_the_door_with_the_field_and_changes_nothing(
 }
 
 #[test]
+#[ignore = "long tier"]
 fn an_archive_that_reaches_out_or_ends_early_is_not_imported() {
     let (_lock, machine) = shared();
     let folder = tempfile::tempdir().unwrap();

@@ -103,6 +103,7 @@ fn systemctl_shows_stops_starts_restarts_and_signals_a_service_and_berth_follows
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_killed_service_comes_back_with_its_network() {
     let (_lock, machine) = shared();
     install(machine, "hardy", &format!("{} --publish 8082:80", nginx(1)));

@@ -49,6 +49,7 @@ fn streams_and_the_exit_code_are_the_commands() {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn with_a_terminal_the_command_has_one_of_the_containers_own() {
     let (_lock, machine) = shared();
     sleeper(machine, "seat");
@@ -93,6 +94,7 @@ fn a_session_that_ends_leaves_nothing_whoever_ends_it() {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn what_is_run_is_in_no_argument_list_of_the_machine_and_not_in_the_journal() {
     let (_lock, machine) = shared();
     sleeper(machine, "secretive");

@@ -85,6 +85,7 @@ fn data_outlives_a_restart_an_update_a_reinstallation_and_the_supervisor_with_id
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_service_that_is_not_root_writes_to_its_volume_and_a_failing_update_gives_it_back() {
     let (_lock, machine) = shared();
     let testbox = format!("127.0.0.1:{REGISTRY}/testbox:latest");
@@ -174,6 +175,7 @@ fn an_erased_volume_is_opened_by_nothing_that_is_left_and_others_run_on() {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn what_is_not_the_volume_it_should_be_is_an_error_and_stays_as_it_is() {
     let (_lock, machine) = shared();
     install(machine, "harmed", &format!("{FIRST} --volume data:/data:16Mi"));
@@ -215,6 +217,7 @@ fn what_is_not_the_volume_it_should_be_is_an_error_and_stays_as_it_is() {
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_header_that_says_something_else_under_a_right_checksum_is_believed_by_nobody() {
     let (_lock, machine) = shared();
     machine.put("/run/header.py", include_str!("volumes/header.py").as_bytes(), 0o600).unwrap();
