@@ -80,5 +80,5 @@ fmt-check:
 
 # Ratios against peers, of what is released; written to tests/bench.
 bench:
-    cargo build --quiet --release --workspace
+    cargo build --quiet --release --workspace --bins --examples
     @target/release/berth-vm bench

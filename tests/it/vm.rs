@@ -236,6 +236,11 @@ fn eventually<T: PartialEq + std::fmt::Debug>(wanted: &T, mut look: impl FnMut()
     assert_eq!(seen, *wanted);
 }
 
+/// Everything, and with its full count.
+fn is_long() -> bool {
+    std::env::var_os("BERTH_LONG").is_some()
+}
+
 #[allow(
     clippy::disallowed_methods,
     reason = "what the guest's systemd or kernel does by itself reaches us as no event"

@@ -5,7 +5,10 @@ use berth_tests::machine::Machine;
 use berth_tests::pace;
 
 use super::supervisor::visits;
-use super::{eventually, install, own, page, ready, refused, shared, uninstall};
+use super::{eventually, install, is_long, own, page, ready, refused, shared, uninstall};
+
+/// Visits of which none may fail, in the long tier.
+const MANY: usize = 10_000;
 
 const NGINX: &str = "127.0.0.1:5000/nginx";
 const TESTBOX: &str = "127.0.0.1:5000/testbox:latest";
@@ -36,6 +39,14 @@ fn an_update_of_a_service_without_data_and_the_way_back_fail_no_visit() {
     assert!(again.contains("unchanged"), "what it was installed as is what it is again: {again}");
     let said = refused(machine, "rollback site --to 3");
     assert!(said.contains("revision 3 is the one that runs"), "{said}");
+    let (mut visited, mut image) = (seen.len(), 2);
+    while is_long() && visited < MANY {
+        let (seen, failures) = visits(machine.forwarded(8084), || {
+            machine.ok(&format!("berth update site --image {NGINX}:{image} --timeout 10m")).unwrap();
+        });
+        assert_eq!(failures, Vec::<String>::new(), "after {visited} visits");
+        (visited, image) = (visited + seen.len(), 3 - image);
+    }
     uninstall(machine, "site");
 }
 

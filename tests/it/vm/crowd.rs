@@ -29,7 +29,7 @@ fn is_there_once(machine: &Machine, name: &str) {
 fn a_crowd_of_services_is_installed_at_once_by_a_supervisor_that_is_replaced_meanwhile() {
     let (_alone, machine) = disturbed();
     let before = holdings(machine);
-    let count = if std::env::var_os("BERTH_LONG").is_some() { 200 } else { 5 };
+    let count = if super::is_long() { 200 } else { 5 };
     let names: Vec<String> = (1..=count).map(|number| format!("crowd-{number}")).collect();
     let manifests: Vec<String> = names
         .iter()

@@ -162,7 +162,7 @@ fn exactly_the_declared_ports_answer_before_during_and_after_swaps_and_connectio
     };
     hears();
 
-    let count = if std::env::var_os("BERTH_LONG").is_some() { 50 } else { 5 };
+    let count = if super::is_long() { 50 } else { 5 };
     let swapping = machine.start(&swaps(count)).unwrap();
     assert_same(&answered(machine), &expected);
     hears();

@@ -4,16 +4,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use berth_tests::channel::Output;
-use berth_tests::http;
 use berth_tests::machine::Machine;
+use berth_tests::{http, pace};
 
 use super::{
-    PARTS, bundle, disturbed, eventually, holdings, install, nothing_is_left, own, page, property, ready, uninstall,
-    unit,
+    PARTS, breathe, bundle, disturbed, eventually, holdings, install, is_long, nothing_is_left, own, page, property,
+    ready, uninstall, unit,
 };
 
 const PAGE: &str = "nginx under Berth, image 1";
 pub const COUNTER: &str = r#"127.0.0.1:5000/testbox:latest --set 'args=["count"]'"#;
+
+/// Between two visits: who comes as fast as he can leaves little of the machine's one processor for what happens
+/// meanwhile. The long tier does not spare it.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Fetches the page over and over while `meanwhile` happens: what was served, and every failure.
 pub(super) fn visits(port: u16, meanwhile: impl FnOnce()) -> (Vec<String>, Vec<String>) {
@@ -22,9 +26,12 @@ pub(super) fn visits(port: u16, meanwhile: impl FnOnce()) -> (Vec<String>, Vec<S
         let client = scope.spawn(|| {
             let (mut served, mut failures) = (Vec::new(), Vec::new());
             while !over.load(Ordering::Relaxed) {
-                match http::get(port, "/", Duration::from_secs(30)) {
+                match http::get(port, "/", pace::boots(2.0)) {
                     Ok((200, body)) => served.push(body.trim().to_owned()),
                     other => failures.push(format!("{other:?}")),
+                }
+                if !is_long() {
+                    breathe(PAUSE);
                 }
             }
             (served, failures)
