@@ -25,6 +25,7 @@
 
 mod action;
 mod apply;
+mod attach;
 mod changeset;
 mod cleanup;
 mod discovery;
@@ -176,8 +177,24 @@ fn table() -> Table {
         berth(Method::POST, &path, "changesets", action, Verb::Create, move |ask| changeset::ask_for(ask, action))
     }));
     rows.extend(KINDS.iter().flat_map(|kind| generic(kind)));
+    rows.extend(pod_rows());
     rows.extend(review::rows());
     Table(rows)
+}
+
+/// What can be asked of a Pod beside reading it is what can be asked of the bundle that it shows.
+fn pod_rows() -> [Route; 5] {
+    let access = |subresource, verb| Access::Object { group: "", plural: "pods", subresource, verb };
+    let path = |subresource| format!("/api/v1/namespaces/{{namespace}}/pods/{{name}}/{subresource}");
+    let run = |method| Route::new(method, path("exec"), access("exec", Verb::Exec), exec::exec);
+    let attach = |method| Route::new(method, path("attach"), access("attach", Verb::Exec), attach::attach);
+    [
+        Route::new(Method::GET, path("log"), access("log", Verb::Get), stream::log),
+        run(Method::GET),
+        run(Method::POST),
+        attach(Method::GET),
+        attach(Method::POST),
+    ]
 }
 
 /// The routes every kind has.

@@ -8,12 +8,16 @@
 //! A write passes through [`Registration::admit`], which is pure: missing parts are taken over
 //! from the old object, unknown and wrong fields are found by path, defaults are filled in, rules
 //! are checked. What it hands back is what the store may keep.
+//!
+//! Some kinds are not stored: their objects are views of others' ([`View`]), read and watched like all, so that clients
+//! find in Kubernetes' words what Berth keeps in its own.
 
 mod admit;
 mod berth;
 mod core;
 mod networking;
 mod table;
+mod views;
 
 pub use admit::{Admitted, Decoded, Request};
 pub use berth::{
@@ -23,6 +27,7 @@ pub use berth::{
 pub use core::{CONFIG_MAP, DEFAULT_NAMESPACE, EVENT, EVENT_LIFE, LAST_APPLIED, NAMESPACE, SECRET};
 pub use networking::NETWORK_POLICY;
 pub use table::{Column, age};
+pub use views::{PERSISTENT_VOLUME_CLAIM, POD, SERVICE, STATEFUL_SET, View};
 
 use std::borrow::Cow;
 
@@ -100,6 +105,8 @@ pub struct Registration {
     pub sealed: &'static [&'static str],
     /// Objects that are always there and cannot be deleted.
     pub permanent: &'static [Permanent],
+    /// Of what its objects are views, if they are not stored themselves.
+    pub view: Option<View>,
     /// Completes a body before it is decoded.
     complete: fn(&mut Value, &Request<'_>),
     /// Lists that are merged, beside those of the metadata: by strategic merge patches and server-side apply.
@@ -145,6 +152,10 @@ pub static KINDS: &[&Registration] = &[
     &CONFIG_MAP,
     &SECRET,
     &EVENT,
+    &POD,
+    &SERVICE,
+    &PERSISTENT_VOLUME_CLAIM,
+    &STATEFUL_SET,
     &NETWORK_POLICY,
     &BUNDLE,
     &REVISION,
@@ -209,6 +220,19 @@ impl Registration {
     /// How its lists are merged.
     pub fn lists(&self) -> Lists {
         Lists(self.lists)
+    }
+
+    /// The kind that is stored: of a view, what it is a view of.
+    pub fn stored(&'static self) -> &'static Registration {
+        self.view.map_or(self, |view| view.of)
+    }
+
+    /// What of an object of the stored kind is an object of this one, if it has any.
+    pub fn shown(&self, stored: Value) -> Option<Value> {
+        match self.view {
+            None => Some(stored),
+            Some(view) => (view.show)(stored),
+        }
     }
 
     /// Whether clients may use a verb on it.

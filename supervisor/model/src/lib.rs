@@ -34,3 +34,4 @@ pub mod selector;
 pub mod session;
 pub mod status;
 pub mod usage;
+pub mod views;

@@ -115,7 +115,7 @@ fn a_stock_kubectl_creates_changes_explains_compares_and_deletes_a_service_with_
     let created = kubectl.with("create", &manifest("hello"));
     assert_eq!(created, "configmap/greeting created\nbundle.berth.dev/shell created");
     kubectl.run("wait --for=condition=Ready --timeout=10m bundle/shell");
-    assert_eq!(kubectl.run("get all -o name"), "bundle.berth.dev/shell");
+    assert_eq!(kubectl.run("get all -o name"), "pod/shell\nstatefulset.apps/shell\nbundle.berth.dev/shell");
 
     let explained = kubectl.run("explain bundle.spec.envFrom");
     assert!(explained.contains("Whole ConfigMaps and Secrets as variables"), "{explained}");
@@ -138,6 +138,60 @@ fn a_stock_kubectl_creates_changes_explains_compares_and_deletes_a_service_with_
 
     kubectl.run("delete --timeout=10m bundle/shell configmap/greeting");
     assert_eq!(kubectl.run("get bundles --all-namespaces -l tier=front -o name"), "");
+    kubectl.end();
+}
+
+#[test]
+fn a_stock_kubectl_finds_a_service_as_what_it_knows_and_reads_follows_and_enters_it() {
+    let (_lock, machine) = shared();
+    let kubectl = Kubectl::new(machine, "kubectl-pods");
+    let manifest = format!(
+        "apiVersion: berth.dev/v1
+kind: Bundle
+metadata: {{name: box}}
+spec:
+  image: 127.0.0.1:{REGISTRY}/testbox:latest
+  command: [/usr/bin/sh, -c, 'echo began; while sleep 0.5; do echo alive; done']
+  volumes: [{{name: data, mountPath: /data, size: 16Mi}}]
+  ports: [{{name: web, containerPort: 80}}]
+  health: {{exec: {{command: [/usr/bin/sh, -c, 'true']}}}}
+"
+    );
+    kubectl.with("create", &manifest);
+    let rolled_out = kubectl.run("rollout status --timeout=10m statefulset/box");
+    assert!(rolled_out.contains("roll"), "{rolled_out}");
+    kubectl.run("wait --for=condition=Ready --timeout=10m pod/box");
+    let listed = kubectl.run("get pods,services,persistentvolumeclaims,statefulsets --no-headers");
+    let said: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    let starts = |with: &[&str]| said.iter().any(|line| line.starts_with(with));
+    assert!(starts(&["pod/box", "1/1", "Running", "0"]), "{listed}");
+    assert!(starts(&["service/box", "ClusterIP"]) && listed.contains("80/TCP"), "{listed}");
+    assert!(starts(&["persistentvolumeclaim/box-data", "Bound"]), "{listed}");
+    assert!(starts(&["statefulset.apps/box", "1/1"]), "{listed}");
+    let described = kubectl.run("describe pod box");
+    assert!(described.contains("ClaimName:  box-data") && described.contains("Started"), "{described}");
+
+    assert!(kubectl.run("logs box").starts_with("began\nalive"));
+    assert_eq!(kubectl.run("logs box --tail=1"), "alive");
+    assert_eq!(kubectl.run("logs -f box --limit-bytes=12"), "began\nalive");
+    let attached = machine.ok(&format!("timeout 60 {} 2>&1 | grep -m 1 alive", kubectl.line("attach box"))).unwrap();
+    assert_eq!(attached, "alive");
+    assert_eq!(kubectl.run("exec box -- sh -c 'echo from inside; exit 0'"), "from inside");
+    let ended = machine.sh(&kubectl.line("exec box -- sh -c 'exit 7'")).unwrap();
+    assert_eq!(ended.code(), 7, "{}", ended.errors());
+
+    kubectl.run("exec box -- busybox ln -s busybox /usr/bin/tar");
+    machine.ok("echo by hand >/run/letter").unwrap();
+    kubectl.run("cp /run/letter box:/data/letter");
+    assert_eq!(kubectl.run("exec box -- busybox cat /data/letter"), "by hand");
+    kubectl.run("cp box:/data/letter /run/answer");
+    assert_eq!(machine.ok("cat /run/answer; rm /run/letter /run/answer").unwrap(), "by hand");
+
+    let refused = machine.sh(&kubectl.line("delete pod box")).unwrap();
+    assert!(refused.code() == 1 && refused.errors().contains("stop or restart the bundle"), "{}", refused.errors());
+    kubectl.run("delete --timeout=10m bundle/box");
+    assert_eq!(kubectl.run("get pods -o name"), "");
+    machine.ok("berth volume erase -n kubectl-pods box-data --yes --timeout 10m").unwrap();
     kubectl.end();
 }
 

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use super::reply::{Error, Reply};
 use super::request::Ask;
 use super::stream::PortError;
-use crate::session::{CommandError, Hearing, Saying, Session};
+use crate::session::{Hearing, Saying, Session};
 
 /// A terminal whose size nobody has told yet.
 const TERMINAL: Size = Size { rows: 24, columns: 80 };
@@ -48,7 +48,7 @@ const SILENCE: Duration = Duration::from_secs(90);
 const FAREWELL: Duration = Duration::from_secs(5);
 
 const INPUT: u8 = 0;
-const OUTPUT: u8 = 1;
+pub(super) const OUTPUT: u8 = 1;
 const ERROR: u8 = 2;
 const STATUS: u8 = 3;
 const RESIZE: u8 = 4;
@@ -96,9 +96,9 @@ struct Wanted {
 /// `GET .../bundles/{name}/exec`.
 pub(super) async fn exec(ask: Ask) -> Reply {
     let shake = Handshake::read(&ask.headers)?;
+    ask.only_container()?;
     let (request, wanted) = request(&ask)?;
-    let upgrade = ask.upgrade.clone();
-    let upgrade = upgrade.ok_or_else(|| Error::bad_request("this connection cannot become a WebSocket"))?;
+    let upgrade = ask.upgrade()?;
     tell(&ask.subject, &request);
     let begun = ask.api.commands.begin(request).await?;
     let stop = ask.api.stop.clone();
@@ -145,7 +145,7 @@ fn size(ask: &Ask) -> Result<Size, Error> {
 
 /// What of a WebSocket's opening the answer is made from.
 #[derive(Debug, PartialEq, Eq)]
-struct Handshake {
+pub(super) struct Handshake {
     key: Vec<u8>,
     protocol: &'static str,
 }
@@ -154,7 +154,7 @@ struct Handshake {
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
 impl Handshake {
-    fn read(headers: &HeaderMap) -> Result<Self, Error> {
+    pub(super) fn read(headers: &HeaderMap) -> Result<Self, Error> {
         let says = |name: http::HeaderName, word: &str| {
             let all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
             all.flat_map(|text| text.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
@@ -173,7 +173,7 @@ impl Handshake {
         Ok(Self { key: key.as_bytes().to_vec(), protocol })
     }
 
-    fn answer(&self) -> Reply {
+    pub(super) fn answer(&self) -> Reply {
         let broken = |_| Error::new(Reason::InternalError, "the WebSocket could not be opened");
         let accept = HeaderValue::from_str(&derive_accept_key(&self.key)).map_err(broken)?;
         let mut response = Response::new(Body::empty());
@@ -187,14 +187,21 @@ impl Handshake {
     }
 }
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// The other side of the handshake, if the client is still there.
+pub(super) async fn open(upgrade: OnUpgrade) -> Option<Socket> {
+    match upgrade.await {
+        Ok(upgraded) => Some(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await),
+        Err(error) => {
+            tracing::debug!(%error, "a client left while its WebSocket was opened");
+            None
+        }
+    }
+}
 
 async fn serve(upgrade: OnUpgrade, begun: Begun, wanted: Wanted, stop: CancellationToken) {
-    let upgraded = match upgrade.await {
-        Ok(upgraded) => upgraded,
-        Err(error) => return tracing::debug!(%error, "a client left while its WebSocket was opened"),
-    };
-    let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+    let Some(socket) = open(upgrade).await else { return };
     let (mut sink, mut stream) = socket.split();
     let last = match begun {
         Begun::Refused(refusal) => Some(ended_with(refusal.code, &refusal.message)),
@@ -219,7 +226,7 @@ async fn relay(
     tokio::select! {
         status = output(sink, &mut hearing, wanted) => status,
         () = input(stream, &mut saying) => None,
-        () = stop.cancelled() => Some(failure("InternalError", "the supervisor stops; the command was ended", json!({}))),
+        () = stop.cancelled() => Some(stopping()),
     }
 }
 
@@ -260,7 +267,16 @@ async fn input(stream: &mut SplitStream<Socket>, saying: &mut Saying) {
     }
 }
 
-fn on(channel: u8, bytes: &[u8]) -> Message {
+/// Waits until the client closes its side.
+pub(super) async fn gone(stream: &mut SplitStream<Socket>) {
+    while let Some(Ok(message)) = stream.next().await {
+        if let Message::Close(_) = message {
+            return;
+        }
+    }
+}
+
+pub(super) fn on(channel: u8, bytes: &[u8]) -> Message {
     let mut all = Vec::with_capacity(1 + bytes.len());
     all.push(channel);
     all.extend_from_slice(bytes);
@@ -290,7 +306,7 @@ fn understood(message: &[u8]) -> Option<Frame> {
 }
 
 /// The `Status` that tells of an exit code.
-fn ended(code: u8) -> Value {
+pub(super) fn ended(code: u8) -> Value {
     match code {
         0 => json!({ "metadata": {}, "status": "Success" }),
         code => ended_with(code, &format!("command terminated with non-zero exit code {code}")),
@@ -302,8 +318,11 @@ fn ended_with(code: u8, message: &str) -> Value {
     failure("NonZeroExitCode", message, cause)
 }
 
-fn broken(error: &CommandError) -> Value {
-    let first: &dyn std::error::Error = error;
+pub(super) fn stopping() -> Value {
+    failure("InternalError", "the supervisor stops; the session was ended", json!({}))
+}
+
+pub(super) fn broken(first: &(dyn std::error::Error + 'static)) -> Value {
     let causes = std::iter::successors(Some(first), |error| error.source());
     let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
     failure("InternalError", &text, json!({}))
@@ -315,7 +334,7 @@ fn failure(reason: &str, message: &str, details: Value) -> Value {
 
 /// The last word, and then waiting until the client has taken it: closing a connection with unread
 /// input would take back what is still on its way.
-async fn farewell(
+pub(super) async fn farewell(
     sink: &mut SplitSink<Socket, Message>,
     stream: &mut SplitStream<Socket>,
     status: &Value,

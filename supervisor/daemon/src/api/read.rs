@@ -14,7 +14,7 @@ use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::watch;
 use crate::secret::redact_object;
-use crate::store::{Page, PageRequest, Refusal};
+use crate::store::{Page, PageRequest, Refusal, StoreError};
 
 /// Where the next part of a list begins, as the client hands it back.
 #[derive(Serialize, Deserialize)]
@@ -31,9 +31,13 @@ pub(super) async fn get(ask: Ask, kind: &'static Registration) -> Reply {
     let reveal = ask.flag("reveal")?;
     let found = {
         let (namespace, name) = (namespace.clone(), name.clone());
-        ask.api.store.read(move |tx| tx.get_value(kind, &namespace, &name)).await?
+        ask.api.store.read(move |tx| tx.get_value(kind.stored(), &namespace, &name)).await?
     };
-    let object = found.ok_or_else(|| Refusal::NotFound { kind: kind.key(), namespace, name })?;
+    let object = found.and_then(|stored| kind.shown(stored)).ok_or_else(|| Refusal::NotFound {
+        kind: kind.key(),
+        namespace,
+        name,
+    })?;
     let object = visible(&ask.api, kind, object, reveal)?;
     Ok(reply::json(&ask.shape().object(kind, object, (ask.api.clock)())))
 }
@@ -44,13 +48,25 @@ pub(super) async fn list(ask: Ask, kind: &'static Registration) -> Reply {
         return watch::watch(ask, kind).await;
     }
     let (version, wanted) = (Version::of(&ask)?, wanted(&ask, kind)?);
-    let page = ask.api.store.read(move |tx| tx.page(kind, &wanted)).await?;
+    let page = page(&ask.api, kind, wanted).await?;
     version.check(page.version)?;
-    let metadata = metadata(&page)?;
+    let metadata = metadata(kind, &page)?;
     let reveal = ask.flag("reveal")?;
     let visible = |object| visible(&ask.api, kind, object, reveal);
     let items = page.items.into_iter().map(visible).collect::<Result<Vec<_>, _>>()?;
     Ok(reply::json(&ask.shape().list(kind, items, metadata, (ask.api.clock)())))
+}
+
+/// A part of a list. What is a view is chosen after it was made, so that such a part may have less than its share.
+pub(super) async fn page(api: &Api, kind: &'static Registration, mut wanted: PageRequest) -> Result<Page, StoreError> {
+    if kind.view.is_none() {
+        return api.store.read(move |tx| tx.page(kind, &wanted)).await;
+    }
+    let selector = std::mem::take(&mut wanted.selector);
+    let mut page = api.store.read(move |tx| tx.page(kind.stored(), &wanted)).await?;
+    page.items = page.items.into_iter().filter_map(|stored| kind.shown(stored)).collect();
+    page.items.retain(|shown| selector.matches(shown));
+    Ok(page)
 }
 
 /// What a reader may see of an object. That he may reveal it was decided before he came here.
@@ -137,13 +153,16 @@ fn resume(text: &str) -> Result<Continue, Error> {
     token.ok_or_else(|| Error::bad_request("`continue` is not a token from here; list again without it"))
 }
 
-fn metadata(page: &Page) -> Result<Value, Error> {
+fn metadata(kind: &Registration, page: &Page) -> Result<Value, Error> {
     let mut metadata = json!({ "resourceVersion": page.version.to_string() });
     if let Some(after) = page.next.clone() {
         let token = serde_json::to_vec(&Continue { version: page.version, after });
         let token = token.map_err(|_| Error::new(Reason::InternalError, "the list could not be divided"))?;
         metadata["continue"] = URL_SAFE_NO_PAD.encode(token).into();
-        metadata["remainingItemCount"] = page.remaining.into();
+        // How many views there are is known when they are made.
+        if kind.view.is_none() {
+            metadata["remainingItemCount"] = page.remaining.into();
+        }
     }
     Ok(metadata)
 }

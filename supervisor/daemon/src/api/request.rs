@@ -92,6 +92,22 @@ impl Ask {
         }
     }
 
+    /// `container`, where it is said, is the only one that there is: named like the bundle.
+    pub(super) fn only_container(&self) -> Result<(), Error> {
+        let name = self.segment("name");
+        match self.query("container").filter(|container| *container != name) {
+            None => Ok(()),
+            Some(other) => {
+                Err(Error::bad_request(format!("there is no container {other} here; the only one is called {name}")))
+            }
+        }
+    }
+
+    /// How the connection becomes a WebSocket.
+    pub(super) fn upgrade(&self) -> Result<OnUpgrade, Error> {
+        self.upgrade.clone().ok_or_else(|| Error::bad_request("this connection cannot become a WebSocket"))
+    }
+
     /// The shape in which the client wants objects.
     pub(super) fn shape(&self) -> Shape {
         Shape::wanted(&self.headers, self.query("includeObject"))

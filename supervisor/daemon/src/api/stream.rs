@@ -132,11 +132,28 @@ pub(super) async fn log(ask: Ask) -> Reply {
         timestamps: ask.flag("timestamps")?,
         previous: ask.flag("previous")?,
     };
+    ask.only_container()?;
+    let limit = ask.number("limitBytes")?;
     let output = ask.api.logs.open(request).await?;
+    let output = limited(output, limit.unwrap_or(u64::MAX));
     let stopped = ask.api.stop.clone().cancelled_owned();
     let mut response = Response::new(Body::from_stream(output.take_until(stopped)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     Ok(response)
+}
+
+/// No more bytes than that.
+fn limited(output: ByteStream, most: u64) -> ByteStream {
+    let cut = |left: &mut u64, piece: io::Result<Bytes>| {
+        let piece = piece.map(|mut piece| {
+            piece.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= piece.len() as u64;
+            piece
+        });
+        let whole = !matches!(&piece, Ok(piece) if piece.is_empty());
+        std::future::ready(whole.then_some(piece))
+    };
+    output.scan(most, cut).boxed()
 }
 
 fn since(ask: &Ask) -> Result<Option<Timestamp>, Error> {

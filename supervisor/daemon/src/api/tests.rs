@@ -20,6 +20,7 @@ mod rights;
 mod rollback;
 mod secrets;
 mod system;
+mod views;
 mod volumes;
 mod watches;
 

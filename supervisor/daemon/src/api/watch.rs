@@ -29,7 +29,7 @@ use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender, channel};
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use super::Api;
-use super::read::{Version, scope, selector, visible};
+use super::read::{Version, page, scope, selector, visible};
 use super::reply::{Error, Reply, Shape};
 use super::request::Ask;
 use crate::store::{Change, PageRequest, StoreError};
@@ -124,7 +124,7 @@ async fn beginning(ask: &Ask, view: &View, bookmarks: bool) -> Result<(Vec<Bytes
     let wanted =
         PageRequest { namespace: view.namespace.clone(), selector: view.selector.clone(), ..PageRequest::default() };
     let kind = view.kind;
-    let page = ask.api.store.read(move |tx| tx.page(kind, &wanted)).await?;
+    let page = page(&ask.api, kind, wanted).await?;
     Version::of(ask)?.check(page.version)?;
     let line = |object| view.line(WatchType::Added, object);
     let mut lines = page.items.into_iter().map(line).collect::<Result<Vec<_>, _>>()?;
@@ -155,13 +155,28 @@ impl View {
     /// What this watch sees of a change, if anything.
     fn event(&self, change: &Change) -> Result<Option<Bytes>, Error> {
         let elsewhere = self.namespace.as_ref().is_some_and(|only| *only != change.namespace);
-        if change.kind != self.kind || elsewhere {
+        if change.kind != self.kind.stored() || elsewhere {
             return Ok(None);
         }
-        let before = change.previous.as_ref().is_some_and(|object| self.selector.matches(object));
-        let after = self.selector.matches(&change.object);
-        let what = seen(change.what, before, after);
-        what.map(|what| self.line(what, change.object.clone())).transpose()
+        let now = self.kind.shown(change.object.clone());
+        let (before, after) = (self.saw(change), now.as_ref().is_some_and(|object| self.selector.matches(object)));
+        let Some(what) = seen(change.what, before, after) else { return Ok(None) };
+        // A view that ceases while its object stays is told of as it was last, at the version of its end.
+        let gone = || {
+            let mut last = self.kind.shown(change.previous.clone()?)?;
+            last["metadata"]["resourceVersion"] = change.resource_version.to_string().into();
+            Some(last)
+        };
+        now.or_else(gone).map(|object| self.line(what, object)).transpose()
+    }
+
+    /// Whether the object was in sight before a change.
+    fn saw(&self, change: &Change) -> bool {
+        let matches = |before: &Value| match self.kind.view {
+            None => self.selector.matches(before),
+            Some(_) => self.kind.shown(before.clone()).is_some_and(|shown| self.selector.matches(&shown)),
+        };
+        change.previous.as_ref().is_some_and(matches)
     }
 }
 

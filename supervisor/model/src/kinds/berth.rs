@@ -49,6 +49,7 @@ const PLAIN: Registration = Registration {
     finalizers: &[],
     sealed: &[],
     permanent: &[],
+    view: None,
     complete: |_, _| (),
     lists: &[],
     shape: Shape::of::<Bundle>(),

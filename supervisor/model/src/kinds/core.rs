@@ -36,7 +36,7 @@ pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration
 const DATA_BYTES: usize = 1024 * 1024;
 
 /// A registration of the core group with nothing special; each kind overrides what it needs.
-const PLAIN: Registration = Registration {
+pub(super) const PLAIN: Registration = Registration {
     group: "",
     version: "v1",
     kind: "",
@@ -58,6 +58,7 @@ const PLAIN: Registration = Registration {
     finalizers: &[],
     sealed: &[],
     permanent: &[],
+    view: None,
     complete: |_, _| (),
     lists: &[],
     shape: Shape::of::<ConfigMap>(),

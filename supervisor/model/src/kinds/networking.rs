@@ -43,6 +43,7 @@ pub static NETWORK_POLICY: Registration = Registration {
     finalizers: &[],
     sealed: &[],
     permanent: &[],
+    view: None,
     complete: |_, _| (),
     lists: &[],
     shape: Shape::of::<NetworkPolicy>(),

@@ -85,10 +85,14 @@ impl Door for Plain {
 
 /// Opens a WebSocket at the route; the refusal's code if there is one.
 async fn open(world: &World, bundle: &str, query: &str) -> Result<WebSocketStream<UnixStream>, u16> {
+    open_at(world, bundle, &format!("{BUNDLES}/{bundle}/exec?{query}")).await
+}
+
+async fn open_at(world: &World, bundle: &str, route: &str) -> Result<WebSocketStream<UnixStream>, u16> {
     let path = world.dir.path().join(format!("{bundle}.sock"));
     let door = Plain(UnixListener::bind(&path).unwrap());
     tokio::spawn(listen::serve(door, world.router.clone(), Limits::default(), world.stop.clone()));
-    let mut request = format!("ws://harbour{BUNDLES}/{bundle}/exec?{query}").into_client_request().unwrap();
+    let mut request = format!("ws://harbour{route}").into_client_request().unwrap();
     let headers = request.headers_mut();
     headers.insert("authorization", format!("Bearer {TOKEN}").parse().unwrap());
     headers.insert("sec-websocket-protocol", HeaderValue::from_static("v5.channel.k8s.io,v4.channel.k8s.io"));
@@ -144,6 +148,34 @@ async fn a_client_that_goes_away_takes_the_command_along() {
     drop(socket);
     let helper = world.commands.helper.lock().unwrap().take().unwrap();
     assert!(helper.await.unwrap().contains(&Frame::Input(b"x".to_vec())));
+}
+
+#[tokio::test]
+async fn commands_are_run_in_a_pod_as_in_its_bundle_and_in_its_only_container() {
+    let world = World::new();
+    let pod =
+        |query: &str| format!("/api/v1/namespaces/default/pods/web/exec?command=sh&stdin=true&stdout=true{query}");
+    let mut socket = open_at(&world, "web", &pod("&container=web")).await.unwrap();
+    socket.send(says(b"\0hello")).await.unwrap();
+    assert_eq!(heard(&mut socket).await, (1, "hello".into()));
+    assert_eq!(open_at(&world, "other", &pod("&container=sidecar")).await.unwrap_err(), 400);
+}
+
+#[tokio::test]
+async fn who_attaches_hears_the_output_from_now_on_and_is_told_when_it_ends() {
+    let world = World::new();
+    let pod = |name: &str, query: &str| format!("/api/v1/namespaces/default/pods/{name}/attach?stdout=true{query}");
+    let mut socket = open_at(&world, "web", &pod("web", "&container=web")).await.unwrap();
+    for line in ["one\n", "two\n"] {
+        assert_eq!(heard(&mut socket).await, (1, line.into()));
+    }
+    let asked = world.logs.asked.lock().unwrap().pop().unwrap();
+    assert_eq!((asked.bundle.as_str(), asked.follow, asked.tail_lines), ("web", true, Some(0)));
+    world.stop.cancel();
+    let (channel, status) = heard(&mut socket).await;
+    assert!(channel == 3 && status.contains("the supervisor stops"), "{status}");
+    assert_eq!(open_at(&world, "input", &pod("web", "&stdin=true")).await.unwrap_err(), 400);
+    assert_eq!(open_at(&world, "absent", &pod("absent", "")).await.unwrap_err(), 404);
 }
 
 #[tokio::test]

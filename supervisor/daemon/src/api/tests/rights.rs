@@ -108,7 +108,7 @@ async fn a_request_by_an_unknown_way_is_refused() {
 #[tokio::test]
 async fn a_path_that_is_not_served_is_absent_to_the_owner_and_closed_to_strangers() {
     let world = World::new();
-    for path in ["/", "/api/v2", "/apis/berth.dev/v1/unicorns", "/api/v1/namespaces/default/pods"] {
+    for path in ["/", "/api/v2", "/apis/berth.dev/v1/unicorns", "/api/v1/namespaces/default/endpoints"] {
         assert_eq!(world.get(path).await.failed().1, "NotFound", "{path}");
         let answer = Answer::of(world.send_from(PEER, stranger(&Method::GET, path)).await).await;
         assert_eq!(answer.failed().0, 401, "{path}");
