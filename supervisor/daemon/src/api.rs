@@ -36,6 +36,7 @@ mod listen;
 mod network;
 mod openapi;
 mod operation;
+mod port_forward;
 mod read;
 mod references;
 mod relations;
@@ -183,10 +184,12 @@ fn table() -> Table {
 }
 
 /// What can be asked of a Pod beside reading it is what can be asked of the bundle that it shows.
-fn pod_rows() -> [Route; 5] {
+fn pod_rows() -> [Route; 7] {
     let access = |subresource, verb| Access::Object { group: "", plural: "pods", subresource, verb };
     let path = |subresource| format!("/api/v1/namespaces/{{namespace}}/pods/{{name}}/{subresource}");
     let run = |method| Route::new(method, path("exec"), access("exec", Verb::Exec), exec::exec);
+    let forward =
+        |method| Route::new(method, path("portforward"), access("portforward", Verb::Exec), port_forward::port_forward);
     let attach = |method| Route::new(method, path("attach"), access("attach", Verb::Exec), attach::attach);
     [
         Route::new(Method::GET, path("log"), access("log", Verb::Get), stream::log),
@@ -194,6 +197,8 @@ fn pod_rows() -> [Route; 5] {
         run(Method::POST),
         attach(Method::GET),
         attach(Method::POST),
+        forward(Method::GET),
+        forward(Method::POST),
     ]
 }
 

@@ -17,5 +17,6 @@ pub mod schedule;
 pub mod secret;
 pub mod session;
 pub mod setup;
+mod spdy;
 pub mod store;
 pub mod volume;

@@ -187,9 +187,20 @@ spec:
     kubectl.run("cp box:/data/letter /run/answer");
     assert_eq!(machine.ok("cat /run/answer; rm /run/letter /run/answer").unwrap(), "by hand");
 
+    let forwarded = format!(
+        "{} >/run/forward & forward=$!; until grep -q Forwarding /run/forward; do sleep 0.2; done; \
+         curl --silent --max-time 60 http://127.0.0.1:18080/; kill $forward; rm /run/forward",
+        kubectl.line("port-forward pod/site 18080:80")
+    );
+    kubectl.with("create", &format!(
+        "apiVersion: berth.dev/v1\nkind: Bundle\nmetadata: {{name: site}}\nspec:\n  image: 127.0.0.1:{REGISTRY}/nginx:1\n  ports: [{{name: web, containerPort: 80}}]\n"
+    ));
+    kubectl.run("wait --for=condition=Ready --timeout=10m pod/site");
+    assert_eq!(machine.ok(&forwarded).unwrap().trim(), "nginx under Berth, image 1");
+
     let refused = machine.sh(&kubectl.line("delete pod box")).unwrap();
     assert!(refused.code() == 1 && refused.errors().contains("stop or restart the bundle"), "{}", refused.errors());
-    kubectl.run("delete --timeout=10m bundle/box");
+    kubectl.run("delete --timeout=10m bundle/box bundle/site");
     assert_eq!(kubectl.run("get pods -o name"), "");
     machine.ok("berth volume erase -n kubectl-pods box-data --yes --timeout 10m").unwrap();
     kubectl.end();

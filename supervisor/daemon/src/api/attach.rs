@@ -8,14 +8,14 @@ use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::exec::{Handshake, OUTPUT, Socket, broken, ended, farewell, gone, on, open, stopping};
+use super::exec::{Handshake, OUTPUT, PROTOCOLS, Socket, broken, ended, farewell, gone, on, open, stopping};
 use super::reply::{Error, Reply};
 use super::request::Ask;
 use super::stream::{ByteStream, LogRequest};
 
 /// `GET .../pods/{name}/attach`.
 pub(super) async fn attach(ask: Ask) -> Reply {
-    let shake = Handshake::read(&ask.headers)?;
+    let shake = Handshake::of(&ask.headers, &PROTOCOLS)?;
     ask.only_container()?;
     if ask.flag("stdin")? {
         let message = "a service's own input cannot be written to; run a command in it with exec, or attach without -i";

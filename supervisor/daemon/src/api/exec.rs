@@ -41,9 +41,9 @@ use crate::session::{Hearing, Saying, Session};
 /// A terminal whose size nobody has told yet.
 const TERMINAL: Size = Size { rows: 24, columns: 80 };
 /// Between looks whether the client is still there.
-const PING: Duration = Duration::from_secs(30);
+pub(super) const PING: Duration = Duration::from_secs(30);
 /// Without any word from it, an answer to a look included, it is not.
-const SILENCE: Duration = Duration::from_secs(90);
+pub(super) const SILENCE: Duration = Duration::from_secs(90);
 /// For the client to take the last words.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -95,7 +95,7 @@ struct Wanted {
 
 /// `GET .../bundles/{name}/exec`.
 pub(super) async fn exec(ask: Ask) -> Reply {
-    let shake = Handshake::read(&ask.headers)?;
+    let shake = Handshake::of(&ask.headers, &PROTOCOLS)?;
     ask.only_container()?;
     let (request, wanted) = request(&ask)?;
     let upgrade = ask.upgrade()?;
@@ -151,24 +151,25 @@ pub(super) struct Handshake {
 }
 
 /// The protocols spoken here, the better one first.
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+pub(super) const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
 impl Handshake {
-    pub(super) fn read(headers: &HeaderMap) -> Result<Self, Error> {
+    /// `protocols` are those that are spoken, the better one first.
+    pub(super) fn of(headers: &HeaderMap, protocols: &[&'static str]) -> Result<Self, Error> {
         let says = |name: http::HeaderName, word: &str| {
             let all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
             all.flat_map(|text| text.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
         };
         if !says(UPGRADE, "websocket") {
-            let message = "commands are run over a WebSocket (`Upgrade: websocket`); SPDY is not spoken here. \
+            let message = "this is spoken over a WebSocket (`Upgrade: websocket`); SPDY is not spoken here. \
                            `berth exec` and kubectl 1.30 or later do so";
             return Err(Error::bad_request(message));
         }
         let key = headers.get(SEC_WEBSOCKET_KEY).filter(|_| says(CONNECTION, "upgrade"));
         let key =
             key.ok_or_else(|| Error::bad_request("the opening of the WebSocket lacks `Connection` or its key"))?;
-        let protocol = PROTOCOLS.into_iter().find(|one| says(SEC_WEBSOCKET_PROTOCOL, one)).ok_or_else(|| {
-            Error::bad_request(format!("Sec-WebSocket-Protocol must offer one of {}", PROTOCOLS.join(", ")))
+        let protocol = protocols.iter().copied().find(|one| says(SEC_WEBSOCKET_PROTOCOL, one)).ok_or_else(|| {
+            Error::bad_request(format!("Sec-WebSocket-Protocol must offer one of {}", protocols.join(", ")))
         })?;
         Ok(Self { key: key.as_bytes().to_vec(), protocol })
     }
@@ -364,7 +365,9 @@ mod tests {
                 ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
                 ("sec-websocket-protocol", protocols),
             ]);
-            Handshake::read(&offered).map(|shake| shake.protocol).map_err(|error| error.status()["code"].clone())
+            Handshake::of(&offered, &PROTOCOLS)
+                .map(|shake| shake.protocol)
+                .map_err(|error| error.status()["code"].clone())
         };
         assert_eq!(offer("v4.channel.k8s.io, v5.channel.k8s.io"), Ok("v5.channel.k8s.io"));
         assert_eq!(offer("v4.channel.k8s.io"), Ok("v4.channel.k8s.io"));
@@ -374,7 +377,7 @@ mod tests {
     #[test]
     fn spdy_is_refused_with_a_word_about_what_is_spoken() {
         let spdy = headers(&[("upgrade", "SPDY/3.1"), ("connection", "Upgrade")]);
-        let status = Handshake::read(&spdy).unwrap_err().status();
+        let status = Handshake::of(&spdy, &PROTOCOLS).unwrap_err().status();
         assert!(status["message"].as_str().unwrap().contains("SPDY is not spoken here"), "{status}");
     }
 

@@ -7,6 +7,7 @@ mod commands;
 mod connections;
 mod crowds;
 mod documents;
+mod forwards;
 mod kubectl;
 mod lists;
 mod network;

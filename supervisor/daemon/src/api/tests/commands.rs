@@ -89,17 +89,26 @@ async fn open(world: &World, bundle: &str, query: &str) -> Result<WebSocketStrea
 }
 
 async fn open_at(world: &World, bundle: &str, route: &str) -> Result<WebSocketStream<UnixStream>, u16> {
+    open_as(world, bundle, route, "v5.channel.k8s.io,v4.channel.k8s.io").await
+}
+
+pub(super) async fn open_as(
+    world: &World,
+    bundle: &str,
+    route: &str,
+    protocols: &'static str,
+) -> Result<WebSocketStream<UnixStream>, u16> {
     let path = world.dir.path().join(format!("{bundle}.sock"));
     let door = Plain(UnixListener::bind(&path).unwrap());
     tokio::spawn(listen::serve(door, world.router.clone(), Limits::default(), world.stop.clone()));
     let mut request = format!("ws://harbour{route}").into_client_request().unwrap();
     let headers = request.headers_mut();
     headers.insert("authorization", format!("Bearer {TOKEN}").parse().unwrap());
-    headers.insert("sec-websocket-protocol", HeaderValue::from_static("v5.channel.k8s.io,v4.channel.k8s.io"));
+    headers.insert("sec-websocket-protocol", HeaderValue::from_static(protocols));
     let stream = UnixStream::connect(&path).await.unwrap();
     match tokio_tungstenite::client_async(request, stream).await {
         Ok((socket, answer)) => {
-            assert_eq!(answer.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");
+            assert_eq!(answer.headers()["sec-websocket-protocol"], protocols.split(',').next().unwrap());
             Ok(socket)
         }
         Err(SocketError::Http(answer)) => Err(answer.status().as_u16()),
@@ -171,11 +180,11 @@ async fn who_attaches_hears_the_output_from_now_on_and_is_told_when_it_ends() {
     }
     let asked = world.logs.asked.lock().unwrap().pop().unwrap();
     assert_eq!((asked.bundle.as_str(), asked.follow, asked.tail_lines), ("web", true, Some(0)));
+    assert_eq!(open_at(&world, "input", &pod("web", "&stdin=true")).await.unwrap_err(), 400);
+    assert_eq!(open_at(&world, "absent", &pod("absent", "")).await.unwrap_err(), 404);
     world.stop.cancel();
     let (channel, status) = heard(&mut socket).await;
     assert!(channel == 3 && status.contains("the supervisor stops"), "{status}");
-    assert_eq!(open_at(&world, "input", &pod("web", "&stdin=true")).await.unwrap_err(), 400);
-    assert_eq!(open_at(&world, "absent", &pod("absent", "")).await.unwrap_err(), 404);
 }
 
 #[tokio::test]

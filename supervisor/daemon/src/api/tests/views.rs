@@ -13,11 +13,21 @@ async fn bundle(world: &World, name: &str, phase: &'static str) {
 }
 
 async fn fares(world: &World, name: &str, phase: &'static str) {
+    fares_at(world, name, phase, "10.213.0.2").await;
+}
+
+/// A bundle that runs at an address.
+pub(super) async fn bundle_at(world: &World, name: &str, address: &'static str) {
+    bundle(world, name, "Running").await;
+    fares_at(world, name, "Running", address).await;
+}
+
+async fn fares_at(world: &World, name: &str, phase: &'static str, address: &'static str) {
     let name = name.to_owned();
     let write = move |tx: &mut crate::store::Tx<'_>| {
         let mut bundle = tx.get::<berth_model::resource::Bundle>("default", &name)?.unwrap();
         let status = json!({
-            "phase": phase, "revision": 1, "unit": format!("berth.default.{name}.r1.service"), "address": "10.213.0.2",
+            "phase": phase, "revision": 1, "unit": format!("berth.default.{name}.r1.service"), "address": address,
             "conditions": [{
                 "type": "Ready", "status": if phase == "Running" { "True" } else { "False" }, "reason": "Because",
                 "message": "", "lastTransitionTime": NOW,

@@ -276,7 +276,7 @@ async fn an_image_never_fills_the_disk_to_its_end() {
     server.push(&Built::of(&Image::web().layer(zeros)), "bomb:1", &[]);
     server.push(&Built::of(&Image::web().layer(Tar::default().noise("big", 40 << 20, 9))), "big:1", &[]);
     let bomb = at.ensure(&format!("{}/bomb:1", server.address())).await;
-    at.assert_refused(bomb, "NoRoom", &["bomb", "Ki packed and more when unpacked, and 3", "Mi are free"]);
+    at.assert_refused(bomb, "NoRoom", &["bomb", "packed and more when unpacked, and 3", "Mi are free"]);
     let big = at.ensure(&format!("{}/big:1", server.address())).await;
     at.assert_refused(big, "NoRoom", &["take 40.", "and 3"]);
     let upload = at.store.import("web:1", tokio::io::repeat(0), nobody()).await;
