@@ -148,6 +148,7 @@ fn is_up(status: &BundleStatus) -> bool {
     status.unit.is_some() && !matches!(status.phase, Phase::Stopped | Phase::Terminating)
 }
 
+type Condition = k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 type Metadata = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 fn name(of: &Metadata) -> &str {
@@ -269,7 +270,6 @@ fn pod_status(bundle: &Bundle, status: &BundleStatus) -> Value {
         _ if ready => "Running",
         _ => "Pending",
     };
-    let reason = found.map(|one| one.reason.clone()).unwrap_or_default();
     json!({
         "phase": phase,
         "podIP": status.address,
@@ -281,13 +281,18 @@ fn pod_status(bundle: &Bundle, status: &BundleStatus) -> Value {
             condition("ContainersReady", ready),
             is_ready,
         ],
-        "containerStatuses": [container_status(bundle, status, &reason)],
+        "containerStatuses": [container_status(bundle, status, found)],
     })
 }
 
-fn container_status(bundle: &Bundle, status: &BundleStatus, reason: &str) -> Value {
+/// It is told to run since it serves.
+fn container_status(bundle: &Bundle, status: &BundleStatus, condition: Option<&Condition>) -> Value {
     let (ready, image) = (status.is_ready(), status.image.clone().unwrap_or_default());
-    let state = if ready { json!({ "running": {} }) } else { json!({ "waiting": { "reason": reason } }) };
+    let state = match condition {
+        Some(condition) if ready => json!({ "running": { "startedAt": condition.last_transition_time } }),
+        Some(condition) => json!({ "waiting": { "reason": condition.reason } }),
+        None => json!({}),
+    };
     let last = status.last_termination.as_ref().map_or(json!({}), |one| json!({ "terminated": terminated(one) }));
     json!({
         "name": name(&bundle.metadata),

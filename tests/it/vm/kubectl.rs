@@ -142,6 +142,7 @@ fn a_stock_kubectl_creates_changes_explains_compares_and_deletes_a_service_with_
 }
 
 #[test]
+#[ignore = "long tier"]
 fn a_stock_kubectl_finds_a_service_as_what_it_knows_and_reads_follows_and_enters_it() {
     let (_lock, machine) = shared();
     let kubectl = Kubectl::new(machine, "kubectl-pods");
@@ -169,9 +170,10 @@ spec:
     assert!(starts(&["persistentvolumeclaim/box-data", "Bound"]), "{listed}");
     assert!(starts(&["statefulset.apps/box", "1/1"]), "{listed}");
     let described = kubectl.run("describe pod box");
-    assert!(described.contains("ClaimName:  box-data") && described.contains("Started"), "{described}");
+    assert!(described.contains("box-data") && described.contains("StartCompleted"), "{described}");
 
-    assert!(kubectl.run("logs box").starts_with("began\nalive"));
+    let said = kubectl.run("logs box");
+    assert!(said.starts_with("began\nalive"), "{said}");
     assert_eq!(kubectl.run("logs box --tail=1"), "alive");
     assert_eq!(kubectl.run("logs -f box --limit-bytes=12"), "began\nalive");
     let attached = machine.ok(&format!("timeout 60 {} 2>&1 | grep -m 1 alive", kubectl.line("attach box"))).unwrap();
@@ -180,7 +182,6 @@ spec:
     let ended = machine.sh(&kubectl.line("exec box -- sh -c 'exit 7'")).unwrap();
     assert_eq!(ended.code(), 7, "{}", ended.errors());
 
-    kubectl.run("exec box -- busybox ln -s busybox /usr/bin/tar");
     machine.ok("echo by hand >/run/letter").unwrap();
     kubectl.run("cp /run/letter box:/data/letter");
     assert_eq!(kubectl.run("exec box -- busybox cat /data/letter"), "by hand");

@@ -30,7 +30,8 @@ use tokio::time::{Instant, interval_at, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_util::sync::CancellationToken;
 
 use super::reply::{Error, Reply};
@@ -341,7 +342,8 @@ pub(super) async fn farewell(
     status: &Value,
 ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
     sink.send(on(STATUS, status.to_string().as_bytes())).await?;
-    sink.send(Message::Close(None)).await?;
+    // A close without a code is an error to kubectl.
+    sink.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await?;
     let gone = async { while let Some(Ok(_)) = stream.next().await {} };
     // A client that does not close is left after a while; it has been told everything.
     let _: Result<(), tokio::time::error::Elapsed> = timeout(FAREWELL, gone).await;

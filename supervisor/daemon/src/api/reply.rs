@@ -267,7 +267,7 @@ impl Shape {
     fn table(self, kind: &Registration, items: Vec<Value>, metadata: Value, now: Timestamp) -> Value {
         let columns = kind.columns.iter().map(|column| {
             json!({
-                "name": column.name, "type": column.kind, "format": "",
+                "name": column.name, "type": column.kind, "format": column.format(),
                 "description": column.description, "priority": column.priority,
             })
         });

@@ -28,6 +28,11 @@ impl Column {
         Column { name, kind: "integer", priority: 0, description }
     }
 
+    /// `name` for the name, before which clients put the kind where they show several.
+    pub fn format(&self) -> &'static str {
+        if *self == Self::NAME { "name" } else { "" }
+    }
+
     pub(super) const fn wide(mut self) -> Column {
         self.priority = 1;
         self

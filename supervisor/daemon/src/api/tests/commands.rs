@@ -143,6 +143,8 @@ async fn both_directions_a_size_and_the_exit_code_pass() {
     let (channel, status) = heard(&mut socket).await;
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!((channel, &status["details"]["causes"][0]["message"]), (3, &json!("3")));
+    let Message::Close(Some(last)) = socket.next().await.unwrap().unwrap() else { panic!("no code to the close") };
+    assert_eq!(u16::from(last.code), 1000, "kubectl takes anything else for an error");
     let asked = world.commands.asked.lock().unwrap().pop().unwrap();
     assert_eq!((asked.command, asked.input, asked.user), (vec!["sh".into(), "-c".into()], true, Some("33".into())));
     assert!(asked.terminal.is_some());

@@ -98,6 +98,7 @@ async fn a_table_has_the_columns_of_the_kind_and_a_row_per_object() {
         columns.iter().map(|column| column["name"].as_str().unwrap()).collect::<Vec<_>>(),
         ["Name", "Data", "Age"]
     );
+    assert_eq!(columns.iter().map(|column| &column["format"]).collect::<Vec<_>>(), ["name", "", ""]);
     assert_eq!(table["rows"][0]["cells"], json!(["web", 2, "0s"]));
     let row = &table["rows"][0]["object"];
     assert_eq!((row["kind"].clone(), row.get("data")), ("PartialObjectMetadata".into(), None));
