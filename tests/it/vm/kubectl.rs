@@ -196,7 +196,7 @@ spec:
     kubectl.with("create", &format!(
         "apiVersion: berth.dev/v1\nkind: Bundle\nmetadata: {{name: site}}\nspec:\n  image: 127.0.0.1:{REGISTRY}/nginx:1\n  ports: [{{name: web, containerPort: 80}}]\n"
     ));
-    kubectl.run("wait --for=condition=Ready --timeout=10m pod/site");
+    kubectl.run("rollout status --timeout=10m statefulset/site");
     assert_eq!(machine.ok(&forwarded).unwrap().trim(), "nginx under Berth, image 1");
 
     let refused = machine.sh(&kubectl.line("delete pod box")).unwrap();
