@@ -49,6 +49,7 @@ mod stream;
 mod system;
 mod volume;
 mod watch;
+mod websocket;
 mod write;
 
 #[cfg(test)]

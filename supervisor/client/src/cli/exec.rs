@@ -91,6 +91,8 @@ async fn speak(args: &ExecArgs, saying: &mut Saying) -> Failure {
 
 async fn speaking(args: &ExecArgs, saying: &mut Saying) -> Result<(), Failure> {
     let mut resized = signal(SignalKind::window_change()).map_err(Failure::Runtime)?;
+    // The server waits a moment before it tells anything to a client that says nothing.
+    saying.input(&[]).await.map_err(broken)?;
     if args.tty {
         tell_size(saying).await?;
     }

@@ -2,16 +2,15 @@
 //! A service's own input is nobody's to write to; commands with one are run by `exec`.
 
 use berth_model::status::Reason;
-use futures_util::stream::SplitSink;
-use futures_util::{SinkExt, StreamExt, TryStreamExt};
+use futures_util::{SinkExt, TryStreamExt};
 use serde_json::Value;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::exec::{Handshake, OUTPUT, PROTOCOLS, Socket, broken, ended, farewell, gone, on, open, stopping};
+use super::exec::{OUTPUT, broken, ended, on, stopping};
 use super::reply::{Error, Reply};
 use super::request::Ask;
 use super::stream::{ByteStream, LogRequest};
+use super::websocket::{Handshake, PROTOCOLS, Sink, Stream, farewell, gone, open};
 
 /// `GET .../pods/{name}/attach`.
 pub(super) async fn attach(ask: Ask) -> Reply {
@@ -33,16 +32,15 @@ pub(super) async fn attach(ask: Ask) -> Reply {
     let output = ask.api.logs.open(request).await?;
     let (upgrade, stop, session) = (ask.upgrade()?, ask.api.stop.clone(), ask.api.metrics.session_opened());
     tokio::spawn(async move {
-        if let Some(socket) = open(upgrade).await {
-            serve(socket, output, stop).await;
+        if let Some((sink, stream)) = open(upgrade).await {
+            serve(sink, stream, output, stop).await;
         }
         drop(session);
     });
     shake.answer()
 }
 
-async fn serve(socket: Socket, output: ByteStream, stop: CancellationToken) {
-    let (mut sink, mut stream) = socket.split();
+async fn serve(mut sink: Sink, mut stream: Stream, output: ByteStream, stop: CancellationToken) {
     let last = tokio::select! {
         last = relay(&mut sink, output) => last,
         () = gone(&mut stream) => None,
@@ -56,7 +54,7 @@ async fn serve(socket: Socket, output: ByteStream, stop: CancellationToken) {
 }
 
 /// Until the service has ended; nothing to be told if the client has gone.
-async fn relay(sink: &mut SplitSink<Socket, Message>, mut output: ByteStream) -> Option<Value> {
+async fn relay(sink: &mut Sink, mut output: ByteStream) -> Option<Value> {
     loop {
         match output.try_next().await {
             Ok(Some(bytes)) => sink.send(on(OUTPUT, &bytes)).await.ok()?,

@@ -10,48 +10,29 @@
 //! Both directions run by themselves: a command that writes before it reads must not wait for a client
 //! that writes before it reads. What hangs up here is seen by the helper, which kills the command.
 
-use std::time::Duration;
-
-use axum::body::Body;
-use axum::response::Response;
 use berth_model::policy::Subject;
 use berth_model::session::{Frame, Refusal, Size};
-use berth_model::status::Reason;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use http::{HeaderMap, HeaderValue, StatusCode};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval_at, timeout};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_util::sync::CancellationToken;
 
 use super::reply::{Error, Reply};
 use super::request::Ask;
 use super::stream::PortError;
+use super::websocket::{Handshake, PING, PROTOCOLS, SILENCE, Sink, Stream, farewell, open};
 use crate::session::{Hearing, Saying, Session};
 
 /// A terminal whose size nobody has told yet.
 const TERMINAL: Size = Size { rows: 24, columns: 80 };
-/// Between looks whether the client is still there.
-pub(super) const PING: Duration = Duration::from_secs(30);
-/// Without any word from it, an answer to a look included, it is not.
-pub(super) const SILENCE: Duration = Duration::from_secs(90);
-/// For the client to take the last words.
-const FAREWELL: Duration = Duration::from_secs(5);
-
 const INPUT: u8 = 0;
 pub(super) const OUTPUT: u8 = 1;
 const ERROR: u8 = 2;
-const STATUS: u8 = 3;
+pub(super) const STATUS: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 
@@ -144,67 +125,8 @@ fn size(ask: &Ask) -> Result<Size, Error> {
     Ok(Size { rows: number("rows", TERMINAL.rows)?, columns: number("columns", TERMINAL.columns)? })
 }
 
-/// What of a WebSocket's opening the answer is made from.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Handshake {
-    key: Vec<u8>,
-    protocol: &'static str,
-}
-
-/// The protocols spoken here, the better one first.
-pub(super) const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
-
-impl Handshake {
-    /// `protocols` are those that are spoken, the better one first.
-    pub(super) fn of(headers: &HeaderMap, protocols: &[&'static str]) -> Result<Self, Error> {
-        let says = |name: http::HeaderName, word: &str| {
-            let all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-            all.flat_map(|text| text.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
-        };
-        if !says(UPGRADE, "websocket") {
-            let message = "this is spoken over a WebSocket (`Upgrade: websocket`); SPDY is not spoken here. \
-                           `berth exec` and kubectl 1.30 or later do so";
-            return Err(Error::bad_request(message));
-        }
-        let key = headers.get(SEC_WEBSOCKET_KEY).filter(|_| says(CONNECTION, "upgrade"));
-        let key =
-            key.ok_or_else(|| Error::bad_request("the opening of the WebSocket lacks `Connection` or its key"))?;
-        let protocol = protocols.iter().copied().find(|one| says(SEC_WEBSOCKET_PROTOCOL, one)).ok_or_else(|| {
-            Error::bad_request(format!("Sec-WebSocket-Protocol must offer one of {}", protocols.join(", ")))
-        })?;
-        Ok(Self { key: key.as_bytes().to_vec(), protocol })
-    }
-
-    pub(super) fn answer(&self) -> Reply {
-        let broken = |_| Error::new(Reason::InternalError, "the WebSocket could not be opened");
-        let accept = HeaderValue::from_str(&derive_accept_key(&self.key)).map_err(broken)?;
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(self.protocol));
-        Ok(response)
-    }
-}
-
-pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
-
-/// The other side of the handshake, if the client is still there.
-pub(super) async fn open(upgrade: OnUpgrade) -> Option<Socket> {
-    match upgrade.await {
-        Ok(upgraded) => Some(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await),
-        Err(error) => {
-            tracing::debug!(%error, "a client left while its WebSocket was opened");
-            None
-        }
-    }
-}
-
 async fn serve(upgrade: OnUpgrade, begun: Begun, wanted: Wanted, stop: CancellationToken) {
-    let Some(socket) = open(upgrade).await else { return };
-    let (mut sink, mut stream) = socket.split();
+    let Some((mut sink, mut stream)) = open(upgrade).await else { return };
     let last = match begun {
         Begun::Refused(refusal) => Some(ended_with(refusal.code, &refusal.message)),
         Begun::Running(session) => relay(&mut sink, &mut stream, session, wanted, stop).await,
@@ -218,8 +140,8 @@ async fn serve(upgrade: OnUpgrade, begun: Begun, wanted: Wanted, stop: Cancellat
 
 /// Until the command has ended, the client is gone, or the daemon stops; what is to be told.
 async fn relay(
-    sink: &mut SplitSink<Socket, Message>,
-    stream: &mut SplitStream<Socket>,
+    sink: &mut Sink,
+    stream: &mut Stream,
     session: Session,
     wanted: Wanted,
     stop: CancellationToken,
@@ -233,7 +155,7 @@ async fn relay(
 }
 
 /// From the command to the client; nothing to be told if that one has gone.
-async fn output(sink: &mut SplitSink<Socket, Message>, hearing: &mut Hearing, wanted: Wanted) -> Option<Value> {
+async fn output(sink: &mut Sink, hearing: &mut Hearing, wanted: Wanted) -> Option<Value> {
     let mut look = interval_at(Instant::now() + PING, PING);
     loop {
         let message = tokio::select! {
@@ -251,7 +173,7 @@ async fn output(sink: &mut SplitSink<Socket, Message>, hearing: &mut Hearing, wa
 }
 
 /// From the client to the command, until that client has gone.
-async fn input(stream: &mut SplitStream<Socket>, saying: &mut Saying) {
+async fn input(stream: &mut Stream, saying: &mut Saying) {
     while let Ok(Some(Ok(message))) = timeout(SILENCE, stream.next()).await {
         let frame = match message {
             Message::Binary(bytes) => understood(&bytes),
@@ -265,15 +187,6 @@ async fn input(stream: &mut SplitStream<Socket>, saying: &mut Saying) {
             // The command has ended; how, is heard on the other half.
             tracing::trace!(%error, "input came too late");
             return std::future::pending().await;
-        }
-    }
-}
-
-/// Waits until the client closes its side.
-pub(super) async fn gone(stream: &mut SplitStream<Socket>) {
-    while let Some(Ok(message)) = stream.next().await {
-        if let Message::Close(_) = message {
-            return;
         }
     }
 }
@@ -334,54 +247,9 @@ fn failure(reason: &str, message: &str, details: Value) -> Value {
     json!({ "metadata": {}, "status": "Failure", "reason": reason, "message": message, "details": details })
 }
 
-/// The last word, and then waiting until the client has taken it: closing a connection with unread
-/// input would take back what is still on its way.
-pub(super) async fn farewell(
-    sink: &mut SplitSink<Socket, Message>,
-    stream: &mut SplitStream<Socket>,
-    status: &Value,
-) -> Result<(), tokio_tungstenite::tungstenite::Error> {
-    sink.send(on(STATUS, status.to_string().as_bytes())).await?;
-    // A close without a code is an error to kubectl.
-    sink.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await?;
-    let gone = async { while let Some(Ok(_)) = stream.next().await {} };
-    // A client that does not close is left after a while; it has been told everything.
-    let _: Result<(), tokio::time::error::Elapsed> = timeout(FAREWELL, gone).await;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
-    }
-
-    #[test]
-    fn the_newer_of_the_offered_protocols_is_spoken() {
-        let offer = |protocols| {
-            let offered = headers(&[
-                ("upgrade", "WebSocket"),
-                ("connection", "keep-alive, Upgrade"),
-                ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-                ("sec-websocket-protocol", protocols),
-            ]);
-            Handshake::of(&offered, &PROTOCOLS)
-                .map(|shake| shake.protocol)
-                .map_err(|error| error.status()["code"].clone())
-        };
-        assert_eq!(offer("v4.channel.k8s.io, v5.channel.k8s.io"), Ok("v5.channel.k8s.io"));
-        assert_eq!(offer("v4.channel.k8s.io"), Ok("v4.channel.k8s.io"));
-        assert_eq!(offer("v3.channel.k8s.io"), Err(json!(400)));
-    }
-
-    #[test]
-    fn spdy_is_refused_with_a_word_about_what_is_spoken() {
-        let spdy = headers(&[("upgrade", "SPDY/3.1"), ("connection", "Upgrade")]);
-        let status = Handshake::of(&spdy, &PROTOCOLS).unwrap_err().status();
-        assert!(status["message"].as_str().unwrap().contains("SPDY is not spoken here"), "{status}");
-    }
 
     #[test]
     fn messages_of_the_client_are_input_its_end_and_sizes() {

@@ -18,7 +18,6 @@ use std::time::Duration;
 use berth_model::resource::Bundle;
 use berth_model::status::Reason;
 use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -29,9 +28,9 @@ use tokio::time::{Instant, interval_at, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::exec::{Handshake, PING, SILENCE, Socket, open};
 use super::reply::{Error, Reply};
 use super::request::Ask;
+use super::websocket::{Handshake, PING, SILENCE, Sink, Stream, open};
 use crate::spdy::{self, Codec, Frame, SpdyError};
 
 /// What the client asks for.
@@ -53,8 +52,8 @@ pub(super) async fn port_forward(ask: Ask) -> Reply {
     tracing::info!(who, namespace, bundle = name, "port-forward");
     let (upgrade, stop, session) = (ask.upgrade()?, ask.api.stop.clone(), ask.api.metrics.session_opened());
     tokio::spawn(async move {
-        if let Some(socket) = open(upgrade).await {
-            serve(socket, address, stop).await;
+        if let Some((sink, stream)) = open(upgrade).await {
+            serve(sink, stream, address, stop).await;
         }
         drop(session);
     });
@@ -73,8 +72,7 @@ async fn address(ask: &Ask) -> Result<IpAddr, Error> {
     })
 }
 
-async fn serve(socket: Socket, address: IpAddr, stop: CancellationToken) {
-    let (sink, stream) = socket.split();
+async fn serve(sink: Sink, stream: Stream, address: IpAddr, stop: CancellationToken) {
     let (say, said) = channel(QUEUE);
     let session = Session { address, say, codec: Codec::default(), told: HashMap::new(), open: HashMap::new() };
     tokio::select! {
@@ -89,7 +87,7 @@ async fn serve(socket: Socket, address: IpAddr, stop: CancellationToken) {
 }
 
 /// Until the client is gone.
-async fn write(mut sink: SplitSink<Socket, Message>, mut said: Receiver<Bytes>) {
+async fn write(mut sink: Sink, mut said: Receiver<Bytes>) {
     let mut look = interval_at(Instant::now() + PING, PING);
     loop {
         let message = tokio::select! {
@@ -124,7 +122,7 @@ struct Session {
 
 impl Session {
     /// Until the client goes or says what is not understood; its connections end with it.
-    async fn run(mut self, mut stream: SplitStream<Socket>) -> Result<(), SpdyError> {
+    async fn run(mut self, mut stream: Stream) -> Result<(), SpdyError> {
         let mut connections = JoinSet::new();
         while let Ok(Some(Ok(message))) = timeout(SILENCE, stream.next()).await {
             match message {

@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use super::listen::{self, Door, Handshake, Limits};
+use super::websocket::READY;
 use super::*;
 use crate::session::Session;
 
@@ -187,6 +188,15 @@ async fn who_attaches_hears_the_output_from_now_on_and_is_told_when_it_ends() {
     world.stop.cancel();
     let (channel, status) = heard(&mut socket).await;
     assert!(channel == 3 && status.contains("the supervisor stops"), "{status}");
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_has_a_moment_to_make_ready_for_what_it_is_told() {
+    let world = World::new();
+    let asked = std::time::Instant::now();
+    let mut socket = open(&world, "old", "command=nope&stdout=true").await.unwrap();
+    heard(&mut socket).await;
+    assert!(asked.elapsed() >= READY, "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
