@@ -22,6 +22,7 @@ mod images;
 mod logs;
 pub mod machine;
 pub mod net;
+mod node;
 mod notify;
 mod pressure;
 mod profiles;

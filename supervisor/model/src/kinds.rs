@@ -9,13 +9,15 @@
 //! from the old object, unknown and wrong fields are found by path, defaults are filled in, rules
 //! are checked. What it hands back is what the store may keep.
 //!
-//! Some kinds are not stored: their objects are views of others' ([`View`]), read and watched like all, so that clients
-//! find in Kubernetes' words what Berth keeps in its own.
+//! Some kinds are not stored, so that clients find in Kubernetes' words what Berth keeps in its own: their objects are
+//! views of others' ([`View`]), read and watched like all, or are read from the machine when they are asked for
+//! ([`Reading`]).
 
 mod admit;
 mod berth;
 mod core;
 mod networking;
+mod readings;
 mod table;
 mod views;
 
@@ -26,6 +28,7 @@ pub use berth::{
 };
 pub use core::{CONFIG_MAP, DEFAULT_NAMESPACE, EVENT, EVENT_LIFE, LAST_APPLIED, NAMESPACE, SECRET};
 pub use networking::NETWORK_POLICY;
+pub use readings::{NODE, NODE_METRICS, POD_METRICS, Reading};
 pub use table::{Column, age};
 pub use views::{PERSISTENT_VOLUME_CLAIM, POD, SERVICE, STATEFUL_SET, View};
 
@@ -107,6 +110,8 @@ pub struct Registration {
     pub permanent: &'static [Permanent],
     /// Of what its objects are views, if they are not stored themselves.
     pub view: Option<View>,
+    /// How its objects are read from the machine, if they are.
+    pub reading: Option<Reading>,
     /// Completes a body before it is decoded.
     complete: fn(&mut Value, &Request<'_>),
     /// Lists that are merged, beside those of the metadata: by strategic merge patches and server-side apply.
@@ -155,7 +160,10 @@ pub static KINDS: &[&Registration] = &[
     &POD,
     &SERVICE,
     &PERSISTENT_VOLUME_CLAIM,
+    &NODE,
     &STATEFUL_SET,
+    &NODE_METRICS,
+    &POD_METRICS,
     &NETWORK_POLICY,
     &BUNDLE,
     &REVISION,
@@ -233,6 +241,11 @@ impl Registration {
             None => Some(stored),
             Some(view) => (view.show)(stored),
         }
+    }
+
+    /// Whether its own objects are in the store.
+    pub fn is_stored(&self) -> bool {
+        self.view.is_none() && self.reading.is_none()
     }
 
     /// Whether clients may use a verb on it.

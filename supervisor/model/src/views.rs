@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::condition::ConditionType;
 use crate::kinds::{BUNDLE, Registration, VOLUME};
+use crate::machine::NODE;
 use crate::quantity;
 use crate::resource::bundle::{BundleSpec, BundleStatus, Phase, Port, Protocol, RestartPolicy, Termination};
 use crate::resource::bundle::{DEFAULT_CPU, DEFAULT_MEMORY};
@@ -234,6 +235,7 @@ fn pod_spec(bundle: &Bundle) -> Value {
     let claim = |volume: &str| json!({ "claimName": volume_name(own, volume) });
     let volumes = spec.volumes.iter().map(|one| json!({ "name": one.name, "persistentVolumeClaim": claim(&one.name) }));
     json!({
+        "nodeName": NODE,
         "containers": [container],
         "volumes": volumes.collect::<Vec<_>>(),
         "restartPolicy": restart_policy(spec.restart),

@@ -97,7 +97,7 @@ fn a_stock_kubectl_lists_every_kind_and_explains_its_fields() {
     wanted.sort();
     assert_eq!(listed, wanted);
     for kind in KINDS {
-        let told = kubectl.run(&format!("explain {}", kind.key()));
+        let told = kubectl.run(&format!("explain {} --api-version={}", kind.plural, kind.api_version()));
         let about = format!("KIND:       {}\n", kind.kind);
         assert!(told.contains(&about) && told.contains("DESCRIPTION:") && told.contains("FIELDS:"), "{told}");
     }
@@ -143,7 +143,7 @@ fn a_stock_kubectl_creates_changes_explains_compares_and_deletes_a_service_with_
 
 #[test]
 #[ignore = "long tier"]
-fn a_stock_kubectl_finds_a_service_as_what_it_knows_and_reads_follows_and_enters_it() {
+fn a_stock_kubectl_finds_a_service_as_what_it_knows_and_reads_measures_follows_and_enters_it() {
     let (_lock, machine) = shared();
     let kubectl = Kubectl::new(machine, "kubectl-pods");
     let manifest = format!(
@@ -171,6 +171,18 @@ spec:
     assert!(starts(&["statefulset.apps/box", "1/1"]), "{listed}");
     let described = kubectl.run("describe pod box");
     assert!(described.contains("box-data") && described.contains("StartCompleted"), "{described}");
+
+    let node = kubectl.run("get nodes --no-headers");
+    assert!(node.split_whitespace().take(2).eq(["berth", "Ready"]), "{node}");
+    let described = kubectl.run("describe node berth");
+    assert!(described.contains("Non-terminated Pods") && described.contains("box"), "{described}");
+    for (line, row) in [("top node --no-headers", "berth"), ("top pod box --no-headers", "box")] {
+        let used = kubectl.run(line);
+        assert!(used.starts_with(row) && used.contains("Mi"), "{used}");
+    }
+    let refused = machine.sh(&kubectl.line("cordon berth")).unwrap();
+    // It says so, and ends with 0 all the same.
+    assert!(refused.errors().contains("unable to cordon") && refused.errors().contains("berth stop"), "{refused:?}");
 
     let said = kubectl.run("logs box");
     assert!(said.starts_with("began\nalive"), "{said}");

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use berth_model::kinds::{CHANGE_SET, Registration};
+use berth_model::kinds::{CHANGE_SET, Reading, Registration};
 use berth_model::resource::change_set::without_sealed;
 use berth_model::selector::Selector;
 use berth_model::status::Reason;
@@ -29,17 +29,40 @@ struct Continue {
 pub(super) async fn get(ask: Ask, kind: &'static Registration) -> Reply {
     let (namespace, name) = (ask.namespace(), ask.name());
     let reveal = ask.flag("reveal")?;
-    let found = {
-        let (namespace, name) = (namespace.clone(), name.clone());
-        ask.api.store.read(move |tx| tx.get_value(kind.stored(), &namespace, &name)).await?
-    };
-    let object = found.and_then(|stored| kind.shown(stored)).ok_or_else(|| Refusal::NotFound {
-        kind: kind.key(),
-        namespace,
-        name,
-    })?;
+    let found = find(&ask.api, kind, &namespace, &name).await?;
+    let object = found.ok_or_else(|| Refusal::NotFound { kind: kind.key(), namespace, name })?;
     let object = visible(&ask.api, kind, object, reveal)?;
     Ok(reply::json(&ask.shape().object(kind, object, (ask.api.clock)())))
+}
+
+async fn find(api: &Api, kind: &'static Registration, namespace: &str, name: &str) -> Result<Option<Value>, Error> {
+    if let Some(reading) = kind.reading {
+        let is_it = |one: &Value| text(one, "namespace") == namespace && text(one, "name") == name;
+        return Ok(read(api, reading).await?.into_iter().find(is_it));
+    }
+    let (namespace, name) = (namespace.to_owned(), name.to_owned());
+    let stored = api.store.read(move |tx| tx.get_value(kind.stored(), &namespace, &name)).await?;
+    Ok(stored.and_then(|stored| kind.shown(stored)))
+}
+
+/// What is read from the machine.
+async fn read(api: &Api, reading: Reading) -> Result<Vec<Value>, Error> {
+    Ok((reading.show)(&api.system.machine(reading.rates).await?))
+}
+
+fn text<'o>(object: &'o Value, field: &str) -> &'o str {
+    object["metadata"][field].as_str().unwrap_or_default()
+}
+
+/// All of it is one part of a list: there is little.
+async fn readings(api: &Api, reading: Reading, wanted: &PageRequest) -> Result<Page, Error> {
+    let chosen = |one: &Value| {
+        let inside = wanted.namespace.as_deref().is_none_or(|namespace| text(one, "namespace") == namespace);
+        inside && wanted.selector.matches(one)
+    };
+    let version = *api.store.revision().borrow();
+    let items = read(api, reading).await?.into_iter().filter(chosen).collect();
+    Ok(Page { version, items, next: None, remaining: 0 })
 }
 
 /// `GET` of a collection, in one namespace or all: a list, or a watch if that is asked for.
@@ -48,7 +71,10 @@ pub(super) async fn list(ask: Ask, kind: &'static Registration) -> Reply {
         return watch::watch(ask, kind).await;
     }
     let (version, wanted) = (Version::of(&ask)?, wanted(&ask, kind)?);
-    let page = page(&ask.api, kind, wanted).await?;
+    let page = match kind.reading {
+        Some(reading) => readings(&ask.api, reading, &wanted).await?,
+        None => page(&ask.api, kind, wanted).await?,
+    };
     version.check(page.version)?;
     let metadata = metadata(kind, &page)?;
     let reveal = ask.flag("reveal")?;

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::response::Response;
 use berth_model::diagnostics::Diagnosis;
+use berth_model::machine::Machine;
 use berth_model::usage::Usage;
 use futures_util::future::BoxFuture;
 use http::HeaderValue;
@@ -17,6 +18,8 @@ use super::stream::PortError;
 pub trait SystemPort: Send + Sync {
     /// What bundles and the machine use now.
     fn usage(&self) -> BoxFuture<'_, Result<Usage, PortError>>;
+    /// A look at it, or two a moment apart if rates are wanted.
+    fn machine(&self, rates: bool) -> BoxFuture<'_, Result<Machine, PortError>>;
     /// Examines everything; it goes on to its end even if nobody waits for it any more.
     fn diagnose(&self, request: DiagnoseRequest) -> BoxFuture<'_, Result<Diagnosis, PortError>>;
     /// One archive for whoever helps, without secrets; with what services wrote only if `output`.

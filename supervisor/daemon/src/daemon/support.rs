@@ -79,7 +79,7 @@ impl Support {
         archive.json("units.json", self.units().await)?;
         archive.json("disks.json", self.disks())?;
         archive.json("rules.json", rules().await)?;
-        for kind in KINDS.iter().filter(|kind| kind.view.is_none()) {
+        for kind in KINDS.iter().filter(|kind| kind.is_stored()) {
             let objects = self.store.read(move |tx| tx.page(kind, &crate::store::PageRequest::default())).await;
             let shown = |page: crate::store::Page| {
                 let mut items = page.items;

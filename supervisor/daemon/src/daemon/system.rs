@@ -3,19 +3,22 @@
 use std::sync::Arc;
 
 use berth_model::diagnostics::Diagnosis;
+use berth_model::machine::Machine;
 use berth_model::usage::Usage;
 use futures_util::future::BoxFuture;
 
 use super::Parts;
 use super::diagnostics::Examiner;
 use super::support::Support;
-use super::usage;
+use super::{node, usage};
 use crate::api::{DiagnoseRequest, PortError, SystemPort};
 use crate::config::Config;
+use crate::store::Clock;
 
 /// Looks after the machine.
 pub(super) struct System {
     usage: usage::Usage,
+    clock: Clock,
     examiner: Arc<Examiner>,
     support: Support,
 }
@@ -24,13 +27,17 @@ impl System {
     pub(super) fn new(parts: &Parts, config: &Config, examiner: Arc<Examiner>) -> Self {
         let usage = usage::Usage { store: parts.store.clone(), data: config.data.clone() };
         let support = Support::new(parts, config, Arc::clone(&examiner), usage.clone());
-        Self { usage, examiner, support }
+        Self { usage, clock: Arc::clone(&parts.clock), examiner, support }
     }
 }
 
 impl SystemPort for System {
     fn usage(&self) -> BoxFuture<'_, Result<Usage, PortError>> {
         Box::pin(async move { self.usage.look().await.map_err(failed) })
+    }
+
+    fn machine(&self, rates: bool) -> BoxFuture<'_, Result<Machine, PortError>> {
+        Box::pin(async move { node::look(&self.usage, &self.clock, rates).await.map_err(failed) })
     }
 
     fn diagnose(&self, request: DiagnoseRequest) -> BoxFuture<'_, Result<Diagnosis, PortError>> {

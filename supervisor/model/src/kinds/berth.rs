@@ -50,6 +50,7 @@ const PLAIN: Registration = Registration {
     sealed: &[],
     permanent: &[],
     view: None,
+    reading: None,
     complete: |_, _| (),
     lists: &[],
     shape: Shape::of::<Bundle>(),

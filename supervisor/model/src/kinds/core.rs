@@ -59,6 +59,7 @@ pub(super) const PLAIN: Registration = Registration {
     sealed: &[],
     permanent: &[],
     view: None,
+    reading: None,
     complete: |_, _| (),
     lists: &[],
     shape: Shape::of::<ConfigMap>(),

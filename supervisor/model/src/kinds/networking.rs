@@ -44,6 +44,7 @@ pub static NETWORK_POLICY: Registration = Registration {
     sealed: &[],
     permanent: &[],
     view: None,
+    reading: None,
     complete: |_, _| (),
     lists: &[],
     shape: Shape::of::<NetworkPolicy>(),

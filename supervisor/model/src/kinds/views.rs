@@ -41,6 +41,7 @@ pub static POD: Registration = Registration {
         Column::number("Restarts", "Restarts by systemd of the running unit."),
         Column::AGE,
         Column::text("IP", "Address on this machine.").wide(),
+        Column::text("Node", "This machine.").wide(),
         Column::text("Image", "What it runs.").wide(),
     ],
     cells: |object, now| {
@@ -54,10 +55,11 @@ pub static POD: Registration = Registration {
             number(object, &container("restartCount")),
             since(object, "/metadata/creationTimestamp", now),
             text(object, "/status/podIP"),
+            text(object, "/spec/nodeName"),
             text(object, "/spec/containers/0/image"),
         ]
     },
-    selectable: &["status.phase", "spec.restartPolicy"],
+    selectable: &["status.phase", "spec.restartPolicy", "spec.nodeName"],
     status: true,
     view: Some(View { of: &BUNDLE, show: views::pod }),
     shape: shape(
@@ -188,7 +190,7 @@ pub static STATEFUL_SET: Registration = Registration {
     ..PLAIN
 };
 
-const fn shape(schema_name: fn() -> Cow<'static, str>, register_schema: fn(&mut SchemaGenerator)) -> Shape {
+pub(super) const fn shape(schema_name: fn() -> Cow<'static, str>, register_schema: fn(&mut SchemaGenerator)) -> Shape {
     Shape { decode: |_| Err(read_only()), schema_name, register_schema }
 }
 
@@ -197,7 +199,7 @@ fn read_only() -> FieldError {
 }
 
 /// Without Kubernetes' hundreds of types: who only reads needs no more than the name.
-fn register(generator: &mut SchemaGenerator, name: &str, says: &str) {
+pub(super) fn register(generator: &mut SchemaGenerator, name: &str, says: &str) {
     let metadata = generator.subschema_for::<ObjectMeta>();
     let part =
         |says: &str| json!({ "description": says, "type": "object", "x-kubernetes-preserve-unknown-fields": true });

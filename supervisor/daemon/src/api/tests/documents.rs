@@ -10,7 +10,7 @@ async fn discovery_names_every_kind_with_its_verbs() {
     let groups = world.get("/apis").await.ok();
     let groups: Vec<&str> =
         groups["groups"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-    assert_eq!(groups, ["apps", "berth.dev", "networking.k8s.io"]);
+    assert_eq!(groups, ["apps", "berth.dev", "metrics.k8s.io", "networking.k8s.io"]);
     assert_eq!(world.get("/apis/berth.dev").await.ok()["preferredVersion"]["groupVersion"], "berth.dev/v1");
     for (path, group) in [("/api/v1", ""), ("/apis/berth.dev/v1", "berth.dev")] {
         let list = world.get(path).await.ok();

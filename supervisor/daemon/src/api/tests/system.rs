@@ -1,4 +1,5 @@
 use berth_model::diagnostics::{Area, Diagnosis, Finding, Outcome};
+use berth_model::machine::{Facts, Machine};
 use berth_model::usage::{BundleUsage, MachineUsage, Usage};
 
 use super::*;
@@ -12,6 +13,19 @@ impl SystemPort for FakeSystem {
         std::future::ready(Ok(Usage::new(5, MachineUsage { cores: 2, ..MachineUsage::default() }, vec![web]))).boxed()
     }
 
+    fn machine(&self, rates: bool) -> BoxFuture<'_, Result<Machine, PortError>> {
+        let look = |taken_us: u64| {
+            let machine = MachineUsage { cores: 2, memory: 4 << 20, ..MachineUsage::default() };
+            let web = BundleUsage { namespace: "default".into(), name: "web".into(), ..Default::default() };
+            let web = BundleUsage { cpu_us: Some(taken_us / 10), memory: Some(1 << 20), ..web };
+            Usage::new(taken_us, machine, vec![web])
+        };
+        let facts = Facts { hostname: "harbour".into(), ..Facts::default() };
+        let (made, now) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+        let before = rates.then(|| look(1_000_000));
+        std::future::ready(Ok(Machine { facts, made, now, usage: look(2_000_000), before })).boxed()
+    }
+
     fn diagnose(&self, request: DiagnoseRequest) -> BoxFuture<'_, Result<Diagnosis, PortError>> {
         let found =
             Finding::new(Area::Leftovers, "links", Outcome::Problem, "bv0-9").means("A place is taken.", "Repair.");
@@ -22,6 +36,32 @@ impl SystemPort for FakeSystem {
 
     fn support_bundle(&self, output: bool) -> BoxFuture<'_, Result<Vec<u8>, PortError>> {
         std::future::ready(Ok(if output { b"with output".to_vec() } else { b"without".to_vec() })).boxed()
+    }
+}
+
+#[tokio::test]
+async fn the_machine_is_a_node_and_what_it_and_its_bundles_use_are_metrics() {
+    let world = World::new();
+    let node = world.get("/api/v1/nodes/berth").await.ok();
+    assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "harbour");
+    let listed = world.get("/apis/metrics.k8s.io/v1beta1/nodes").await.ok();
+    assert_eq!(
+        (&listed["kind"], &listed["items"][0]["metadata"]["name"]),
+        (&json!("NodeMetricsList"), &json!("berth"))
+    );
+    let pods = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods";
+    let web = world.get(&format!("{pods}/web")).await.ok();
+    assert_eq!(web["containers"][0]["usage"], json!({"cpu": "100000000n", "memory": "1024Ki"}));
+    assert_eq!(world.get(&format!("{pods}/absent")).await.failed().0, 404);
+    let none = world.get("/apis/metrics.k8s.io/v1beta1/namespaces/kube-system/pods").await.ok();
+    assert_eq!(none["items"], json!([]));
+    for verb in ["watch=true", "fieldSelector=metadata.name%3Dabsent"] {
+        let answer = world.get(&format!("/api/v1/nodes?{verb}")).await;
+        if verb.starts_with("watch") {
+            assert_eq!(answer.failed().0, 405);
+        } else {
+            assert_eq!(answer.ok()["items"], json!([]));
+        }
     }
 }
 
