@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use berth_model::kinds::{CHANGE_SET, Reading, Registration};
+use berth_model::policy::Verb;
 use berth_model::resource::change_set::without_sealed;
 use berth_model::selector::Selector;
 use berth_model::status::Reason;
@@ -68,6 +69,10 @@ async fn readings(api: &Api, reading: Reading, wanted: &PageRequest) -> Result<P
 /// `GET` of a collection, in one namespace or all: a list, or a watch if that is asked for.
 pub(super) async fn list(ask: Ask, kind: &'static Registration) -> Reply {
     if ask.flag("watch")? {
+        if !kind.serves(Verb::Watch) {
+            let message = format!("{} cannot be watched: they are read when they are asked for", kind.plural);
+            return Err(Error::new(Reason::MethodNotAllowed, message));
+        }
         return watch::watch(ask, kind).await;
     }
     let (version, wanted) = (Version::of(&ask)?, wanted(&ask, kind)?);
