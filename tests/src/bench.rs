@@ -64,54 +64,56 @@ pub enum BenchError {
 pub fn run() -> Result<(), BenchError> {
     let parts = Parts::build(Flavor::Bench)?;
     let mut machine = parts.ready(&Plan { disks: vec![disks::spare()], ..Plan::new("bench") })?;
-    let mut rows = Rows::default();
-    measure(&mut machine, &mut rows)?;
     let accel = accel::choose(&parts.guest)?;
-    let results = json!({ "on": about(&machine, &format!("{accel:?}"))?, "rows": rows.0 });
-    let path = tree::top().join("tests/bench/results.json");
-    let text = serde_json::to_string_pretty(&results).unwrap_or_default() + "\n";
-    at(&path, fs::write(&path, text))?;
+    let mut rows = Rows { on: about(&machine, &format!("{accel:?}"))?, rows: Vec::new() };
+    measure(&mut machine, &mut rows)?;
     Ok(machine.remove()?)
 }
 
-/// Printed as they come: an hour is long.
-#[derive(Default)]
-struct Rows(Vec<Value>);
+/// Printed and kept as they come: an hour is long, and what was measured in it is true even if the rest fails.
+struct Rows {
+    on: Value,
+    rows: Vec<Value>,
+}
 
 impl Rows {
-    fn push(&mut self, row: Value) {
+    fn push(&mut self, row: Value) -> Result<(), BenchError> {
         println!("{row}");
-        self.0.push(row);
+        self.rows.push(row);
+        let path = tree::top().join("tests/bench/results.json");
+        let text =
+            serde_json::to_string_pretty(&json!({ "on": self.on, "rows": self.rows })).unwrap_or_default() + "\n";
+        Ok(at(&path, fs::write(&path, text))?)
     }
 
-    fn extend(&mut self, rows: impl IntoIterator<Item = Value>) {
-        rows.into_iter().for_each(|row| self.push(row));
+    fn extend(&mut self, rows: impl IntoIterator<Item = Value>) -> Result<(), BenchError> {
+        rows.into_iter().try_for_each(|row| self.push(row))
     }
 }
 
 fn measure(machine: &mut Machine, rows: &mut Rows) -> Result<(), BenchError> {
-    rows.extend(disks::rows(machine)?);
-    rows.extend(networks::rows(machine)?);
-    rows.extend(rules::rows(machine)?);
+    rows.extend(disks::rows(machine)?)?;
+    rows.extend(networks::rows(machine)?)?;
+    rows.extend(rules::rows(machine)?)?;
     starts::prepare(machine)?;
-    rows.push(memory::supervisor(machine, 1)?);
+    rows.push(memory::supervisor(machine, 1)?)?;
     starts::add_volume(machine)?;
     let runs = std::env::var("BERTH_BENCH_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(RUNS);
-    rows.extend(starts::rows(&starts::measure(machine, runs)?));
-    rows.extend(requests::rows(machine)?);
-    rows.extend(lives::rows(machine)?);
+    rows.extend(starts::rows(&starts::measure(machine, runs)?))?;
+    rows.extend(requests::rows(machine)?)?;
+    rows.extend(lives::rows(machine)?)?;
     machine.ok("berth uninstall full --erase-volumes --timeout 10m")?;
     fleet::fill(machine, 2, FEW)?;
-    rows.push(fleet::looks(machine, FEW)?);
-    rows.push(fleet::boots(machine)?);
+    rows.push(fleet::looks(machine, FEW)?)?;
+    rows.push(fleet::boots(machine)?)?;
     fleet::fill(machine, FEW + 1, SERVICES)?;
-    rows.push(fleet::looks(machine, SERVICES)?);
-    rows.push(memory::resident(machine)?);
-    rows.push(memory::supervisor(machine, SERVICES)?);
+    rows.push(fleet::looks(machine, SERVICES)?)?;
+    rows.push(memory::resident(machine)?)?;
+    rows.push(memory::supervisor(machine, SERVICES)?)?;
     fleet::rest(machine, SERVICES + 1, MANY)?;
-    rows.push(fleet::looks(machine, MANY)?);
+    rows.push(fleet::looks(machine, MANY)?)?;
     fleet::rest(machine, MANY + 1, MOST)?;
-    rows.push(fleet::looks(machine, MOST)?);
+    rows.push(fleet::looks(machine, MOST)?)?;
     Ok(())
 }
 

@@ -53,15 +53,16 @@ fn an_update_of_a_service_without_data_and_the_way_back_fail_no_visit() {
 #[test]
 fn who_asks_slowly_while_a_service_is_replaced_is_answered_by_the_one_it_asked() {
     let (_lock, machine) = shared();
-    install(machine, "slowly", &format!("{NGINX}:1 --publish 8086:80 --cpu 1"));
-    let visit = Visit::begin(machine.forwarded(8086), "/").unwrap();
+    install(machine, "slowly", &format!("{NGINX}:1 --publish 8087:80 --cpu 1"));
+    let visit = Visit::begin(machine.forwarded(8087), "/").unwrap();
     let update = machine.start(&format!("berth update slowly --image {NGINX}:2 --timeout 10m")).unwrap();
     let waits = "berth get operations -o json | jq -r '.items[] | select(.spec.target.name == \"slowly\") | .status.steps[].message' \
                  | grep -c 'connections to revision 1 to end: 1'";
     eventually(&"1".to_owned(), || machine.sh(waits).unwrap().text().trim().to_owned());
-    assert_eq!(page(machine, 8086), "nginx under Berth, image 2");
+    // It is waited for, but not for ever: nothing comes before the rest of the question.
     let (code, answer) = visit.finish(pace::boots(1.0)).unwrap();
     assert_eq!((code, answer.trim()), (200, "nginx under Berth, image 1"));
+    assert_eq!(page(machine, 8087), "nginx under Berth, image 2");
     let updated = update.finish(pace::boots(4.0)).unwrap();
     assert!(updated.success(), "{}", updated.errors());
     uninstall(machine, "slowly");
