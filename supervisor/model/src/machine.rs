@@ -87,21 +87,23 @@ pub fn nodes(machine: &Machine) -> Vec<Value> {
 pub fn node_metrics(machine: &Machine) -> Vec<Value> {
     let now = &machine.usage.machine;
     let before = machine.before.as_ref().map(|before| before.machine.cpu_us);
-    let used = used(rate(machine, before, Some(now.cpu_us)), Some(now.memory - now.memory_available.min(now.memory)));
-    vec![measured(machine, "NodeMetrics", metadata(machine, "", NODE), json!({ "usage": used }))]
+    let told = |cpu| {
+        let used = used(cpu, now.memory.saturating_sub(now.memory_available));
+        measured(machine, "NodeMetrics", metadata(machine, "", NODE), json!({ "usage": used }))
+    };
+    rate(machine, before, Some(now.cpu_us)).map(told).into_iter().collect()
 }
 
-/// What each bundle with a unit uses, as PodMetrics.
+/// What each bundle uses, as PodMetrics, if both looks found it counted: a nought would be believed.
 pub fn pod_metrics(machine: &Machine) -> Vec<Value> {
-    let has_unit = |one: &&BundleUsage| one.memory.is_some() || one.cpu_us.is_some();
-    machine.usage.bundles.iter().filter(has_unit).map(|one| of_bundle(machine, one)).collect()
+    machine.usage.bundles.iter().filter_map(|one| of_bundle(machine, one)).collect()
 }
 
-fn of_bundle(machine: &Machine, now: &BundleUsage) -> Value {
-    let before = machine.before.as_ref().and_then(|before| before.bundle(&now.namespace, &now.name)?.cpu_us);
-    let used = used(rate(machine, before, now.cpu_us), now.memory);
+fn of_bundle(machine: &Machine, now: &BundleUsage) -> Option<Value> {
+    let before = machine.before.as_ref()?.bundle(&now.namespace, &now.name)?.cpu_us;
+    let used = used(rate(machine, before, now.cpu_us)?, now.memory?);
     let containers = json!({ "containers": [{ "name": now.name, "usage": used }] });
-    measured(machine, "PodMetrics", metadata(machine, &now.namespace, &now.name), containers)
+    Some(measured(machine, "PodMetrics", metadata(machine, &now.namespace, &now.name), containers))
 }
 
 fn measured(machine: &Machine, kind: &str, metadata: Value, mut more: Value) -> Value {
@@ -123,8 +125,8 @@ fn rate(machine: &Machine, before: Option<u64>, now: Option<u64>) -> Option<u64>
     per_second(before, now, window(machine)).map(|micro| micro.saturating_mul(1000))
 }
 
-fn used(cpu: Option<u64>, memory: Option<u64>) -> Value {
-    json!({ "cpu": format!("{}n", cpu.unwrap_or_default()), "memory": kibibytes(memory.unwrap_or_default()) })
+fn used(cpu: u64, memory: u64) -> Value {
+    json!({ "cpu": format!("{cpu}n"), "memory": kibibytes(memory) })
 }
 
 fn kibibytes(bytes: u64) -> String {
@@ -199,7 +201,11 @@ mod tests {
             made: "2026-01-01T00:00:00Z".parse().unwrap(),
             now: "2026-01-02T00:00:00.5Z".parse().unwrap(),
             before: Some(look(1_000_000, 5_000_000, vec![bundle("web", Some(100_000))])),
-            usage: look(3_000_000, 6_000_000, vec![bundle("web", Some(600_000)), bundle("idle", None)]),
+            usage: look(
+                3_000_000,
+                6_000_000,
+                vec![bundle("web", Some(600_000)), bundle("idle", None), bundle("new", Some(9))],
+            ),
         }
     }
 
@@ -225,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_between_two_looks_and_what_has_no_unit_is_not_told() {
+    fn rates_are_between_two_looks_and_what_one_of_them_did_not_find_is_not_told() {
         let [node] = &node_metrics(&machine())[..] else { panic!("one node") };
         assert_eq!(
             (&node["usage"], &node["window"]),
