@@ -65,7 +65,8 @@ pub fn run() -> Result<(), BenchError> {
     let parts = Parts::build(Flavor::Bench)?;
     let mut machine = parts.ready(&Plan { disks: vec![disks::spare()], ..Plan::new("bench") })?;
     let accel = accel::choose(&parts.guest)?;
-    let mut rows = Rows { on: about(&machine, &format!("{accel:?}"))?, rows: Vec::new() };
+    let only = std::env::var("BERTH_BENCH_ONLY").ok();
+    let mut rows = Rows { on: about(&machine, &format!("{accel:?}"))?, rows: Vec::new(), only };
     measure(&mut machine, &mut rows)?;
     Ok(machine.remove()?)
 }
@@ -74,11 +75,20 @@ pub fn run() -> Result<(), BenchError> {
 struct Rows {
     on: Value,
     rows: Vec<Value>,
+    /// The parts that are wanted (`disks lives`), if not all: these are printed, not kept.
+    only: Option<String>,
 }
 
 impl Rows {
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.split_whitespace().any(|one| one == part))
+    }
+
     fn push(&mut self, row: Value) -> Result<(), BenchError> {
         println!("{row}");
+        if self.only.is_some() {
+            return Ok(());
+        }
         self.rows.push(row);
         let path = tree::top().join("tests/bench/results.json");
         let text =
@@ -92,21 +102,36 @@ impl Rows {
 }
 
 fn measure(machine: &mut Machine, rows: &mut Rows) -> Result<(), BenchError> {
-    rows.extend(disks::rows(machine)?)?;
-    rows.extend(networks::rows(machine)?)?;
-    rows.extend(rules::rows(machine)?)?;
+    if rows.wants("disks") {
+        rows.extend(disks::rows(machine)?)?;
+    }
+    if rows.wants("networks") {
+        rows.extend(networks::rows(machine)?)?;
+        rows.extend(rules::rows(machine)?)?;
+    }
     starts::prepare(machine)?;
-    rows.push(memory::supervisor(machine, 1)?)?;
-    starts::add_volume(machine)?;
-    let runs = std::env::var("BERTH_BENCH_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(RUNS);
-    rows.extend(starts::rows(&starts::measure(machine, runs)?))?;
-    rows.extend(requests::rows(machine)?)?;
-    rows.extend(lives::rows(machine)?)?;
-    machine.ok("berth uninstall full --erase-volumes --timeout 10m")?;
+    if rows.wants("starts") {
+        rows.push(memory::supervisor(machine, 1)?)?;
+        starts::add_volume(machine)?;
+        let runs = std::env::var("BERTH_BENCH_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(RUNS);
+        rows.extend(starts::rows(&starts::measure(machine, runs)?))?;
+        machine.ok("berth uninstall full --erase-volumes --timeout 10m")?;
+    }
+    if rows.wants("requests") {
+        rows.extend(requests::rows(machine)?)?;
+    }
+    if rows.wants("lives") {
+        lives::rows(machine).try_for_each(|row| rows.push(row?))?;
+    }
+    if rows.wants("fleet") { many(machine, rows) } else { Ok(()) }
+}
+
+fn many(machine: &mut Machine, rows: &mut Rows) -> Result<(), BenchError> {
     fleet::fill(machine, 2, FEW)?;
     rows.push(fleet::looks(machine, FEW)?)?;
+    fleet::fill(machine, FEW + 1, fleet::BOOTED)?;
     rows.push(fleet::boots(machine)?)?;
-    fleet::fill(machine, FEW + 1, SERVICES)?;
+    fleet::fill(machine, fleet::BOOTED + 1, SERVICES)?;
     rows.push(fleet::looks(machine, SERVICES)?)?;
     rows.push(memory::resident(machine)?)?;
     rows.push(memory::supervisor(machine, SERVICES)?)?;

@@ -21,6 +21,7 @@ mod housekeeping;
 mod images;
 mod logs;
 pub mod machine;
+mod memory;
 pub mod net;
 mod node;
 mod notify;
@@ -150,6 +151,7 @@ pub async fn run(config: Config, clock: Clock) -> Result<(), DaemonError> {
     housekeeping::spawn(&parts, Arc::clone(&cleaner), certificate, &tasks);
     pressure::spawn(cleaner, &parts, &tasks);
     ballast::spawn(&config.data, &parts, &tasks);
+    memory::spawn(&parts, &tasks);
     notify::ready();
     notify::spawn_watchdog(parts.store.clone(), parts.stop.clone(), &tasks);
     info!("berthd {} is up and listens on {}", env!("CARGO_PKG_VERSION"), config.listen);

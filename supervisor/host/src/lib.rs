@@ -17,6 +17,7 @@ pub mod link;
 pub mod loopdev;
 pub mod luks;
 pub mod manifest;
+pub mod memory;
 #[cfg(test)]
 mod netns;
 pub mod nft;

@@ -26,12 +26,12 @@ pub fn spare() -> Disk {
 pub fn rows(machine: &Machine) -> Result<Vec<Value>, BenchError> {
     divide(machine)?;
     let (made, opened) = times(machine)?;
-    let volume = prepare(machine)?;
+    let [volume, peer] = prepare(machine)?;
     let in_turns = |job: &str, figure: &str| -> Result<(Vec<u64>, Vec<u64>), BenchError> {
         let rounds = (0..ROUNDS).map(|round| {
-            let mut folders = [volume.as_str(), PEER];
-            folders.rotate_left(round % 2);
-            let [first, second] = [fio(machine, folders[0], job, figure)?, fio(machine, folders[1], job, figure)?];
+            let mut sides = [&volume, &peer];
+            sides.rotate_left(round % 2);
+            let [first, second] = [fio(machine, sides[0], job, figure)?, fio(machine, sides[1], job, figure)?];
             Ok(if round % 2 == 0 { (first, second) } else { (second, first) })
         });
         let rounds: Vec<(u64, u64)> = rounds.collect::<Result<_, BenchError>>()?;
@@ -72,8 +72,14 @@ fn times(machine: &Machine) -> Result<(Vec<u64>, Vec<u64>), BenchError> {
     Ok((made, opened))
 }
 
-/// A service with a volume, and the peer; the folder of the first on the machine.
-fn prepare(machine: &Machine) -> Result<String, MachineError> {
+/// Where fio works, and what has to stand before it.
+struct Side {
+    within: String,
+    folder: String,
+}
+
+/// A service with a volume, and the peer. The first takes only owners that the service's user namespace knows.
+fn prepare(machine: &Machine) -> Result<[Side; 2], MachineError> {
     let device = "/dev/disk/by-id/virtio-spare-part2";
     machine.ok(&format!(
         "head -c 64 /dev/urandom >/run/peer.key && \
@@ -84,13 +90,17 @@ fn prepare(machine: &Machine) -> Result<String, MachineError> {
     ))?;
     machine.ok(&format!("berth install {IMAGE} --name disk --volume data:/data:1Gi --timeout 10m"))?;
     let main = machine.ok("systemctl show -P MainPID berth.default.disk.r1.service")?;
-    Ok(format!("/proc/{}/root/data", main.trim()))
+    let main = main.trim();
+    let within = format!("nsenter --target {main} --user");
+    let ours = Side { within, folder: format!("/proc/{main}/root/data") };
+    Ok([ours, Side { within: String::new(), folder: PEER.to_owned() }])
 }
 
 /// What was read and written together, per second.
-fn fio(machine: &Machine, folder: &str, job: &str, figure: &str) -> Result<u64, BenchError> {
+fn fio(machine: &Machine, Side { within, folder }: &Side, job: &str, figure: &str) -> Result<u64, BenchError> {
     number(&machine.ok(&format!(
-        "fio --name=bench --directory={folder} --size=128M --ioengine=libaio --direct=1 --runtime=5 --time_based \
-             --output-format=json {job} | jq '.jobs[0] | .read.{figure} + .write.{figure} | floor'"
+        "{within} fio --name=bench --directory={folder} --size=128M --ioengine=libaio --direct=1 --runtime=5 \
+             --time_based --output-format=json {job} >/run/fio.json && \
+         jq '.jobs[0] | .read.{figure} + .write.{figure} | floor' /run/fio.json"
     ))?)
 }

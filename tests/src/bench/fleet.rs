@@ -6,7 +6,7 @@ use super::{BenchError, IMAGE, SERVICES, number, ratio};
 use crate::machine::{Machine, MachineError};
 
 /// Services whose boot is measured, of each kind.
-const BOOTED: usize = 20;
+pub(super) const BOOTED: usize = 20;
 /// Looks that are counted at least; before them, one at each service.
 const LOOKS: usize = 300;
 
@@ -38,10 +38,9 @@ pub fn looks(machine: &Machine, services: usize) -> Result<Value, BenchError> {
     }))
 }
 
-/// `boot20_over_quadlet20`: from the kernel's start until so many services are active. One boot of each kind, in which
+/// `boot20_over_quadlet20`, with as many services installed: from the kernel's start until so many services are active. One boot of each kind, in which
 /// those of the other kind are stopped.
 pub fn boots(machine: &mut Machine) -> Result<Value, BenchError> {
-    fill(machine, 1, BOOTED)?;
     let ours = booted(machine, "berth.default.box*.service")?;
     let all = "$(berth get bundles -o json | jq -r '.items[].metadata.name')";
     machine.ok(&format!("for one in {all}; do berth stop $one --timeout 10m || exit 1; done"))?;

@@ -15,8 +15,8 @@ const ROLLBACKS: usize = 4;
 const LINES: u64 = 20_000;
 
 /// `pull_over_podman`, `crash_to_restarted_ms`, `rollback_s`, `logs_lines_per_s`.
-pub fn rows(machine: &Machine) -> Result<Vec<Value>, BenchError> {
-    Ok(vec![fetched(machine)?, crashed(machine)?, rolled_back(machine)?, logged(machine)?])
+pub fn rows(machine: &Machine) -> impl Iterator<Item = Result<Value, BenchError>> {
+    [fetched, crashed, rolled_back, logged].into_iter().map(|row| row(machine))
 }
 
 /// From an empty store of images to the unpacked image: whole commands of both, in turns.
@@ -35,6 +35,7 @@ fn fetched(machine: &Machine) -> Result<Value, BenchError> {
 /// From the kill of the first process until the unit is active with another one; the Quadlet restarts, too.
 fn crashed(machine: &Machine) -> Result<Value, BenchError> {
     machine.put("/run/lives.py", include_str!("lives.py").as_bytes(), 0o644)?;
+    machine.ok("mkdir -p /run/systemd/system/peer.service.d")?;
     machine.put(
         "/run/systemd/system/peer.service.d/again.conf",
         b"[Service]\nRestart=always\nRestartSec=100ms\n",

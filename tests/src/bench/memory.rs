@@ -42,13 +42,13 @@ fn outside(machine: &Machine, units: &str) -> Result<(u64, u64), BenchError> {
     Ok((number(processes)?, number(bytes)?))
 }
 
-/// `supervisor_rss_<services>_bytes`, once it has not changed for five looks: its own memory, and the pages of its
-/// program, which are the kernel's to drop.
+/// `supervisor_rss_<services>_bytes` after two minutes of rest, the largest of ten looks: its own memory, and the pages
+/// of its program, which are the kernel's to drop. It gives back every minute what it does not need.
 pub fn supervisor(machine: &Machine, services: usize) -> Result<Value, BenchError> {
     let said = machine.ok(
-        "look() { awk '/^Rss(Anon|File):/ {printf \"%d \", $2 * 1024}' /proc/$(pgrep -x berthd)/status; }\n\
-         same=0; last=; for i in $(seq 120); do now=$(look); [ \"$now\" = \"$last\" ] && same=$((same + 1)) || same=0; \
-         [ $same = 5 ] && break; last=$now; sleep 1; done; echo $now",
+        "sleep 120; for i in $(seq 10); do \
+         awk '/^Rss(Anon|File):/ {printf \"%d \", $2 * 1024} END {print \"\"}' /proc/$(pgrep -x berthd)/status; sleep 7; \
+         done | awk '$1 + $2 > most {most = $1 + $2; line = $0} END {print line}'",
     )?;
     let (own, program) = said.trim().split_once(' ').ok_or_else(|| BenchError::NoNumber(said.clone()))?;
     let (own, program) = (number(own)?, number(program)?);
