@@ -27,6 +27,7 @@ mod action;
 mod apply;
 mod attach;
 mod changeset;
+mod channels;
 mod cleanup;
 mod discovery;
 mod document;

@@ -1,7 +1,8 @@
 //! `berth edit`: a resource in the editor of whoever asks; what was changed there is sent back.
 //!
 //! What the server or the reader of YAML refuses is opened again with the reason on top, as long as something is
-//! changed each time; then, and when the resource was changed by somebody else meanwhile, the text is kept.
+//! changed each time; then, and when the resource was changed by somebody else meanwhile, the text is kept. With `--curl`
+//! it is read and opened, too, and the command that is printed holds what was made of it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -26,7 +27,7 @@ const HELP: &str =
 
 pub(super) async fn run(context: &Context, args: &ResourceArgs) -> Result<(), Failure> {
     let (kind, name) = describe::named(context, args).await?;
-    let object = context.client.get_dynamic(&kind, &context.namespace, &name).await?;
+    let object = context.reader()?.get_dynamic(&kind, &context.namespace, &name).await?;
     let wish = wish(&object);
     let mut draft = Draft::new(&yaml::to_string(&wish)?)?;
     let as_it_was = || context.note(&format!("{} is as it was", kind.shown(&name)));
@@ -45,6 +46,7 @@ pub(super) async fn run(context: &Context, args: &ResourceArgs) -> Result<(), Fa
         match sent {
             Ok(object) => return context.outcome(&kind, &object, &format!("{} edited", kind.shown(&name))),
             Err(failure) if is_correctable(&failure) => draft.complain(failure)?,
+            Err(printed @ Failure::Client(ClientError::Printed(_))) => return Err(printed),
             Err(failure) => return Err(draft.kept(failure)),
         }
     }

@@ -98,3 +98,16 @@ async fn an_editor_that_fails_changes_nothing() {
     assert!(ran.err.contains("cannot edit with"), "{}", ran.err);
     assert_eq!(sent(&fake).len(), 0);
 }
+
+#[tokio::test]
+async fn the_command_for_an_edit_holds_what_was_made_of_it_and_does_the_same() {
+    let fake = Fake::start();
+    fake.json(GET, bundle("r/web:1")).json(PUT, bundle("r/web:2"));
+    let editor = "sed -i s/web:1/web:2/ \"$1\"";
+    let printed = fake.run_editing(&["edit", "bundle/web", "--curl"], editor).await;
+    assert_eq!((printed.code, sent(&fake).len(), left(&fake)), (0, 0, 0), "{}", printed.err);
+    assert_eq!(fake.shell(&printed.out).await.code, 0);
+    fake.run_editing(&["edit", "bundle/web"], editor).await;
+    let [by_curl, by_berth] = &sent(&fake)[..] else { panic!("sent {} times", sent(&fake).len()) };
+    assert_eq!(by_curl, by_berth);
+}

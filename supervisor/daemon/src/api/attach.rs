@@ -6,7 +6,7 @@ use futures_util::{SinkExt, TryStreamExt};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::exec::{OUTPUT, broken, ended, on, stopping};
+use super::channels::{OUTPUT, broken, ended, on, stopping};
 use super::reply::{Error, Reply};
 use super::request::Ask;
 use super::stream::{ByteStream, LogRequest};

@@ -2,9 +2,6 @@
 //!
 //! ```text
 //! client ── GET, Upgrade: websocket, command=..&stdin=..&tty=.. ──► begin ──► 101 ──► relay until one side ends
-//!
-//! channel 0 input   1 output   2 error   3 how it ended, a `Status`   4 size of the terminal
-//! v5 also: 255 n, channel n ends
 //! ```
 //!
 //! Both directions run by themselves: a command that writes before it reads must not wait for a client
@@ -15,12 +12,12 @@ use berth_model::session::{Frame, Refusal, Size};
 use futures_util::future::BoxFuture;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::OnUpgrade;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, interval_at, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
+use super::channels::{ERROR, OUTPUT, broken, ended, ended_with, on, stopping, understood};
 use super::reply::{Error, Reply};
 use super::request::Ask;
 use super::stream::PortError;
@@ -29,12 +26,6 @@ use crate::session::{Hearing, Saying, Session};
 
 /// A terminal whose size nobody has told yet.
 const TERMINAL: Size = Size { rows: 24, columns: 80 };
-const INPUT: u8 = 0;
-pub(super) const OUTPUT: u8 = 1;
-const ERROR: u8 = 2;
-pub(super) const STATUS: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
 
 /// Runs commands in services.
 pub trait CommandsPort: Send + Sync {
@@ -188,87 +179,5 @@ async fn input(stream: &mut Stream, saying: &mut Saying) {
             tracing::trace!(%error, "input came too late");
             return std::future::pending().await;
         }
-    }
-}
-
-pub(super) fn on(channel: u8, bytes: &[u8]) -> Message {
-    let mut all = Vec::with_capacity(1 + bytes.len());
-    all.push(channel);
-    all.extend_from_slice(bytes);
-    Message::Binary(all.into())
-}
-
-/// A size as Kubernetes' clients write it.
-#[derive(Deserialize)]
-struct TerminalSize {
-    #[serde(rename = "Width")]
-    width: u16,
-    #[serde(rename = "Height")]
-    height: u16,
-}
-
-/// What a message of the client means; what means nothing is passed over, as Kubernetes does.
-fn understood(message: &[u8]) -> Option<Frame> {
-    match message {
-        [INPUT, bytes @ ..] if !bytes.is_empty() => Some(Frame::Input(bytes.to_vec())),
-        [CLOSE, INPUT] => Some(Frame::EndOfInput),
-        [RESIZE, size @ ..] => {
-            let size: TerminalSize = serde_json::from_slice(size).ok()?;
-            Some(Frame::Resize(Size { rows: size.height, columns: size.width }))
-        }
-        _ => None,
-    }
-}
-
-/// The `Status` that tells of an exit code.
-pub(super) fn ended(code: u8) -> Value {
-    match code {
-        0 => json!({ "metadata": {}, "status": "Success" }),
-        code => ended_with(code, &format!("command terminated with non-zero exit code {code}")),
-    }
-}
-
-fn ended_with(code: u8, message: &str) -> Value {
-    let cause = json!({ "causes": [{ "reason": "ExitCode", "message": code.to_string() }] });
-    failure("NonZeroExitCode", message, cause)
-}
-
-pub(super) fn stopping() -> Value {
-    failure("InternalError", "the supervisor stops; the session was ended", json!({}))
-}
-
-pub(super) fn broken(first: &(dyn std::error::Error + 'static)) -> Value {
-    let causes = std::iter::successors(Some(first), |error| error.source());
-    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    failure("InternalError", &text, json!({}))
-}
-
-fn failure(reason: &str, message: &str, details: Value) -> Value {
-    json!({ "metadata": {}, "status": "Failure", "reason": reason, "message": message, "details": details })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_of_the_client_are_input_its_end_and_sizes() {
-        assert_eq!(understood(b"\0ls\n"), Some(Frame::Input(b"ls\n".to_vec())));
-        assert_eq!(understood(&[255, 0]), Some(Frame::EndOfInput));
-        let size = Frame::Resize(Size { rows: 40, columns: 120 });
-        assert_eq!(understood(b"\x04{\"Width\":120,\"Height\":40}"), Some(size));
-        for nothing in [&b""[..], b"\0", b"\x04{", b"\x01x", &[255, 1], &[9, 9]] {
-            assert_eq!(understood(nothing), None, "{nothing:?}");
-        }
-    }
-
-    #[test]
-    fn an_exit_code_is_told_as_kubernetes_does() {
-        assert_eq!(ended(0)["status"], "Success");
-        let status = ended(3);
-        assert_eq!(
-            (&status["reason"], &status["details"]["causes"][0]["message"]),
-            (&json!("NonZeroExitCode"), &json!("3"))
-        );
     }
 }

@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
-use super::exec::{STATUS, on};
+use super::channels::{STATUS, on};
 use super::reply::{Error, Reply};
 
 /// Between looks whether the client is still there.
