@@ -321,6 +321,11 @@ impl Lines {
         }
     }
 
+    /// Whether the next line is yet to come, as far as is known without waiting.
+    pub fn is_drained(&self) -> bool {
+        !self.buffer.contains(&b'\n')
+    }
+
     fn buffered(&mut self) -> Option<Bytes> {
         let end = self.buffer.iter().position(|byte| *byte == b'\n')?;
         let line = self.buffer.split_to(end).freeze();

@@ -22,8 +22,9 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<(), Failur
         return follow(context, args).await;
     }
     let mut lines = context.client.transport().lines(&request).await?;
+    let mut paper = Paper::default();
     while let Some(line) = lines.next().await? {
-        print(&line)?;
+        paper.print(&line, &lines)?;
     }
     Ok(())
 }
@@ -80,14 +81,15 @@ async fn copy(
     mut lines: Lines,
     failures: &mut u32,
 ) -> Result<Option<ClientError>, Failure> {
+    let mut paper = Paper::default();
     loop {
         match lines.next().await {
             Ok(Some(line)) => {
                 *failures = 0;
                 match cursor.take(&line) {
-                    Some(_) if args.timestamps => print(&line)?,
-                    Some(text) => print(&text)?,
-                    None => {}
+                    Some(_) if args.timestamps => paper.print(&line, &lines)?,
+                    Some(text) => paper.print(&text, &lines)?,
+                    None => paper.hand_out(&lines)?,
                 }
             }
             Ok(None) => return Ok(None),
@@ -96,10 +98,27 @@ async fn copy(
     }
 }
 
-fn print(line: &[u8]) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    let written = out.write_all(line).and_then(|()| out.write_all(b"\n"));
-    written.and_then(|()| out.flush()).map_err(Failure::Output)
+/// Lines that have come and are not shown yet: those that came together are written together.
+#[derive(Default)]
+struct Paper(Vec<u8>);
+
+impl Paper {
+    fn print(&mut self, line: &[u8], lines: &Lines) -> Result<(), Failure> {
+        self.0.extend_from_slice(line);
+        self.0.push(b'\n');
+        self.hand_out(lines)
+    }
+
+    /// Unless more is there to be printed at once.
+    fn hand_out(&mut self, lines: &Lines) -> Result<(), Failure> {
+        if !lines.is_drained() || self.0.is_empty() {
+            return Ok(());
+        }
+        let mut out = std::io::stdout().lock();
+        let written = out.write_all(&self.0).and_then(|()| out.flush());
+        self.0.clear();
+        written.map_err(Failure::Output)
+    }
 }
 
 /// Knows which lines have been shown. Several lines can have the same time, and a line without one

@@ -5,7 +5,7 @@
 
 use berth_host::journal::{Entries, Entry, Query, Record};
 use berth_model::resource::Bundle;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -13,6 +13,9 @@ use std::io;
 
 use crate::api::{ByteStream, LogRequest, LogsPort, PortError};
 use crate::store::Store;
+
+/// Lines that go out as one piece at most, if so many are there already.
+const TOGETHER: usize = 128;
 
 /// The journal as the API's source of logs.
 pub struct JournalLogs {
@@ -78,7 +81,22 @@ fn lines(entries: Entries, timestamps: bool) -> ByteStream {
         Ok(record.map(|record| (record, entries)))
     })
     .map_ok(line)
+    .ready_chunks(TOGETHER)
+    .flat_map(|lines| stream::iter(joined(lines)))
     .boxed()
+}
+
+/// Lines that are there at once as one piece, and the error that ended them.
+fn joined(lines: Vec<io::Result<Bytes>>) -> impl Iterator<Item = io::Result<Bytes>> {
+    let (mut whole, mut failed) = (BytesMut::new(), None);
+    for line in lines {
+        match line {
+            Ok(line) => whole.extend_from_slice(&line),
+            Err(error) => failed = Some(Err(error)),
+        }
+    }
+    let whole = (!whole.is_empty()).then(|| Ok(whole.freeze()));
+    whole.into_iter().chain(failed)
 }
 
 fn text(entry: &Entry, timestamps: bool) -> Bytes {
@@ -91,4 +109,21 @@ fn text(entry: &Entry, timestamps: bool) -> Bytes {
     line.extend(&entry.message);
     line.push(b'\n');
     line.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_are_there_at_once_go_out_together_and_an_error_after_them() {
+        let broken = || Err(io::Error::other("broken"));
+        let told = |lines: Vec<io::Result<Bytes>>| -> Vec<_> {
+            joined(lines).map(|piece| piece.map_err(|error| error.to_string())).collect()
+        };
+        let lines = || ["a\n", "b\n"].map(|line| Ok(Bytes::from_static(line.as_bytes())));
+        assert_eq!(told(lines().into()), [Ok("a\nb\n".into())]);
+        assert_eq!(told(lines().into_iter().chain([broken()]).collect()), [Ok("a\nb\n".into()), Err("broken".into())]);
+        assert_eq!(told(vec![broken()]), [Err("broken".into())]);
+    }
 }
