@@ -43,7 +43,7 @@ use berth_tests::{http, pace};
 use serde_json::Value;
 
 /// Ports of the machine that tests publish services on; one each.
-const PUBLISHED: [u16; 6] = [8081, 8082, 8083, 8084, 8086, 8087];
+const PUBLISHED: [u16; 7] = [8081, 8082, 8083, 8084, 8086, 8087, 8088];
 
 /// Between two looks at what comes about by itself.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);

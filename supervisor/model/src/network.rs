@@ -119,7 +119,7 @@ pub struct End {
     pub link: String,
     /// Addresses.
     pub addresses: Vec<IpAddr>,
-    /// The revision serves.
+    /// The revision serves, as it is meant to.
     pub serves: bool,
     /// Ports it declares.
     pub ports: Vec<Port>,

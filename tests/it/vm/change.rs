@@ -83,15 +83,20 @@ fn a_failed_update_leaves_the_old_image_serving_and_says_so() {
 
 #[test]
 #[ignore = "long tier"]
-fn a_wish_to_stop_lasts_and_the_same_install_changes_nothing() {
+fn a_wish_to_stop_lasts_and_refuses_who_asks_and_the_same_install_changes_nothing() {
     let (_lock, machine) = shared();
-    install(machine, "wished", TESTBOX);
-    let again = machine.ok(&format!("berth install {TESTBOX} --name wished")).unwrap();
+    let wished = format!("{NGINX}:1 --publish 8088:80 --cpu 1");
+    install(machine, "wished", &wished);
+    let again = machine.ok(&format!("berth install {wished} --name wished")).unwrap();
     assert!(again.contains("unchanged"), "{again}");
     machine.ok("berth stop wished --timeout 10m").unwrap();
     eventually(&"False StartSkipped".into(), || ready(machine, "wished"));
+    // 7 is curl's word for a connection that was refused; 28 would be one for a silence.
+    let asked = "curl --silent --max-time 60 http://$(hostname -I | cut -d ' ' -f 1):8088/ || echo $?";
+    eventually(&"7".into(), || machine.ok(asked).unwrap().trim().to_owned());
     machine.ok("berth start wished --timeout 10m").unwrap();
     eventually(&"True StartCompleted".into(), || ready(machine, "wished"));
+    assert_eq!(page(machine, 8088), "nginx under Berth, image 1");
     uninstall(machine, "wished");
 }
 

@@ -62,7 +62,8 @@ impl World {
 
 fn spec(port: u16, depends_on: &[&str]) -> BundleSpec {
     let ports = vec![Port { name: "main".into(), container_port: port, ..Port::default() }];
-    BundleSpec { ports, depends_on: depends_on.iter().map(ToString::to_string).collect(), ..BundleSpec::default() }
+    let depends_on = depends_on.iter().map(ToString::to_string).collect();
+    BundleSpec { start: true, ports, depends_on, ..BundleSpec::default() }
 }
 
 /// A published web server with a database that a policy guards, and a bundle of another namespace.

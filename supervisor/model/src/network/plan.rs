@@ -71,9 +71,10 @@ fn member(name: &Name, revisions: &[&Revision], bundle: Option<&&Bundle>) -> Mem
     let newest = revisions.iter().max_by_key(|revision| revision.spec.number);
     let service = newest.map(|revision| service_addresses(&revision.spec.allocation));
     let egress = bundle.map(|bundle| &bundle.spec).or(newest.map(|newest| &newest.spec.bundle_spec));
+    let wanted = bundle.is_none_or(|bundle| bundle.spec.start);
     Member {
         name: name.clone(),
-        ends: revisions.iter().map(|revision| end(revision)).collect(),
+        ends: revisions.iter().map(|revision| end(revision, wanted)).collect(),
         service: service.unwrap_or_default(),
         dependents: Vec::new(),
         egress: egress.map(|spec| spec.egress).unwrap_or_default(),
@@ -86,7 +87,8 @@ fn service_addresses(held: &Allocation) -> Vec<IpAddr> {
     [&held.service, &held.service6].into_iter().filter_map(|text| text.parse().ok()).collect()
 }
 
-fn end(revision: &Revision) -> End {
+/// What is meant to be stopped serves nobody: who asks is refused at once instead of being led to where nobody answers.
+fn end(revision: &Revision, wanted: bool) -> End {
     let held = &revision.spec.allocation;
     let ports = revision.spec.bundle_spec.ports.iter().map(|port: &bundle::Port| Port {
         name: port.name.clone(),
@@ -98,7 +100,7 @@ fn end(revision: &Revision) -> End {
         revision: revision.spec.number,
         link: held.host_link.clone(),
         addresses: held.addresses().into_iter().collect(),
-        serves: state(revision) == RevisionState::Active,
+        serves: wanted && state(revision) == RevisionState::Active,
         ports: ports.collect(),
     }
 }
@@ -172,6 +174,15 @@ mod tests {
         assert_eq!(addresses(&web.service), "10.213.128.2 fd01:203:405:80::2");
         assert_eq!(addresses(&web.ends[1].addresses), "10.213.0.3 fd01:203:405::3");
         assert_eq!(addresses(&plan.networks[0].gateways), "10.213.0.1 fd01:203:405::1");
+    }
+
+    #[test]
+    fn a_bundle_that_is_meant_to_be_stopped_keeps_its_addresses_and_serves_nobody() {
+        let mut world = World::default();
+        world.bundle("default", "web", &[]).stopped("default", "web");
+        let web = &world.plan().members[0];
+        assert_eq!((web.ends.len(), web.serving()), (1, None));
+        assert_eq!(addresses(&web.service), "10.213.128.2 fd01:203:405:80::2");
     }
 
     #[test]

@@ -26,6 +26,7 @@ impl World {
         let spec = BundleSpec {
             ports: vec![http, port("admin", 9000)],
             depends_on: depends_on.iter().map(ToString::to_string).collect(),
+            start: true,
             ..BundleSpec::default()
         };
         self.facts.bundles.push(Bundle { metadata: meta(namespace, name), spec, status: None });
@@ -55,6 +56,11 @@ impl World {
             },
             status: Some(RevisionStatus { state, ..RevisionStatus::default() }),
         });
+        self
+    }
+
+    pub(super) fn stopped(&mut self, namespace: &str, name: &str) -> &mut Self {
+        self.found(namespace, name).spec.start = false;
         self
     }
 
