@@ -8,6 +8,7 @@
 mod change;
 mod changes;
 mod cleanup;
+mod clients;
 mod confine;
 mod crowd;
 mod databases;

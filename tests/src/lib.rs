@@ -21,6 +21,7 @@ pub mod machine;
 pub mod pace;
 pub mod payload;
 pub mod postgres;
+pub mod python;
 pub mod qemu;
 pub mod qmp;
 pub mod saved;

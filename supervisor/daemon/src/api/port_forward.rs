@@ -1,16 +1,17 @@
-//! `portforward`: connections to ports of a running service, over a WebSocket that carries SPDY, as Kubernetes' clients
-//! ask for it.
+//! `portforward`: connections to ports of a running service, in both ways that Kubernetes' clients ask for it.
 //!
 //! ```text
-//! client ── SPDY in WebSocket ──► Session ──┬─ connection ──► address of the bundle : port
-//!                                           └─ connection ──► ...
+//! kubectl ──── SPDY in WebSocket ──────────────► streams ──┐
+//!                                                          ├─ connections ──► address of the bundle : port
+//! libraries ── WebSocket of numbered channels ─► channels ─┘
 //! ```
 //!
-//! A connection is two streams with one `requestid`: one for its bytes, and one on which it is told why there is no
-//! connection, or nothing, when it is over. Who does not read is waited for: a connection that is not read from holds up
-//! those beside it, as everywhere where this is spoken.
+//! Who does not read is waited for: a connection that is not read from holds up those beside it, as everywhere where
+//! this is spoken.
 
-use std::collections::HashMap;
+mod channels;
+mod streams;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -18,42 +19,45 @@ use std::time::Duration;
 use berth_model::resource::Bundle;
 use berth_model::status::Reason;
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::{Instant, interval_at, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::reply::{Error, Reply};
 use super::request::Ask;
-use super::websocket::{Handshake, PING, SILENCE, Sink, Stream, open};
-use crate::spdy::{self, Codec, Frame, SpdyError};
+use super::websocket::{Handshake, PING, Sink, goodbye, open};
 
-/// What the client asks for.
-const PROTOCOLS: [&str; 1] = ["SPDY/3.1+portforward.k8s.io"];
-/// Frames that wait for one side or the other.
+/// What clients ask for, the better one first.
+const PROTOCOLS: [&str; 2] = [streams::PROTOCOL, channels::PROTOCOL];
+/// Messages that wait for one side or the other.
 const QUEUE: usize = 16;
 /// Bytes read at a time.
 const PIECE: usize = 32 << 10;
-/// Connections of one client at a time.
-const MOST: usize = 256;
 /// For a service to take a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `GET .../pods/{name}/portforward`.
 pub(super) async fn port_forward(ask: Ask) -> Reply {
     let shake = Handshake::of(&ask.headers, &PROTOCOLS)?;
+    let ports = if shake.speaks(channels::PROTOCOL) { Some(channels::ports(&ask)?) } else { None };
     let address = address(&ask).await?;
     let (who, namespace, name) = (ask.subject.identity(), ask.namespace(), ask.name());
     tracing::info!(who, namespace, bundle = name, "port-forward");
     let (upgrade, stop, session) = (ask.upgrade()?, ask.api.stop.clone(), ask.api.metrics.session_opened());
     tokio::spawn(async move {
         if let Some((sink, stream)) = open(upgrade).await {
-            serve(sink, stream, address, stop).await;
+            let serve = async {
+                match ports {
+                    Some(ports) => channels::serve(sink, stream, address, &ports).await,
+                    None => streams::serve(sink, stream, address).await,
+                }
+            };
+            stop.run_until_cancelled(serve).await;
         }
         drop(session);
     });
@@ -72,28 +76,14 @@ async fn address(ask: &Ask) -> Result<IpAddr, Error> {
     })
 }
 
-async fn serve(sink: Sink, stream: Stream, address: IpAddr, stop: CancellationToken) {
-    let (say, said) = channel(QUEUE);
-    let session = Session { address, say, codec: Codec::default(), told: HashMap::new(), open: HashMap::new() };
-    tokio::select! {
-        () = write(sink, said) => {}
-        ended = session.run(stream) => {
-            if let Err(error) = ended {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a client of port-forward is not understood");
-            }
-        }
-        () = stop.cancelled() => {}
-    }
-}
-
-/// Until the client is gone.
+/// Until the client is gone, or nobody has anything to say any more.
 async fn write(mut sink: Sink, mut said: Receiver<Bytes>) {
     let mut look = interval_at(Instant::now() + PING, PING);
     loop {
         let message = tokio::select! {
-            frame = said.recv() => match frame {
-                Some(frame) => Message::Binary(frame),
-                None => return,
+            message = said.recv() => match message {
+                Some(message) => Message::Binary(message),
+                None => return goodbye(&mut sink).await,
             },
             _ = look.tick() => Message::Ping(Bytes::new()),
         };
@@ -103,120 +93,29 @@ async fn write(mut sink: Sink, mut said: Receiver<Bytes>) {
     }
 }
 
-/// A connection's other end, here.
-struct Open {
-    input: Sender<Bytes>,
-    over: CancellationToken,
-}
-
-/// All connections of one client.
-struct Session {
-    address: IpAddr,
-    say: Sender<Bytes>,
-    codec: Codec,
-    /// Streams for what is to be told, by the request that they belong to.
-    told: HashMap<String, u32>,
-    /// Connections by the stream of their bytes.
-    open: HashMap<u32, Open>,
-}
-
-impl Session {
-    /// Until the client goes or says what is not understood; its connections end with it.
-    async fn run(mut self, mut stream: Stream) -> Result<(), SpdyError> {
-        let mut connections = JoinSet::new();
-        while let Ok(Some(Ok(message))) = timeout(SILENCE, stream.next()).await {
-            match message {
-                Message::Binary(bytes) => self.codec.push(&bytes),
-                Message::Close(_) => return Ok(()),
-                _ => continue,
-            }
-            while let Some(frame) = self.codec.next_frame()? {
-                self.take(frame, &mut connections).await?;
-            }
-            while connections.try_join_next().is_some() {}
-            self.open.retain(|_, one| !one.over.is_cancelled());
-        }
-        Ok(())
-    }
-
-    async fn take(&mut self, frame: Frame, connections: &mut JoinSet<()>) -> Result<(), SpdyError> {
-        match frame {
-            Frame::Open { stream, headers, .. } => self.begin(stream, &headers, connections).await?,
-            Frame::Data { stream, bytes, end } => self.pass(stream, bytes, end).await,
-            Frame::Reset(stream) => {
-                if let Some(one) = self.open.remove(&stream) {
-                    one.over.cancel();
-                }
-            }
-            Frame::Ping(id) => self.say(spdy::pong(id)).await,
-            Frame::GoAway => {}
-        }
-        Ok(())
-    }
-
-    async fn begin(
-        &mut self,
-        stream: u32,
-        headers: &[(String, String)],
-        connections: &mut JoinSet<()>,
-    ) -> Result<(), SpdyError> {
-        let header = |name: &str| headers.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value);
-        let request = header("requestid").to_owned();
-        match (header("streamtype"), header("port").parse()) {
-            ("error", _) if self.told.len() < MOST => {
-                let reply = self.codec.reply(stream)?;
-                self.told.insert(request, stream);
-                self.say(reply).await;
-            }
-            ("data", Ok(port)) if self.open.len() < MOST && self.told.contains_key(&request) => {
-                let reply = self.codec.reply(stream)?;
-                self.say(reply).await;
-                let tell = self.told.remove(&request).unwrap_or_default();
-                self.connect(stream, tell, port, connections);
-            }
-            _ => self.say(spdy::reset(stream, spdy::REFUSED)).await,
-        }
-        Ok(())
-    }
-
-    fn connect(&mut self, stream: u32, tell: u32, port: u16, connections: &mut JoinSet<()>) {
-        let (input, inputs) = channel(QUEUE);
-        let over = CancellationToken::new();
-        let connection = Connection { to: SocketAddr::new(self.address, port), stream, tell, say: self.say.clone() };
-        self.open.insert(stream, Open { input, over: over.clone() });
-        connections.spawn(async move { connection.run(inputs, over).await });
-    }
-
-    /// From the client to a connection; what comes for one that has ended is dropped.
-    async fn pass(&mut self, stream: u32, bytes: Bytes, end: bool) {
-        let Some(one) = self.open.get(&stream) else { return };
-        let gone = !bytes.is_empty() && one.input.send(bytes).await.is_err();
-        if end || gone {
-            self.open.remove(&stream);
-        }
-    }
-
-    async fn say(&self, frame: Bytes) {
-        say(&self.say, frame).await;
-    }
-}
-
 /// Nobody listens any more once the client is gone, and then all of this is about to end.
-async fn say(to: &Sender<Bytes>, frame: Bytes) {
-    if to.send(frame).await.is_err() {
+async fn say(to: &Sender<Bytes>, message: Bytes) {
+    if to.send(message).await.is_err() {
         tracing::trace!("a client of port-forward left before the last word");
     }
 }
 
-struct Connection {
+/// How a connection is spoken of to the client.
+trait Words {
+    /// What the service said.
+    fn bytes(&self, bytes: &[u8]) -> Bytes;
+    /// It is over; why, if there never was a connection.
+    fn over(&self, why: Option<String>) -> Vec<Bytes>;
+}
+
+struct Connection<W> {
     to: SocketAddr,
-    stream: u32,
-    tell: u32,
+    words: W,
     say: Sender<Bytes>,
 }
 
-impl Connection {
-    /// Until either side is done; then it is told that it is over, and why if it never was a connection.
+impl<W: Words> Connection<W> {
+    /// Until either side is done; then it is told that it is over.
     async fn run(self, inputs: Receiver<Bytes>, over: CancellationToken) {
         let done = tokio::select! {
             done = self.carry(inputs) => done,
@@ -224,8 +123,9 @@ impl Connection {
         };
         let why = done.err().map(|error| format!("the connection to port {} failed: {error}", self.to.port()));
         over.cancel();
-        say(&self.say, spdy::data(self.stream, b"", true)).await;
-        say(&self.say, spdy::data(self.tell, why.unwrap_or_default().as_bytes(), true)).await;
+        for last in self.words.over(why) {
+            say(&self.say, last).await;
+        }
     }
 
     async fn carry(&self, inputs: Receiver<Bytes>) -> io::Result<()> {
@@ -247,7 +147,7 @@ impl Connection {
         loop {
             match read.read(&mut piece).await? {
                 0 => return Ok(()),
-                length => say(&self.say, spdy::data(self.stream, &piece[..length], false)).await,
+                length => say(&self.say, self.words.bytes(&piece[..length])).await,
             }
         }
     }

@@ -28,7 +28,7 @@ pub(super) const PING: Duration = Duration::from_secs(30);
 /// Without any word from it, an answer to a look included, it is not.
 pub(super) const SILENCE: Duration = Duration::from_secs(90);
 /// For the client to take the last words.
-const FAREWELL: Duration = Duration::from_secs(5);
+pub(super) const FAREWELL: Duration = Duration::from_secs(5);
 /// For a client to be ready for what it is told. kubectl 1.30 to 1.33 drops, without an error, what comes before it has
 /// made the streams for it (kubernetes/kubernetes#131189). A client that speaks is ready.
 pub(super) const READY: Duration = Duration::from_millis(100);
@@ -62,6 +62,11 @@ impl Handshake {
             Error::bad_request(format!("Sec-WebSocket-Protocol must offer one of {}", protocols.join(", ")))
         })?;
         Ok(Self { key: key.as_bytes().to_vec(), protocol })
+    }
+
+    /// Whether this is what was agreed upon.
+    pub(super) fn speaks(&self, protocol: &str) -> bool {
+        self.protocol == protocol
     }
 
     pub(super) fn answer(&self) -> Reply {
@@ -112,6 +117,18 @@ pub(super) async fn gone(stream: &mut Stream) {
     }
 }
 
+/// A close without a code is an error to kubectl.
+fn close() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
+}
+
+/// The end of what has no last word. A client that is gone already does not miss it.
+pub(super) async fn goodbye(sink: &mut Sink) {
+    if let Err(error) = sink.send(close()).await {
+        tracing::trace!(%error, "a client left before the end");
+    }
+}
+
 /// The last word, and then waiting until the client has taken it: closing a connection with unread
 /// input would take back what is still on its way.
 pub(super) async fn farewell(
@@ -120,8 +137,7 @@ pub(super) async fn farewell(
     status: &Value,
 ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
     sink.send(on(STATUS, status.to_string().as_bytes())).await?;
-    // A close without a code is an error to kubectl.
-    sink.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await?;
+    sink.send(close()).await?;
     let gone = async { while let Some(Ok(_)) = stream.next().await {} };
     // A client that does not close is left after a while; it has been told everything.
     let _: Result<(), tokio::time::error::Elapsed> = timeout(FAREWELL, gone).await;
