@@ -1,10 +1,11 @@
-//! What whoever asks may do, and who he is: questions that `authorize()` answers, kept nowhere.
+//! What whoever asks may do, who he is, and whose a token is: questions that are answered and kept nowhere.
 
 use std::collections::BTreeMap;
 
-use berth_model::policy::{Decision, Resource, Verb, authorize};
+use berth_model::policy::{Decision, Resource, Subject, Verb, authorize};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
@@ -19,6 +20,7 @@ pub(super) fn rows() -> Vec<Route> {
         row(AUTHORIZATION, "selfsubjectaccessreviews", may_i),
         row(AUTHORIZATION, "selfsubjectrulesreviews", what_may_i),
         row(AUTHENTICATION, "selfsubjectreviews", who_am_i),
+        row(AUTHENTICATION, "tokenreviews", whose),
     ]
 }
 
@@ -127,8 +129,26 @@ fn allowed(ask: &Ask, verb: Verb, resource: &Resource<'_>) -> bool {
 /// `SelfSubjectReview`: who asks.
 async fn who_am_i(mut ask: Ask) -> Reply {
     let mut review = read(&mut ask, AUTHENTICATION, "SelfSubjectReview").await?;
-    let user = json!({ "username": ask.subject.identity(), "groups": ["system:authenticated"] });
-    review["status"] = json!({ "userInfo": user });
+    review["status"] = json!({ "userInfo": user(&ask.subject) });
+    answer(&review)
+}
+
+fn user(subject: &Subject) -> Value {
+    json!({ "username": subject.identity(), "groups": ["system:authenticated"] })
+}
+
+/// `TokenReview`: whose token it is. The answer does not repeat it.
+async fn whose(mut ask: Ask) -> Reply {
+    let mut review = read(&mut ask, AUTHENTICATION, "TokenReview").await?;
+    let token = match review.pointer_mut("/spec/token").map(Value::take) {
+        Some(Value::String(token)) if !token.is_empty() => Zeroizing::new(token),
+        _ => return Err(Error::bad_request("say whose: give spec.token")),
+    };
+    review["spec"] = json!({});
+    review["status"] = match ask.api.authenticator.whose(token.as_bytes()) {
+        Some(subject) => json!({ "authenticated": true, "user": user(&subject) }),
+        None => json!({ "authenticated": false, "error": "the token is not valid here" }),
+    };
     answer(&review)
 }
 

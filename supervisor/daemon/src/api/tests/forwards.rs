@@ -1,5 +1,7 @@
 //! `portforward` over a real connection: a client that speaks SPDY in a WebSocket at one end, a real listener at the other.
 
+use std::collections::BTreeMap;
+
 use futures_util::SinkExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
@@ -137,4 +139,44 @@ async fn what_cannot_be_forwarded_is_refused() {
     assert_eq!(forward.next().await, Frame::Reset(9));
     forward.say(Bytes::from_static(&[0x80, 2, 0, 1, 0, 0, 0, 0])).await;
     assert!(forward.socket.next().await.is_none_or(|last| last.is_err()), "nonsense ends the session");
+}
+
+/// A client that names its ports beforehand; what came on each channel until the end.
+async fn by_channels(world: &World, ports: &str, said: &'static [u8]) -> Result<BTreeMap<u8, Vec<u8>>, u16> {
+    let route = format!("/api/v1/namespaces/default/pods/web/portforward?ports={ports}");
+    let mut socket = open_as(world, ports, &route, "v4.channel.k8s.io").await?;
+    socket.send(Message::Binary(Bytes::from_static(said))).await.unwrap();
+    let mut came = BTreeMap::<u8, Vec<u8>>::new();
+    while let Some(Ok(message)) = socket.next().await {
+        if let Message::Binary(bytes) = message {
+            came.entry(bytes[0]).or_default().extend(&bytes[1..]);
+        }
+    }
+    Ok(came)
+}
+
+#[tokio::test]
+async fn libraries_name_their_ports_beforehand_and_each_has_two_channels() {
+    let world = World::new();
+    bundle_at(&world, "web", "127.0.0.1").await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let open = listener.local_addr().unwrap().port();
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let service = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut asked = [0; 5];
+        socket.read_exact(&mut asked).await.unwrap();
+        socket.write_all(b"hello to you").await.unwrap();
+    });
+    let came = by_channels(&world, &format!("{closed},{open}"), b"\x02hello").await.unwrap();
+    service.await.unwrap();
+    assert_eq!(came.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3]);
+    for (channel, port) in [(0, closed), (1, closed), (2, open), (3, open)] {
+        assert!(came[&channel].starts_with(&port.to_le_bytes()), "channel {channel}: {:?}", came[&channel]);
+    }
+    assert_eq!(&came[&2][2..], b"hello to you");
+    let why = String::from_utf8_lossy(&came[&1][2..]);
+    assert!(why.contains(&format!("port {closed} failed")) && why.contains("refused"), "{why}");
+    assert_eq!((came[&0].len(), came[&3].len()), (2, 2));
+    assert_eq!(by_channels(&world, "http", b"").await.unwrap_err(), 400);
 }

@@ -53,6 +53,21 @@ async fn whoever_asks_is_told_who_he_is_and_strangers_are_not() {
     assert_eq!(Answer::of(world.send(request).await).await.failed().0, 401);
 }
 
+#[tokio::test]
+async fn whose_a_token_is_is_told_without_the_token() {
+    let world = World::new();
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let told = world.post(path, json!({"spec": {"token": TOKEN}})).await.created();
+    assert_eq!(
+        (&told["status"]["authenticated"], &told["status"]["user"]["username"]),
+        (&true.into(), &"owner".into())
+    );
+    assert!(!told.to_string().contains(TOKEN), "{told}");
+    let told = world.post(path, json!({"spec": {"token": "berth_owner_guessed"}})).await.created();
+    assert_eq!(told["status"]["authenticated"], false);
+    assert_eq!(world.post(path, json!({"spec": {}})).await.failed().0, 400);
+}
+
 /// What `kubectl create` and `kubectl auth` 1.32.4 send.
 #[tokio::test]
 async fn kinds_of_kubernetes_are_taken_as_protobuf_and_answered_as_json() {
