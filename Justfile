@@ -78,7 +78,7 @@ fmt:
 fmt-check:
     cargo fmt --all --check
 
-# Ratios against peers, of what is released; written to tests/bench. BERTH_BENCH_ONLY="disks networks starts requests lives fleet"
+# Ratios against peers, of what is released; written to tests/bench. BERTH_BENCH_ONLY="disks networks starts requests lives boots looks"
 # names the parts that are wanted: then they are printed only.
 bench:
     cargo build --quiet --release --workspace --bins --examples

@@ -123,18 +123,28 @@ fn measure(machine: &mut Machine, rows: &mut Rows) -> Result<(), BenchError> {
     if rows.wants("lives") {
         lives::rows(machine).try_for_each(|row| rows.push(row?))?;
     }
-    if rows.wants("fleet") { many(machine, rows) } else { Ok(()) }
+    if rows.wants("boots") || rows.wants("looks") { many(machine, rows) } else { Ok(()) }
 }
 
 fn many(machine: &mut Machine, rows: &mut Rows) -> Result<(), BenchError> {
     fleet::fill(machine, 2, FEW)?;
-    rows.push(fleet::looks(machine, FEW)?)?;
+    if rows.wants("looks") {
+        rows.push(fleet::looks(machine, FEW)?)?;
+    }
     fleet::fill(machine, FEW + 1, fleet::BOOTED)?;
-    rows.push(fleet::boots(machine)?)?;
+    if rows.wants("boots") {
+        rows.push(fleet::boots(machine)?)?;
+    }
     fleet::fill(machine, fleet::BOOTED + 1, SERVICES)?;
+    if rows.wants("boots") {
+        rows.push(memory::resident(machine)?)?;
+        rows.push(memory::supervisor(machine, SERVICES)?)?;
+    }
+    if rows.wants("looks") { looks(machine, rows) } else { Ok(()) }
+}
+
+fn looks(machine: &Machine, rows: &mut Rows) -> Result<(), BenchError> {
     rows.push(fleet::looks(machine, SERVICES)?)?;
-    rows.push(memory::resident(machine)?)?;
-    rows.push(memory::supervisor(machine, SERVICES)?)?;
     fleet::rest(machine, SERVICES + 1, MANY)?;
     rows.push(fleet::looks(machine, MANY)?)?;
     fleet::rest(machine, MANY + 1, MOST)?;

@@ -130,11 +130,7 @@ fn table() -> Table {
     let mut rows = vec![
         path("/livez", health::livez),
         path("/readyz", health::readyz),
-        path("/version", health::version),
         path("/metrics", health::metrics),
-        path("/api", discovery::core),
-        path("/api/v1", discovery::core_resources),
-        path("/apis", discovery::groups),
         path("/openapi/v3", openapi::index),
         path(&openapi::address("", "v1"), |ask| openapi::of_group(ask, "", "v1")),
         berth(Method::GET, "images", "images", "", Verb::List, stream::images),
@@ -155,9 +151,15 @@ fn table() -> Table {
         berth(Method::GET, "network/verdicts", "network", "verdicts", Verb::Get, network::verdicts),
         berth(Method::GET, "network/lookup", "network", "lookup", Verb::Get, network::lookup),
     ]);
+    rows.extend(described("/version", health::version));
+    rows.extend(described("/api", discovery::core));
+    rows.extend(described("/api/v1", discovery::core_resources));
+    rows.extend(described("/apis", discovery::groups));
     for (group, version) in discovery::group_versions() {
-        rows.push(path(&format!("/apis/{group}"), move |_| discovery::group(group)));
-        rows.push(path(&format!("/apis/{group}/{version}"), move |_| discovery::group_resources(group, version)));
+        rows.extend(described(&format!("/apis/{group}"), move |_| discovery::group(group)));
+        rows.extend(described(&format!("/apis/{group}/{version}"), move |_| {
+            discovery::group_resources(group, version)
+        }));
         rows.push(path(&openapi::address(group, version), move |ask| openapi::of_group(ask, group, version)));
     }
     rows.extend(ACTIONS.iter().map(|action| {
@@ -264,6 +266,15 @@ fn status_row(kind: &'static Registration, method: Method, path: &str, verb: Ver
         _ => Route::new(method, path, access, move |ask| write::status_is_ours(ask, kind)),
     };
     route.of(kind)
+}
+
+/// A document by which clients find their way: some of them end its path with a slash.
+fn described<F, R>(at: &str, handler: F) -> [Route; 2]
+where
+    F: Fn(request::Ask) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = reply::Reply> + Send + 'static,
+{
+    [path(at, handler.clone()), path(&format!("{at}/"), handler)]
 }
 
 /// A path that is no object.

@@ -7,26 +7,27 @@ use crate::machine::{Machine, MachineError};
 
 /// Services whose boot is measured, of each kind.
 pub(super) const BOOTED: usize = 20;
-/// Looks that are counted at least; before them, one at each service.
+/// Looks that are counted, more or less; before them, one at each service.
 const LOOKS: usize = 300;
+/// As many at most, so that there is one look at the network for each round of looks, as there always is.
+const LOOKS_PER_SECOND: usize = 10;
 
 /// `reconcile_noop_<services>_cpu_ms`: processor time of the supervisor for one look at each service, all of which are
 /// as they should be, with what it spends on its own upkeep meanwhile.
 pub fn looks(machine: &Machine, services: usize) -> Result<Value, BenchError> {
-    // Ten looks in a second at most, so that there is one look at the network for each round of looks, as there always is.
     machine.ok(&format!(
         "mkdir -p /etc/berth && echo 'reconcile_interval = {}' >/etc/berth/berthd.toml && systemctl restart berthd",
-        services.div_ceil(10)
+        services.div_ceil(LOOKS_PER_SECOND)
     ))?;
+    // Nobody asks while it is counted: to tell how all services fare takes longer the more there are.
     let said = machine.ok(&format!(
         r"looks() {{ curl --silent --fail --unix-socket /run/berth/api.sock http://localhost/metrics |
               awk '/^berth_reconciles_total/ {{s += $2}} END {{print s + 0}}'; }}
           spent() {{ awk '{{print ($14 + $15) * 1000 / '$(getconf CLK_TCK)'}}' /proc/$(pgrep -x berthd)/stat; }}
-          until [ $(looks) -ge {warm} ]; do sleep 1; done
-          a=$(looks) b=$(spent); until [ $(looks) -ge $((a + {many})) ]; do sleep 1; done
-          echo $(($(looks) - a)) $(($(spent) - b))",
-        warm = services,
-        many = LOOKS.max(services),
+          until [ $(looks) -ge {services} ]; do sleep 5; done
+          sleep {round}; a=$(looks) b=$(spent); sleep {rounds}; c=$(spent) d=$(looks); echo $((d - a)) $((c - b))",
+        round = services.div_ceil(LOOKS_PER_SECOND),
+        rounds = LOOKS.max(services).div_ceil(LOOKS_PER_SECOND),
     ))?;
     machine.ok("rm /etc/berth/berthd.toml && systemctl restart berthd")?;
     let (looks, spent) = said.trim().split_once(' ').ok_or_else(|| BenchError::NoNumber(said.clone()))?;
@@ -40,8 +41,8 @@ pub fn looks(machine: &Machine, services: usize) -> Result<Value, BenchError> {
     }))
 }
 
-/// `boot20_over_quadlet20`, with as many services installed: from the kernel's start until so many services are active. One boot of each kind, in which
-/// those of the other kind are stopped.
+/// `boot20_over_quadlet20`, with as many services installed: from the kernel's start until so many services are active.
+/// One boot of each kind, in which those of the other kind are stopped.
 pub fn boots(machine: &mut Machine) -> Result<Value, BenchError> {
     let ours = booted(machine, "berth.default.box*.service")?;
     let all = "$(berth get bundles -o json | jq -r '.items[].metadata.name')";

@@ -59,9 +59,9 @@ impl Ask {
         find(&self.query, name).filter(|value| !value.is_empty())
     }
 
-    /// A parameter that is true or false; absent is false.
+    /// A parameter that is true or false, in any case, as clients in Python write `True`; absent is false.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Error> {
-        match self.query(name) {
+        match self.query(name).map(str::to_ascii_lowercase).as_deref() {
             None | Some("false" | "0") => Ok(false),
             Some("true" | "1") => Ok(true),
             Some(other) => Err(Error::bad_request(format!("{name}={other} is not understood; use true or false"))),

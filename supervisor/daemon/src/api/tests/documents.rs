@@ -27,6 +27,14 @@ async fn discovery_names_every_kind_with_its_verbs() {
     }
 }
 
+#[tokio::test]
+async fn a_slash_at_the_end_of_a_documents_path_changes_nothing() {
+    let world = World::new();
+    for path in ["/version", "/api", "/api/v1", "/apis", "/apis/berth.dev", "/apis/berth.dev/v1"] {
+        assert_eq!(world.get(&format!("{path}/")).await.ok(), world.get(path).await.ok(), "{path}");
+    }
+}
+
 /// What kubectl 1.32 sends to `/api` and `/apis`.
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
     application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
