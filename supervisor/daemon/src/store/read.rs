@@ -146,14 +146,15 @@ impl<'c> ReadTx<'c> {
 
     /// Revisions and volumes of a bundle, or operations on what has that name, by name.
     pub fn list_about<K: Kind>(&self, namespace: &str, subject: &str) -> Result<Vec<K>, StoreError> {
-        let sql = "SELECT namespace, name, body FROM object
+        // Left to itself, SQLite reads all of the kind rather than sort these few.
+        let sql = "SELECT namespace, name, body FROM object INDEXED BY object_subject
                    WHERE kind = ?1 AND namespace = ?2 AND subject = ?3 ORDER BY name";
         self.typed_rows(sql, params![K::registration().key(), namespace, subject])
     }
 
     /// The objects of a kind whose life has no end yet: of operations, those that are not finished.
     pub fn list_lasting<K: Kind>(&self) -> Result<Vec<K>, StoreError> {
-        let sql = "SELECT namespace, name, body FROM object
+        let sql = "SELECT namespace, name, body FROM object INDEXED BY object_lasting
                    WHERE kind = ?1 AND expires_at IS NULL ORDER BY namespace, name";
         self.typed_rows(sql, params![K::registration().key()])
     }
