@@ -78,8 +78,8 @@ fmt:
 fmt-check:
     cargo fmt --all --check
 
-# Ratios against peers, of what is released; written to tests/bench. BERTH_BENCH_ONLY="disks networks starts requests lives boots looks"
-# names the parts that are wanted: then they are printed only.
+# BERTH_BENCH_ONLY="disks networks starts requests lives boots looks" names the parts that are wanted: these are printed only.
+# Ratios against peers, of what is released; written to tests/bench.
 bench:
     cargo build --quiet --release --workspace --bins --examples
     @target/release/berth-vm bench

@@ -15,6 +15,12 @@ use super::changes::Change;
 use super::error::{Fault, Refusal, StoreError};
 use super::shape;
 
+// Left to itself, SQLite reads all of a kind rather than sort the few that are wanted: these two name their index.
+pub(super) const ABOUT: &str = "SELECT namespace, name, body FROM object INDEXED BY object_subject
+                                WHERE kind = ?1 AND namespace = ?2 AND subject = ?3 ORDER BY name";
+pub(super) const LASTING: &str = "SELECT namespace, name, body FROM object INDEXED BY object_lasting
+                                  WHERE kind = ?1 AND expires_at IS NULL ORDER BY namespace, name";
+
 /// What can be read; all of it as of one moment.
 pub struct ReadTx<'c> {
     pub(super) connection: &'c Connection,
@@ -146,17 +152,12 @@ impl<'c> ReadTx<'c> {
 
     /// Revisions and volumes of a bundle, or operations on what has that name, by name.
     pub fn list_about<K: Kind>(&self, namespace: &str, subject: &str) -> Result<Vec<K>, StoreError> {
-        // Left to itself, SQLite reads all of the kind rather than sort these few.
-        let sql = "SELECT namespace, name, body FROM object INDEXED BY object_subject
-                   WHERE kind = ?1 AND namespace = ?2 AND subject = ?3 ORDER BY name";
-        self.typed_rows(sql, params![K::registration().key(), namespace, subject])
+        self.typed_rows(ABOUT, params![K::registration().key(), namespace, subject])
     }
 
     /// The objects of a kind whose life has no end yet: of operations, those that are not finished.
     pub fn list_lasting<K: Kind>(&self) -> Result<Vec<K>, StoreError> {
-        let sql = "SELECT namespace, name, body FROM object INDEXED BY object_lasting
-                   WHERE kind = ?1 AND expires_at IS NULL ORDER BY namespace, name";
-        self.typed_rows(sql, params![K::registration().key()])
+        self.typed_rows(LASTING, params![K::registration().key()])
     }
 
     fn typed_rows<K: Kind>(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<K>, StoreError> {

@@ -4,7 +4,7 @@ use berth_model::kinds::Kind;
 use berth_model::meta;
 use berth_model::resource::operation::{Operation, OperationState, OperationStatus};
 use berth_model::selector::Selector;
-use rusqlite::Connection;
+use rusqlite::{Connection, params_from_iter};
 
 use super::changing::operation;
 use super::*;
@@ -73,12 +73,11 @@ async fn a_list_that_asks_for_one_thing_is_found_by_it_and_by_all_else_it_asks_f
 async fn neither_reads_all_there_is() {
     let fixture = Fixture::new();
     let raw = Connection::open(fixture.path()).unwrap();
-    for (by, index) in
-        [("namespace = 'default' AND subject = 'web'", "object_subject"), ("expires_at IS NULL", "object_lasting")]
-    {
-        let sql = format!("EXPLAIN QUERY PLAN SELECT body FROM object WHERE kind = 'operations.berth.dev' AND {by}");
-        let plan: String = raw.query_row(&sql, [], |row| row.get(3)).unwrap();
-        assert!(plan.contains(&format!("USING INDEX {index}")), "{plan}");
+    for (sql, index) in [(read::ABOUT, "object_subject"), (read::LASTING, "object_lasting")] {
+        let values = vec!["operations.berth.dev"; sql.matches('?').count()];
+        let mut ready = raw.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let plan: String = ready.query_row(params_from_iter(values), |row| row.get(3)).unwrap();
+        assert!(plan.contains(&format!("USING INDEX {index} ")), "{plan}");
     }
 }
 
