@@ -5,6 +5,7 @@
 //! Flow of a command that changes something: build a request, send it, follow the Operation that
 //! answers it ([`follow`]) with progress on stderr, print the outcome on stdout.
 
+mod account;
 mod apply;
 mod args;
 mod bounded;
@@ -23,6 +24,7 @@ mod image;
 mod install;
 mod lifecycle;
 mod local;
+mod login;
 mod logs;
 mod manifest;
 mod network;
@@ -78,6 +80,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 /// What every command is given.
 struct Context {
     client: Client,
+    /// What the machine is called, if somebody is logged in there.
+    name: Option<String>,
     namespace: String,
     output: Output,
     wait: Option<bool>,
@@ -119,7 +123,7 @@ fn tell(failure: &Failure) -> ExitCode {
 }
 
 async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
-    let context = Context::new(cli.global, surroundings)?;
+    let context = Context::new(cli.global, surroundings).await?;
     match cli.command {
         Command::Install(args) => install::run(&context, args).await,
         Command::Start(args) => lifecycle::run(&context, lifecycle::START, &args).await,
@@ -149,6 +153,15 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Policy(args) => network::debug(&context, args.command).await,
         Command::Dns(args) => network::look_up(&context, args.command).await,
         Command::Volume(args) => volume::run(&context, &args.command).await,
+        Command::Login(args) => login::run(&context, &args).await,
+        Command::Logout => login::logout(&context).await,
+        Command::Whoami => account::who_am_i(&context).await,
+        Command::CanI(args) => account::can_i(&context, &args).await,
+        Command::User(args) => account::user(&context, args.command).await,
+        Command::Role(args) => account::role(&context, args.command).await,
+        Command::ApiKey(args) => account::api_key(&context, args.command).await,
+        Command::Session(args) => account::session(&context, args.command).await,
+        Command::Token(args) => account::token(&context, args).await,
         Command::Setup(args) => setup::run(&context, &args).await,
         Command::Diagnostics(args) => diagnostics::run(&context, &args).await,
         Command::SupportBundle(args) => support::run(&context, &args).await,
@@ -161,14 +174,18 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
 }
 
 impl Context {
-    fn new(global: Global, surroundings: Surroundings) -> Result<Self, Failure> {
-        let server = Server::choose(global.server.as_deref(), global.token_file, global.ca)?;
+    async fn new(global: Global, surroundings: Surroundings) -> Result<Self, Failure> {
+        let server = match &global.context {
+            None => Server::choose(global.server.as_deref(), global.token_file, global.ca)?,
+            Some(context) => login::server(context, surroundings.clock).await?,
+        };
         let transport = match global.curl {
             true => Transport::printing(server),
             false => Transport::new(server)?,
         };
         Ok(Self {
             client: Client::new(transport),
+            name: global.context,
             namespace: global.namespace,
             output: global.output,
             wait: if global.wait { Some(true) } else { global.no_wait.then_some(false) },

@@ -16,12 +16,21 @@ pub struct Entry {
     pub name: String,
     /// `https://host:port`.
     pub server: String,
-    /// The authority of its certificate, as PEM.
+    /// The authority of its certificate, as PEM; empty if it is one that every system knows.
     pub authority: Vec<u8>,
-    /// The file that holds the token; an absolute path.
-    pub token_file: PathBuf,
+    /// How whoever asks proves who he is.
+    pub proof: Proof,
     /// The namespace that is meant where none is named.
     pub namespace: String,
+}
+
+/// How whoever asks proves who he is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// By the token in this file; an absolute path.
+    TokenFile(PathBuf),
+    /// As the user who is logged in: this program is asked for his token, and refreshes it.
+    Session,
 }
 
 /// Why an entry is not put into a configuration.
@@ -51,13 +60,23 @@ impl Entry {
     }
 
     fn parts(&self) -> [(&'static str, &'static str, Value); 3] {
-        let authority = serde_json::to_value(ByteString(self.authority.clone())).unwrap_or_default();
+        let mut cluster = json!({ "server": self.server });
+        if !self.authority.is_empty() {
+            cluster["certificate-authority-data"] =
+                serde_json::to_value(ByteString(self.authority.clone())).unwrap_or_default();
+        }
         let context = json!({ "cluster": self.name, "user": self.name, "namespace": self.namespace });
-        [
-            ("clusters", "cluster", json!({ "server": self.server, "certificate-authority-data": authority })),
-            ("users", "user", json!({ "tokenFile": self.token_file })),
-            ("contexts", "context", context),
-        ]
+        [("clusters", "cluster", cluster), ("users", "user", self.user()), ("contexts", "context", context)]
+    }
+
+    fn user(&self) -> Value {
+        match &self.proof {
+            Proof::TokenFile(file) => json!({ "tokenFile": file }),
+            Proof::Session => json!({ "exec": {
+                "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never", "command": "berth",
+                "args": ["token", "--context", self.name, "--exec-credential"],
+            }}),
+        }
     }
 
     /// Puts it into a configuration. What is there of the same name is brought up to date if it leads to the same server,
@@ -172,7 +191,7 @@ mod tests {
             name: "berth".into(),
             server: "https://box:6443".into(),
             authority: b"PEM".to_vec(),
-            token_file: "/root/token".into(),
+            proof: Proof::TokenFile("/root/token".into()),
             namespace: "default".into(),
         }
     }
@@ -201,6 +220,14 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_logged_in_is_asked_for_by_this_program() {
+        let alone = Entry { proof: Proof::Session, authority: Vec::new(), ..entry() }.alone();
+        let args = json!(["token", "--context", "berth", "--exec-credential"]);
+        assert_eq!(alone["users"][0]["user"]["exec"]["args"], args);
+        assert_eq!(alone["clusters"][0]["cluster"], json!({"server": "https://box:6443"}));
+    }
+
+    #[test]
     fn what_others_have_put_there_stays_as_it_is() {
         let mut whole = others();
         entry().merge_into(&mut whole).unwrap();
@@ -221,7 +248,7 @@ mod tests {
         let mut whole = others();
         entry().merge_into(&mut whole).unwrap();
         whole["clusters"][1]["cluster"]["proxy-url"] = "http://proxy".into();
-        Entry { token_file: "/root/other".into(), ..entry() }.merge_into(&mut whole).unwrap();
+        Entry { proof: Proof::TokenFile("/root/other".into()), ..entry() }.merge_into(&mut whole).unwrap();
         assert_eq!(whole["users"][1]["user"], json!({"tokenFile": "/root/other"}));
         assert_eq!(whole["clusters"][1]["cluster"]["proxy-url"], "http://proxy");
     }

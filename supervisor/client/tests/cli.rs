@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "cli/accounts.rs"]
+mod accounts;
 #[path = "cli/cancelling.rs"]
 mod cancelling;
 #[path = "cli/changesets.rs"]

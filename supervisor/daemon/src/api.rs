@@ -16,6 +16,9 @@
 //! discovery.rs openapi.rs   what is served here       document.rs  as documents that clients keep
 //! cleanup.rs  what nothing needs any more        system.rs  what is used, and how it is found
 //! review.rs   what whoever asks may do, and who he is
+//! login.rs    from a name and a password to a session, and back
+//! account.rs  passwords, keys and tokens that are made for others
+//! guard.rs    nobody gives more than he has, and one owner stays
 //! network.rs  who reaches whom, and by which rule
 //! reply.rs    objects in the shape asked for; errors as `Status`, nowhere else
 //! ```
@@ -23,6 +26,7 @@
 //! Handlers decode, check and write to the store; they never touch the machine (streams pass through a seam). Kinds are known
 //! from `berth_model::kinds` alone: a new one has all its routes by being registered.
 
+mod account;
 mod action;
 mod apply;
 mod attach;
@@ -32,8 +36,10 @@ mod cleanup;
 mod discovery;
 mod document;
 mod exec;
+mod guard;
 mod health;
 mod listen;
+mod login;
 mod network;
 mod openapi;
 mod operation;
@@ -65,6 +71,7 @@ use http::Method;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
+use crate::auth::attempts::Attempts;
 use crate::metrics::Metrics;
 use crate::secret::Sealer;
 use crate::store::{Clock, Store};
@@ -92,6 +99,8 @@ pub struct Api {
     pub sealer: Sealer,
     /// Knows who asks.
     pub authenticator: Authenticator,
+    /// Who was wrong about who he is.
+    pub attempts: Attempts,
     /// Counts.
     pub metrics: Metrics,
     /// Which parts are ready.
@@ -184,6 +193,8 @@ fn table() -> Table {
     rows.extend(KINDS.iter().flat_map(|kind| generic(kind)));
     rows.extend(pod_rows());
     rows.extend(review::rows());
+    rows.extend(login::rows());
+    rows.extend(account::rows());
     Table(rows)
 }
 

@@ -3,24 +3,36 @@
 //! ```text
 //! unix socket, peer uid 0            -> LocalRoot
 //! unix socket, anybody else          -> refused
-//! TLS, `Authorization: Bearer <token>` -> Owner, or refused if it is not the owner's token
+//! TLS, `Authorization: Bearer <token>` -> Owner, a user (session or API key) or a service account;
+//!                                       refused if it is nobody's token
 //! TLS, nothing said                  -> Anonymous
 //! ```
 //!
 //! What a subject may do is decided by `berth_model::policy` alone. [`ca`] proves who answers.
 
+pub mod accounts;
+pub mod attempts;
 pub mod ca;
+pub mod password;
+pub mod secret;
+pub mod service_token;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use berth_host::fs::{FsError, read_optional};
-use berth_model::policy::Subject;
+use berth_model::policy::{Known, Subject};
+use berth_model::resource::ApiKey;
+use berth_model::resource::api_key::ApiKeyStatus;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use zeroize::Zeroizing;
+
+use crate::store::{Clock, Purpose, ReadTx, Store, StoreError, house_keeping};
+use accounts::Recognised;
+use service_token::ServiceTokens;
 
 /// Every owner token begins so, to be recognised where it should not be.
 pub const TOKEN_PREFIX: &str = "berth_owner_";
@@ -40,8 +52,8 @@ pub enum Peer {
 /// Why nobody can be told apart at all.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// The token file cannot be read.
-    #[error("reading the owner's token")]
+    /// A token or key file cannot be read or written.
+    #[error("keeping what tokens are known by")]
     File(#[from] FsError),
     /// The token file is not there or holds no token.
     #[error("{} holds no owner token; `systemctl restart berth-setup` makes one", path.display())]
@@ -49,17 +61,36 @@ pub enum AuthError {
         /// The file.
         path: PathBuf,
     },
+    /// The key by which service accounts' tokens are signed is not there as a key.
+    #[error("{} does not hold a key; restore it from a backup, or move it away to have a new one made (service accounts \
+             then need new tokens)", path.display())]
+    NoTokenKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A token cannot be written.
+    #[error("writing a token")]
+    Token(#[source] jsonwebtoken::errors::Error),
     /// The machine gives no randomness.
     #[error("the machine gives no randomness")]
     Random,
 }
 
 /// Why somebody is not who he would have to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// A bearer token that is nobody's.
-    #[error("the token is not valid here; the owner's is in /var/lib/berth/token on the machine")]
+    #[error("the token is not valid here; log in (`berth login`), or ask for another")]
     WrongToken,
+    /// A token whose time is over.
+    #[error("the token has expired; log in again (`berth login`), or ask for another")]
+    Expired,
+    /// A user who is kept out.
+    #[error("this user is disabled; an administrator can enable him again")]
+    Disabled,
+    /// It cannot be looked up.
+    #[error("looking up who asks")]
+    Store(#[from] StoreError),
     /// An `Authorization` header that is not understood.
     #[error("the Authorization header is not understood; send `Authorization: Bearer <token>`")]
     Malformed,
@@ -72,6 +103,10 @@ pub enum Refusal {
 pub struct Authenticator {
     key: hmac::Key,
     owner: hmac::Tag,
+    store: Store,
+    clock: Clock,
+    /// Tokens of service accounts.
+    pub service_tokens: ServiceTokens,
 }
 
 impl std::fmt::Debug for Authenticator {
@@ -81,43 +116,89 @@ impl std::fmt::Debug for Authenticator {
 }
 
 impl Authenticator {
-    /// Reads the owner's token.
+    /// Reads the owner's token and the keys below `data`; users and service accounts are in the store.
     ///
     /// # Errors
-    /// It is not there, or no token.
-    pub fn open(token: &Path) -> Result<Self, AuthError> {
-        let no_token = || AuthError::NoToken { path: token.to_owned() };
-        let text = Zeroizing::new(read_optional(token)?.ok_or_else(no_token)?);
+    /// The token is not there, or no token; a key is damaged.
+    pub fn open(data: &Path, store: Store, clock: Clock) -> Result<Self, AuthError> {
+        let token = data.join("token");
+        let no_token = || AuthError::NoToken { path: token.clone() };
+        let text = Zeroizing::new(read_optional(&token)?.ok_or_else(no_token)?);
         let text = parse_token(&text).ok_or_else(no_token)?;
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
         let key = key.map_err(|_| AuthError::Random)?;
-        Ok(Self { owner: hmac::sign(&key, text.as_bytes()), key })
+        let service_tokens = ServiceTokens::open(data)?;
+        Ok(Self { owner: hmac::sign(&key, text.as_bytes()), key, store, clock, service_tokens })
     }
 
     /// Says who asks.
     ///
     /// # Errors
     /// Somebody claims to be whom he is not, or must not ask on this way at all.
-    pub fn identify(&self, peer: Peer, headers: &HeaderMap) -> Result<Subject, Refusal> {
+    pub async fn identify(&self, peer: Peer, headers: &HeaderMap) -> Result<Subject, Refusal> {
         match peer {
             Peer::Socket { uid: 0 } => return Ok(Subject::LocalRoot),
             Peer::Socket { .. } => return Err(Refusal::NotRoot),
             Peer::Network(_) => {}
         }
-        let Some(header) = headers.get(AUTHORIZATION) else { return Ok(Subject::Anonymous) };
-        let token = bearer(header.as_bytes()).ok_or(Refusal::Malformed)?;
-        self.whose(token).ok_or(Refusal::WrongToken)
+        match bearer(headers)? {
+            None => Ok(Subject::Anonymous),
+            Some(token) => self.whose(token).await,
+        }
     }
 
-    /// Whose token it is. Takes as long for one as for another.
-    pub fn whose(&self, token: &[u8]) -> Option<Subject> {
-        hmac::verify(&self.key, token, self.owner.as_ref()).ok().map(|()| Subject::Owner)
+    /// Whose token it is.
+    ///
+    /// # Errors
+    /// It is nobody's, or good for nothing any more.
+    pub async fn whose(&self, token: &[u8]) -> Result<Subject, Refusal> {
+        if hmac::verify(&self.key, token, self.owner.as_ref()).is_ok() {
+            return Ok(Subject::Owner);
+        }
+        let text = std::str::from_utf8(token).map_err(|_| Refusal::WrongToken)?;
+        let now = (self.clock)();
+        if ServiceTokens::is_one(text) {
+            let account = self.service_tokens.whose(text, now).ok_or(Refusal::WrongToken)?;
+            let find = move |tx: &ReadTx<'_>| {
+                accounts::by_service_account(tx, &account.namespace, &account.name, &account.uid)
+            };
+            return Ok(known(self.store.read(find).await??.known));
+        }
+        let (purpose, hash) =
+            secret::recognise(text).filter(|(found, _)| *found != Purpose::Refresh).ok_or(Refusal::WrongToken)?;
+        let find = move |tx: &ReadTx<'_>| accounts::by_credential(tx, purpose, &hash, now);
+        let Recognised { known: who, used } = self.store.read(find).await??;
+        if let Some(key) = used {
+            self.note_use(key).await?;
+        }
+        Ok(known(who))
+    }
+
+    async fn note_use(&self, key: String) -> Result<(), StoreError> {
+        let note = move |tx: &mut crate::store::Tx<'_>| {
+            let Some(mut found) = tx.get::<ApiKey>("", &key)? else { return Ok(()) };
+            found.status = Some(ApiKeyStatus { last_used: Some(tx.now()) });
+            tx.update_status(&found).map(drop)
+        };
+        self.store.write(&house_keeping(), note).await
     }
 }
 
-fn bearer(header: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = header.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+fn known(known: Known) -> Subject {
+    Subject::Known(known.into())
+}
+
+/// The token of a request, if it has one.
+///
+/// # Errors
+/// What it has is not understood.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
+    let Some(header) = headers.get(AUTHORIZATION) else { return Ok(None) };
+    let (scheme, token) = header.as_bytes().split_at_checked(7).ok_or(Refusal::Malformed)?;
+    match scheme.eq_ignore_ascii_case(b"bearer ") {
+        true => Ok(Some(token.trim_ascii())),
+        false => Err(Refusal::Malformed),
+    }
 }
 
 /// The token in the bytes of its file, if there is one.
@@ -152,43 +233,51 @@ mod tests {
 
     const TOKEN: &str = "berth_owner_0123456789012345678901234567890123456789abc";
 
-    fn opened(content: &str) -> Result<Authenticator, AuthError> {
+    fn opened(content: &str) -> Result<(tempfile::TempDir, Authenticator), AuthError> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("token"), content).unwrap();
-        Authenticator::open(&dir.path().join("token"))
+        let clock: Clock = std::sync::Arc::new(|| "2026-03-01T12:00:00Z".parse().unwrap());
+        let store = Store::open(&dir.path().join("berth.db"), clock.clone()).unwrap();
+        let who = Authenticator::open(dir.path(), store, clock)?;
+        Ok((dir, who))
     }
 
-    fn over_tls(authorization: Option<&str>) -> Result<Subject, Refusal> {
+    async fn over_tls(authorization: Option<&str>) -> Result<Subject, String> {
         let mut headers = HeaderMap::new();
         if let Some(text) = authorization {
             headers.insert(AUTHORIZATION, text.parse().unwrap());
         }
         let peer = Peer::Network("192.0.2.1:40000".parse().unwrap());
-        opened(&format!("{TOKEN}\n")).unwrap().identify(peer, &headers)
+        let (_dir, who) = opened(&format!("{TOKEN}\n")).unwrap();
+        who.identify(peer, &headers).await.map_err(|refusal| refusal.to_string())
     }
 
-    #[test]
-    fn the_token_makes_the_owner_and_nothing_else_does() {
-        assert_eq!(over_tls(Some(&format!("Bearer {TOKEN}"))), Ok(Subject::Owner));
-        assert_eq!(over_tls(Some(&format!("bearer {TOKEN}"))), Ok(Subject::Owner));
-        assert_eq!(over_tls(None), Ok(Subject::Anonymous));
-        assert_eq!(over_tls(Some("Bearer ")), Err(Refusal::WrongToken));
-        assert_eq!(over_tls(Some(&format!("Bearer {TOKEN}x"))), Err(Refusal::WrongToken));
-        assert_eq!(over_tls(Some("Basic cm9vdDo=")), Err(Refusal::Malformed));
+    #[tokio::test]
+    async fn the_token_makes_the_owner_and_nothing_else_does() {
+        let wrong = || Err(Refusal::WrongToken.to_string());
+        assert_eq!(over_tls(Some(&format!("Bearer {TOKEN}"))).await, Ok(Subject::Owner));
+        assert_eq!(over_tls(Some(&format!("bearer {TOKEN}"))).await, Ok(Subject::Owner));
+        assert_eq!(over_tls(None).await, Ok(Subject::Anonymous));
+        for token in ["", "berth_key_x", "berth_access_x", "berth_refresh_x", "eyJhbGciOiJub25lIn0.e30.", "\u{e9}"] {
+            assert_eq!(over_tls(Some(&format!("Bearer {token}"))).await, wrong(), "{token}");
+        }
+        assert_eq!(over_tls(Some(&format!("Bearer {TOKEN}x"))).await, wrong());
+        assert_eq!(over_tls(Some("Basic cm9vdDo=")).await, Err(Refusal::Malformed.to_string()));
     }
 
-    #[test]
-    fn on_the_socket_root_is_root_and_others_are_refused() {
-        let who = opened(TOKEN).unwrap();
-        let ask = |uid| who.identify(Peer::Socket { uid }, &HeaderMap::new());
-        assert_eq!(ask(0), Ok(Subject::LocalRoot));
-        assert_eq!(ask(1000), Err(Refusal::NotRoot));
+    #[tokio::test]
+    async fn on_the_socket_root_is_root_and_others_are_refused() {
+        let (_dir, who) = opened(TOKEN).unwrap();
+        let headers = HeaderMap::new();
+        assert_eq!(who.identify(Peer::Socket { uid: 0 }, &headers).await.unwrap(), Subject::LocalRoot);
+        let refused = who.identify(Peer::Socket { uid: 1000 }, &headers).await;
+        assert!(matches!(refused, Err(Refusal::NotRoot)), "{refused:?}");
     }
 
-    #[test]
-    fn a_file_without_a_token_is_an_error_that_says_what_to_do() {
+    #[tokio::test]
+    async fn a_file_without_a_token_is_an_error_that_says_what_to_do() {
         for content in ["", "\n", "berth_owner_short", "0123456789012345678901234567890123456789abcdefgh"] {
-            let error = opened(content).unwrap_err().to_string();
+            let error = opened(content).map(drop).unwrap_err().to_string();
             assert!(error.ends_with("holds no owner token; `systemctl restart berth-setup` makes one"));
         }
     }

@@ -54,8 +54,9 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::api::{self, Api, Readiness, WatchPace};
+use crate::auth::attempts::Attempts;
 use crate::auth::ca::{Authority, CaError, ServerCertificate};
-use crate::auth::{AuthError, Authenticator, machine_names};
+use crate::auth::{AuthError, Authenticator, accounts, machine_names};
 use crate::bundle::steps::{DRAIN, PATIENCE, Steps, Turns};
 use crate::bundle::{BundleError, Bundles};
 use crate::config::Config;
@@ -246,6 +247,7 @@ async fn spawn_api(
     cleaner: Arc<Cleaner>,
     tasks: &TaskTracker,
 ) -> Result<ServerCertificate, DaemonError> {
+    accounts::show_built_in_roles(&parts.store).await?;
     let now = (parts.clock)();
     let authority = Arc::new(Authority::open_or_create(&config.data, now)?);
     let names = machine_names().map_err(io_error("reading the machine's names and addresses"))?;
@@ -271,7 +273,8 @@ fn router(
     Ok(api::router(Api {
         store: parts.store.clone(),
         sealer: parts.sealer.clone(),
-        authenticator: Authenticator::open(&config.data.join("token"))?,
+        authenticator: Authenticator::open(&config.data, parts.store.clone(), Arc::clone(&parts.clock))?,
+        attempts: Attempts::default(),
         metrics: parts.metrics.clone(),
         readiness: Readiness::default(),
         images: Arc::new(local_images(parts)),

@@ -22,6 +22,7 @@
 
 mod changes;
 mod collect;
+mod credentials;
 mod error;
 mod event;
 mod keys;
@@ -48,6 +49,7 @@ use tokio::sync::watch;
 pub use berth_model::kinds::DEFAULT_NAMESPACE;
 pub use changes::Change;
 pub use collect::{Deletion, Expired, Propagation};
+pub use credentials::{Credential, Purpose};
 pub use error::{Fault, Refusal, StoreError};
 pub use event::EventType;
 pub use read::{Page, PageRequest, ReadTx};

@@ -13,6 +13,7 @@
 //! views of others' ([`View`]), read and watched like all, or are read from the machine when they are asked for
 //! ([`Reading`]).
 
+mod access;
 mod admit;
 mod berth;
 mod core;
@@ -21,6 +22,7 @@ mod readings;
 mod table;
 mod views;
 
+pub use access::{API_KEY, ROLE, ROLE_BINDING, SERVICE_ACCOUNT, SESSION, USER};
 pub use admit::{Admitted, Decoded, Request};
 pub use berth::{
     BUNDLE, CHANGE_SET, DATA_FINALIZER, OPERATION, OPERATION_LIFE, REVISION, SCHEDULE, SETTINGS, TEARDOWN_FINALIZER,
@@ -156,6 +158,7 @@ pub static KINDS: &[&Registration] = &[
     &NAMESPACE,
     &CONFIG_MAP,
     &SECRET,
+    &SERVICE_ACCOUNT,
     &EVENT,
     &POD,
     &SERVICE,
@@ -171,6 +174,11 @@ pub static KINDS: &[&Registration] = &[
     &CHANGE_SET,
     &OPERATION,
     &SCHEDULE,
+    &USER,
+    &ROLE,
+    &ROLE_BINDING,
+    &API_KEY,
+    &SESSION,
     &SETTINGS,
 ];
 

@@ -11,6 +11,7 @@ pub mod event;
 pub mod field;
 pub mod id;
 pub mod kinds;
+pub mod login;
 pub mod machine;
 pub mod managed;
 pub mod meta;

@@ -1,28 +1,97 @@
 //! Who may do what: one pure function that every route calls.
 
-use std::fmt;
+mod roles;
+mod rule;
 
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde::{Deserialize, Serialize};
 
+use crate::resource::GROUP;
+
+pub use roles::{BUILT_IN, BuiltIn, OWNER, built_in};
+pub use rule::{covers, problems};
+
 /// Whoever asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Subject {
     /// Bearer of the owner's token.
     Owner,
     /// Local root, known by the peer credentials of the unix socket.
     LocalRoot,
+    /// A user or service account, with what was granted to it.
+    Known(Arc<Known>),
     /// Somebody who said nothing of himself.
     Anonymous,
 }
 
+/// Somebody who has an account.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    /// `user:alice`, `system:serviceaccount:default:deploy`: the name by which records speak of it.
+    pub identity: String,
+    /// What was granted.
+    pub grants: Vec<Grant>,
+    /// What the credential that was shown may be used for, where that is less than what its holder may do.
+    pub within: Option<Grant>,
+}
+
+/// Rules that hold for the whole machine, or inside one namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grant {
+    /// The role that has the rules.
+    pub role: String,
+    /// Where they hold; on the whole machine, if `None`.
+    pub namespace: Option<String>,
+    /// What is allowed.
+    pub rules: Vec<PolicyRule>,
+}
+
+impl Grant {
+    /// Whether it holds where a resource is.
+    fn reaches(&self, resource: &Resource<'_>) -> bool {
+        let Some(inside) = &self.namespace else { return true };
+        match resource {
+            Resource::Path(_) => false,
+            // A namespace is a part of itself.
+            Resource::Object { group: "", plural: "namespaces", name, .. } => name == inside,
+            Resource::Object { namespace, .. } => namespace == inside,
+        }
+    }
+
+    fn allows(&self, verb: Verb, resource: &Resource<'_>) -> bool {
+        self.reaches(resource) && self.rules.iter().any(|rule| rule::allows(rule, verb, resource))
+    }
+}
+
 impl Subject {
     /// The name by which records speak of it.
-    pub fn identity(&self) -> &'static str {
+    pub fn identity(&self) -> &str {
         match self {
             Self::Owner => "owner",
             Self::LocalRoot => "local-root",
+            Self::Known(known) => &known.identity,
             Self::Anonymous => "anonymous",
         }
+    }
+
+    /// The first rule of some that it may not hand on, because it does not hold it itself in that namespace (or on the
+    /// whole machine, if `None`). Nobody makes others, or himself, mightier than he is.
+    pub fn lacks<'r>(&self, rules: &'r [PolicyRule], namespace: Option<&str>) -> Option<&'r PolicyRule> {
+        let known = match self {
+            Self::Owner | Self::LocalRoot => return None,
+            Self::Anonymous => return rules.first(),
+            Self::Known(known) => known,
+        };
+        let holds = |grant: &&Grant| grant.namespace.is_none() || grant.namespace.as_deref() == namespace;
+        let held: Vec<&PolicyRule> = known.grants.iter().filter(holds).flat_map(|grant| &grant.rules).collect();
+        let within: Option<Vec<&PolicyRule>> = known
+            .within
+            .as_ref()
+            .map(|grant| Some(grant).filter(holds).into_iter().flat_map(|one| &one.rules).collect());
+        rules.iter().find(|rule| !covers(&held, rule) || within.as_ref().is_some_and(|within| !covers(within, rule)))
     }
 }
 
@@ -134,18 +203,83 @@ pub enum Decision {
 /// Paths that answer to everybody, without details.
 const OPEN_PATHS: [&str; 2] = ["/livez", "/readyz"];
 
-/// Decides. Owner and local root may do everything; who has not said who he is may ask whether
-/// the machine lives, and nothing else.
+/// Below it everybody may say who he is.
+pub const AUTH_PATH: &str = "/auth/";
+
+/// Decides. Owner and local root may do everything; users and service accounts what was granted to them, and what
+/// everybody may who has an account; who has not said who he is may ask whether the machine lives, and say it.
 pub fn authorize(subject: &Subject, verb: Verb, resource: &Resource<'_>) -> Decision {
-    match (subject, resource) {
-        (Subject::Owner | Subject::LocalRoot, _) => Decision::Allowed,
-        (Subject::Anonymous, Resource::Path(path)) if verb == Verb::Get && OPEN_PATHS.contains(path) => {
-            Decision::Allowed
-        }
-        (Subject::Anonymous, _) => Decision::Denied(format!(
-            "anonymous may not {verb} {resource}; send the owner's token \
+    if is_open(verb, resource) {
+        return Decision::Allowed;
+    }
+    match subject {
+        Subject::Owner | Subject::LocalRoot => Decision::Allowed,
+        Subject::Known(known) => decide(known, verb, resource),
+        Subject::Anonymous => Decision::Denied(format!(
+            "anonymous may not {verb} {resource}; log in (`berth login`), send a token \
              (`Authorization: Bearer ...`), or ask as root on the machine itself"
         )),
+    }
+}
+
+fn is_open(verb: Verb, resource: &Resource<'_>) -> bool {
+    match resource {
+        Resource::Path(path) if path.starts_with(AUTH_PATH) => verb == Verb::Create,
+        Resource::Path(path) => verb == Verb::Get && OPEN_PATHS.contains(path),
+        Resource::Object { .. } => false,
+    }
+}
+
+fn decide(known: &Known, verb: Verb, resource: &Resource<'_>) -> Decision {
+    if roles::everybody().iter().any(|rule| rule::allows(rule, verb, resource)) {
+        return Decision::Allowed;
+    }
+    let granted = known.grants.iter().any(|grant| grant.allows(verb, resource)) || is_own(known, verb, resource);
+    match (&known.within, granted) {
+        (None, true) => Decision::Allowed,
+        (Some(within), true) if within.allows(verb, resource) => Decision::Allowed,
+        (Some(within), true) => Decision::Denied(format!(
+            "{} may {verb} {resource}, but not with this key, which is for {within}; use another one",
+            known.identity
+        )),
+        (_, false) => Decision::Denied(denied(known, verb, resource)),
+    }
+}
+
+/// Himself, his keys and his sessions, which are called after him: to see them, to end them, and to make keys.
+fn is_own(known: &Known, verb: Verb, resource: &Resource<'_>) -> bool {
+    let Some(user) = known.identity.strip_prefix("user:") else { return false };
+    let Resource::Object { group: GROUP, plural, subresource, name, .. } = resource else { return false };
+    let called_after = name.rsplit_once('.').is_some_and(|(owner, _)| owner == user);
+    match (*plural, *subresource, verb) {
+        ("users", "", Verb::Get) | ("users", "apikeys", Verb::Create) => *name == user,
+        ("apikeys" | "sessions", "", Verb::Get | Verb::Delete) => called_after,
+        _ => false,
+    }
+}
+
+fn denied(known: &Known, verb: Verb, resource: &Resource<'_>) -> String {
+    let elsewhere = |grant: &Grant| grant.rules.iter().any(|rule| rule::allows(rule, verb, resource));
+    let places: Vec<&str> =
+        known.grants.iter().filter(|grant| elsewhere(grant)).filter_map(|grant| grant.namespace.as_deref()).collect();
+    let advice = if places.is_empty() {
+        let would =
+            BUILT_IN.iter().rev().find(|role| role.rules().iter().any(|rule| rule::allows(rule, verb, resource)));
+        let role = would.map_or(OWNER, |role| role.name);
+        format!("ask for a role that allows it, as {role} does")
+    } else {
+        format!("your roles allow it in the namespace {} alone", places.join(", "))
+    };
+    format!("{} may not {verb} {resource}; {advice}", known.identity)
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "role {}", self.role)?;
+        match &self.namespace {
+            None => Ok(()),
+            Some(namespace) => write!(out, " in the namespace {namespace}"),
+        }
     }
 }
 
@@ -188,8 +322,8 @@ mod tests {
         assert_eq!(
             why,
             "anonymous may not list resource \"bundles\" in API group \"berth.dev\" in the \
-             namespace \"default\"; send the owner's token (`Authorization: Bearer ...`), or ask \
-             as root on the machine itself"
+             namespace \"default\"; log in (`berth login`), send a token (`Authorization: Bearer ...`), \
+             or ask as root on the machine itself"
         );
     }
 }

@@ -52,6 +52,8 @@ enum Shape {
     Texts,
     /// True or false.
     Truth,
+    /// A whole number.
+    Number,
     /// A message.
     Of(&'static [Field]),
     /// Messages, each in a field of its own.
@@ -150,6 +152,34 @@ const RULES_REVIEW: &[Field] = &[
 
 const SUBJECT_REVIEW: &[Field] = &[Field(1, "metadata", Shape::Of(METADATA)), Field(2, "status", Shape::Servers)];
 
+const SERVICE_ACCOUNT: &[Field] = &[
+    Field(1, "metadata", Shape::Of(METADATA)),
+    Field(2, "secrets", Shape::Servers),
+    Field(3, "imagePullSecrets", Shape::Each(&[Field(1, "name", Shape::Text)])),
+    Field(4, "automountServiceAccountToken", Shape::Truth),
+];
+
+const TOKEN_REQUEST: &[Field] = &[
+    Field(1, "metadata", Shape::Of(METADATA)),
+    Field(
+        2,
+        "spec",
+        Shape::Of(&[
+            Field(1, "audiences", Shape::Texts),
+            Field(3, "boundObjectRef", Shape::Of(BOUND)),
+            Field(4, "expirationSeconds", Shape::Number),
+        ]),
+    ),
+    Field(3, "status", Shape::Servers),
+];
+
+const BOUND: &[Field] = &[
+    Field(1, "kind", Shape::Text),
+    Field(2, "apiVersion", Shape::Text),
+    Field(3, "name", Shape::Text),
+    Field(4, "uid", Shape::Text),
+];
+
 /// The envelope, and what it says of the kind.
 const ENVELOPE: &[Field] = &[
     Field(1, "type", Shape::Of(&[Field(1, "apiVersion", Shape::Text), Field(2, "kind", Shape::Text)])),
@@ -163,6 +193,8 @@ fn fields_of(api_version: &str, kind: &str) -> Option<&'static [Field]> {
         ("v1", "Namespace") => Some(NAMESPACE),
         ("v1", "ConfigMap") => Some(CONFIG_MAP),
         ("v1", "Secret") => Some(SECRET),
+        ("v1", "ServiceAccount") => Some(SERVICE_ACCOUNT),
+        ("authentication.k8s.io/v1", "TokenRequest") => Some(TOKEN_REQUEST),
         ("authorization.k8s.io/v1", "SelfSubjectAccessReview") => Some(ACCESS_REVIEW),
         ("authorization.k8s.io/v1", "SelfSubjectRulesReview") => Some(RULES_REVIEW),
         ("authentication.k8s.io/v1", "SelfSubjectReview") => Some(SUBJECT_REVIEW),
@@ -277,6 +309,8 @@ fn take(
     let value = match (shape, carried) {
         (Shape::Servers, _) => return Ok(()),
         (Shape::Truth, Carried::Number(number)) => Value::Bool(*number != 0),
+        // A negative one is carried as its two's complement.
+        (Shape::Number, Carried::Number(number)) => Value::from(number.cast_signed()),
         (Shape::Text, Carried::Bytes([])) => return Ok(()),
         (Shape::Text | Shape::Texts, Carried::Bytes(bytes)) => text(bytes).ok_or_else(garbled)?,
         (Shape::Of(fields) | Shape::Each(fields), Carried::Bytes(bytes)) => {

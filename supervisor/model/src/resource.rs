@@ -1,19 +1,29 @@
 //! The kinds Berth serves itself, one file each, and the frame they share.
 
+pub mod api_key;
 pub mod bundle;
 pub mod change_set;
 pub mod operation;
 pub mod revision;
+pub mod role;
+pub mod role_binding;
 pub mod schedule;
+pub mod session;
 pub mod settings;
+pub mod user;
 pub mod volume;
 
+pub use api_key::ApiKey;
 pub use bundle::Bundle;
 pub use change_set::ChangeSet;
 pub use operation::Operation;
 pub use revision::Revision;
+pub use role::Role;
+pub use role_binding::RoleBinding;
 pub use schedule::Schedule;
+pub use session::Session;
 pub use settings::Settings;
+pub use user::User;
 pub use volume::Volume;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

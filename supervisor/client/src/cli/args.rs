@@ -1,6 +1,7 @@
 //! Words and flags of the command line. Here is what every command takes and the list of them; the
 //! flags of each are in the file of their area.
 
+mod accounts;
 mod changes;
 mod images;
 mod machine;
@@ -16,6 +17,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(super) use accounts::{
+    ApiKeyArgs, ApiKeyCommand, CanArgs, GrantArgs, LoginArgs, RoleArgs, RoleCommand, SessionArgs, SessionCommand,
+    TokenArgs, UserArgs, UserCommand,
+};
 pub(super) use changes::{AddArgs, ChangeSetArgs, ChangeSetCommand, Preferred};
 pub(super) use images::{ImageArgs, ImageCommand};
 pub(super) use machine::{
@@ -42,7 +47,7 @@ pub struct Cli {
     pub(super) command: Command,
 }
 
-const EXIT_CODES: &str = "Without --server it speaks to this machine's own socket, as root and without a login.\n\
+const EXIT_CODES: &str = "Without --server or --context it speaks to this machine's own socket, as root and without a login.\n\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 denied, 5 conflict, 6 timed out.\n\
 Of diagnostics: 0 healthy, 1 problems, 7 the probe could not run.";
 
@@ -52,6 +57,9 @@ pub(super) struct Global {
     /// The server: https://HOST:PORT or unix:///PATH.
     #[arg(long, global = true, env = "BERTH_SERVER", value_name = "URL")]
     pub server: Option<String>,
+    /// The machine where somebody is logged in, as `berth login` called it; goes before --server.
+    #[arg(long, global = true, env = "BERTH_CONTEXT", value_name = "NAME", value_parser = name)]
+    pub context: Option<String>,
     /// The file that holds the token.
     #[arg(long, global = true, env = "BERTH_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -138,6 +146,26 @@ pub(super) enum Command {
     Dns(DnsArgs),
     /// Show and change the volumes of bundles.
     Volume(VolumeArgs),
+    /// Log in to a machine over the network, and tell kubectl how to find it: --server says where, --ca its authority.
+    Login(LoginArgs),
+    /// End the session of --context, here and on the machine.
+    Logout,
+    /// Show who asks, and what he is granted.
+    Whoami,
+    /// Ask whether something is allowed, e.g. `berth can-i create bundles`. Exit codes: 0 yes, 4 no.
+    #[command(name = "can-i")]
+    CanI(CanArgs),
+    /// Show, make and change users.
+    User(UserArgs),
+    /// Show roles, grant them, take them back.
+    Role(RoleArgs),
+    /// Show, make and end keys for programs.
+    #[command(name = "apikey")]
+    ApiKey(ApiKeyArgs),
+    /// Show who is logged in, and log somebody out.
+    Session(SessionArgs),
+    /// Make a token for a service account, or show the one of --context.
+    Token(TokenArgs),
     /// Look after the machine itself.
     System(SystemArgs),
     /// Bring Berth up on this very machine; after a failure at any step the same command goes on.

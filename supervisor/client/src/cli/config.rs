@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Context;
 use super::args::ConfigArgs;
 use super::failure::Failure;
-use crate::kubeconfig::{self, Entry};
+use crate::kubeconfig::{self, Entry, Proof};
 use crate::yaml;
 
 /// Where this machine is, seen from itself.
@@ -24,17 +24,23 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<(), Failure> {
     let Some(written) = &args.write else {
         return context.say(yaml::to_string(&entry.alone())?.trim_end());
     };
-    let path = match written {
-        Some(path) => path.clone(),
-        None => usual(|name| std::env::var_os(name).map(PathBuf::from))?,
-    };
-    let merge = |old: Option<String>| merged(&entry, old.as_deref(), &path).map_err(io::Error::other);
-    kubeconfig::replace(&path, merge).map_err(|source| Failure::Create { path: path.clone(), source })?;
+    let path = write(&entry, written.as_deref())?;
     context.say(&format!(
         "{} knows this machine as {name}: kubectl --context {name} get bundles",
         path.display(),
         name = entry.name
     ))
+}
+
+/// Puts an entry into a kubeconfig, the usual one if none is named; answers which.
+pub(super) fn write(entry: &Entry, into: Option<&Path>) -> Result<PathBuf, Failure> {
+    let path = match into {
+        Some(path) => path.to_owned(),
+        None => usual(|name| std::env::var_os(name).map(PathBuf::from))?,
+    };
+    let merge = |old: Option<String>| merged(entry, old.as_deref(), &path).map_err(io::Error::other);
+    kubeconfig::replace(&path, merge).map_err(|source| Failure::Create { path: path.clone(), source })?;
+    Ok(path)
 }
 
 /// The text of the file with the entry in it.
@@ -62,7 +68,7 @@ fn entry(context: &Context, args: &ConfigArgs) -> Result<Entry, Failure> {
         name: args.name.clone(),
         server: if here { HERE.to_owned() } else { server.shown() },
         authority: fs::read(&authority).map_err(|source| Failure::Read { path: authority, source })?,
-        token_file: given(&server.token_file, TOKEN, "--token-file")?,
+        proof: Proof::TokenFile(given(&server.token_file, TOKEN, "--token-file")?),
         namespace: context.namespace.clone(),
     })
 }
@@ -94,7 +100,7 @@ mod tests {
             name: "berth".into(),
             server: HERE.into(),
             authority: Vec::new(),
-            token_file: TOKEN.into(),
+            proof: Proof::TokenFile(TOKEN.into()),
             namespace: "default".into(),
         };
         let path = Path::new("config");

@@ -65,6 +65,21 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
+    /// It is not allowed, as the server says.
+    #[error("{0}")]
+    Denied(String),
+    /// The session of a context cannot be read or kept.
+    #[error("the session of {context} cannot be used")]
+    Session {
+        /// The context.
+        context: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Nobody is logged in there.
+    #[error("nobody is logged in at {0}")]
+    NoSession(String),
     /// The editor did not run, or ended badly.
     #[error("cannot edit with {editor:?}")]
     Editor {
@@ -195,6 +210,7 @@ impl Failure {
         match self {
             Self::Usage(_) | Self::Server(_) => 2,
             Self::Client(error) => client_code(error),
+            Self::Denied(_) | Self::NoSession(_) => 4,
             Self::Differs { .. } | Self::TooLate(_) => 5,
             Self::Operation { error, .. } if error.code.contains("Conflict") => 5,
             Self::TimedOut { .. } => 6,
@@ -232,6 +248,11 @@ impl Failure {
             Self::NotReady { reason, instead, .. } => Told::new(reason, self.to_string()).advise(instead),
             Self::TimedOut { instead, .. } => Told::new("Timeout", self.to_string()).advise(instead),
             Self::Interrupted { instead, .. } => Told::new("Interrupted", self.to_string()).advise(instead),
+            Self::Denied(_) => Told::new("Forbidden", self.to_string()),
+            Self::NoSession(context) => {
+                let advice = format!("berth login --server https://HOST:6443 --name {context}");
+                Told::new("Unauthorized", self.to_string()).advise(&advice)
+            }
             Self::TooLate(_) => Told::new("Conflict", self.to_string()).advise("see `berth operations`"),
             Self::Cancelled { .. } => Told::new("Cancelled", self.to_string()).advise("see `berth operations`"),
             Self::Step { words, unit, .. } => {
@@ -252,6 +273,7 @@ impl Failure {
             | Self::Write { .. }
             | Self::Create { .. }
             | Self::Editor { .. }
+            | Self::Session { .. }
             | Self::Random(_)
             | Self::Output(_)
             | Self::Runtime(_) => Told::new("Local", with_root(self)),
@@ -290,7 +312,7 @@ fn refused(status: &Status) -> Told {
     let told = Told { code: words.join(" "), message, fields, advice: Vec::new() };
     match status.code {
         Some(401) => {
-            told.advise("name the file that holds the token with --token-file, or run it on the machine as root")
+            told.advise("log in with `berth login`, name the file that holds a token with --token-file, or run it on the machine as root")
         }
         _ => told,
     }

@@ -65,7 +65,7 @@ async fn who_is_not_known_is_told_how_to_log_in() {
     assert_eq!(
         ran.err,
         "error [401 Unauthorized]: who are you?\n  \
-         try: name the file that holds the token with --token-file, or run it on the machine as root\n"
+         try: log in with `berth login`, name the file that holds a token with --token-file, or run it on the machine as root\n"
     );
 }
 

@@ -72,6 +72,13 @@ impl Fake {
         finish(command, None).await
     }
 
+    /// Runs `berth` as somebody whose home is the server's directory.
+    pub async fn run_at_home(&self, line: &[&str], input: &[u8]) -> Ran {
+        let mut command = berth(Some(self), line);
+        command.env("HOME", self.dir.path());
+        finish(command, Some(input)).await
+    }
+
     /// Runs what `berth --curl` printed.
     pub async fn shell(&self, line: &str) -> Ran {
         let mut command = program("/bin/sh", None);

@@ -11,6 +11,7 @@ use berth_model::status::{Failure, Reason};
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::guard::Guard;
 use super::references;
 use super::reply::{Error, Reply};
 use super::request::Ask;
@@ -37,14 +38,19 @@ struct Wish {
 pub(super) async fn apply(mut ask: Ask, kind: &'static Registration) -> Reply {
     let wish = Wish::of(&mut ask, kind).await?;
     let (namespace, name, may_create) = (ask.namespace(), ask.name(), may_create(&ask, kind));
+    let subject = ask.subject.clone();
     let work = move |tx: &mut Tx<'_>| -> Result<(StatusCode, Kept), Error> {
-        match tx.get_value(kind, &namespace, &name)? {
-            Some(old) => Ok((StatusCode::OK, wish.change(tx, &old)?)),
+        let guard = Guard::begin(tx, &subject, kind)?;
+        let old = tx.get_value(kind, &namespace, &name)?;
+        let (code, kept) = match &old {
+            Some(old) => (StatusCode::OK, wish.change(tx, old)?),
             None if !kind.serves(Verb::Create) => {
-                Err(must_get(tx, kind, &namespace, &name).err().unwrap_or_else(absent))
+                return Err(must_get(tx, kind, &namespace, &name).err().unwrap_or_else(absent));
             }
-            None => may_create.and_then(|()| Ok((StatusCode::CREATED, wish.make(tx)?))),
-        }
+            None => may_create.and_then(|()| Ok((StatusCode::CREATED, wish.make(tx)?)))?,
+        };
+        guard.end(tx, old.as_ref(), Some(&kept.object))?;
+        Ok((code, kept))
     };
     let (code, kept) = transact(&ask, work).await?;
     answer(&ask, kind, code, kept)

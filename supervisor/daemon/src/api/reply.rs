@@ -14,7 +14,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::auth::Refusal as AuthRefusal;
+use crate::auth::password::PasswordError;
+use crate::auth::{AuthError, Refusal as AuthRefusal};
 use crate::secret::SecretError;
 use crate::store::{Refusal, StoreError};
 
@@ -85,9 +86,28 @@ impl From<AuthRefusal> for Error {
     fn from(refusal: AuthRefusal) -> Self {
         let reason = match refusal {
             AuthRefusal::NotRoot => Reason::Forbidden,
-            AuthRefusal::WrongToken | AuthRefusal::Malformed => Reason::Unauthorized,
+            AuthRefusal::Store(error) => return error.into(),
+            AuthRefusal::WrongToken | AuthRefusal::Malformed | AuthRefusal::Expired | AuthRefusal::Disabled => {
+                Reason::Unauthorized
+            }
         };
         Self::new(reason, refusal.to_string())
+    }
+}
+
+impl From<AuthError> for Error {
+    fn from(error: AuthError) -> Self {
+        internal(&error)
+    }
+}
+
+impl From<PasswordError> for Error {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Weak(why) => FieldError::invalid("password", why).into(),
+            PasswordError::Ending => Self::new(Reason::ServiceUnavailable, error.to_string()),
+            PasswordError::Hash(_) => internal(&error),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use super::Api;
 use super::reply::{Error, Shape};
+use crate::auth::Peer;
 
 /// Bytes of a body that is read whole.
 pub(super) const BODY_LIMIT: usize = 3 * 1024 * 1024;
@@ -28,6 +29,8 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 pub(super) struct Ask {
     pub(super) api: Arc<Api>,
     pub(super) subject: Subject,
+    /// Where it came from.
+    pub(super) peer: Peer,
     pub(super) headers: HeaderMap,
     /// Parameters of the path: `namespace`, `name`.
     pub(super) path: Vec<(String, String)>,
@@ -61,11 +64,8 @@ impl Ask {
 
     /// A parameter that is true or false, in any case, as clients in Python write `True`; absent is false.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Error> {
-        match self.query(name).map(str::to_ascii_lowercase).as_deref() {
-            None | Some("false" | "0") => Ok(false),
-            Some("true" | "1") => Ok(true),
-            Some(other) => Err(Error::bad_request(format!("{name}={other} is not understood; use true or false"))),
-        }
+        let Some(said) = self.query(name) else { return Ok(false) };
+        truth(said).ok_or_else(|| Error::bad_request(format!("{name}={said} is not understood; use true or false")))
     }
 
     /// A parameter that is a number.
@@ -115,12 +115,14 @@ impl Ask {
 
     /// On whose behalf something is written, and by what way.
     pub(super) fn actor(&self) -> Actor {
+        self.actor_of(self.subject.identity())
+    }
+
+    /// The same on behalf of somebody who has just proven who he is.
+    pub(super) fn actor_of(&self, identity: &str) -> Actor {
         let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
         let agent = header(USER_AGENT.as_str()).unwrap_or("");
-        Actor {
-            identity: self.subject.identity().to_owned(),
-            source: source_of(header("x-berth-source"), agent).to_owned(),
-        }
+        Actor { identity: identity.to_owned(), source: source_of(header("x-berth-source"), agent).to_owned() }
     }
 
     /// Who is recorded as the owner of the fields that are written: `fieldManager`, or the program.
@@ -191,6 +193,15 @@ impl Ask {
             Ok(Err(error)) => Err(Error::bad_request(format!("the body could not be read: {error}"))),
             Err(_) => Err(Error::new(Reason::Timeout, "the body did not arrive in time; send it again")),
         }
+    }
+}
+
+/// What a parameter says that is true or false.
+pub(super) fn truth(said: &str) -> Option<bool> {
+    match said.to_ascii_lowercase().as_str() {
+        "true" | "1" => Some(true),
+        "false" | "0" => Some(false),
+        _ => None,
     }
 }
 

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::route::{Access, Route};
+use crate::auth::Refusal;
 
 const AUTHORIZATION: &str = "authorization.k8s.io";
 const AUTHENTICATION: &str = "authentication.k8s.io";
@@ -134,7 +135,11 @@ async fn who_am_i(mut ask: Ask) -> Reply {
 }
 
 fn user(subject: &Subject) -> Value {
-    json!({ "username": subject.identity(), "groups": ["system:authenticated"] })
+    let granted = match subject {
+        Subject::Known(known) => known.grants.iter().map(ToString::to_string).collect(),
+        _ => Vec::new(),
+    };
+    json!({ "username": subject.identity(), "groups": ["system:authenticated"], "extra": { "berth.dev/granted": granted } })
 }
 
 /// `TokenReview`: whose token it is. The answer does not repeat it.
@@ -145,9 +150,10 @@ async fn whose(mut ask: Ask) -> Reply {
         _ => return Err(Error::bad_request("say whose: give spec.token")),
     };
     review["spec"] = json!({});
-    review["status"] = match ask.api.authenticator.whose(token.as_bytes()) {
-        Some(subject) => json!({ "authenticated": true, "user": user(&subject) }),
-        None => json!({ "authenticated": false, "error": "the token is not valid here" }),
+    review["status"] = match ask.api.authenticator.whose(token.as_bytes()).await {
+        Ok(subject) => json!({ "authenticated": true, "user": user(&subject) }),
+        Err(Refusal::Store(fault)) => return Err(fault.into()),
+        Err(refusal) => json!({ "authenticated": false, "error": refusal.to_string() }),
     };
     answer(&review)
 }

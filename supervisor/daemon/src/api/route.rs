@@ -25,7 +25,7 @@ use http::request::Parts;
 
 use super::Api;
 use super::reply::{Error, Reply};
-use super::request::{Ask, about};
+use super::request::{Ask, about, truth};
 use crate::auth::Peer;
 
 type Running = Pin<Box<dyn Future<Output = Reply> + Send>>;
@@ -132,7 +132,7 @@ async fn answer(api: Arc<Api>, route: &Route, params: RawPathParams, request: Re
     let path: Vec<_> = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let about = About::default;
     let about = route.kind.map_or_else(about, |kind| self::about(kind, find(&path, "name")));
-    let reply = match admitted(api, route, path, request) {
+    let reply = match admitted(api, route, path, request).await {
         Ok(ask) => (route.handler)(ask).await,
         Err(error) => Err(error),
     };
@@ -142,16 +142,16 @@ async fn answer(api: Arc<Api>, route: &Route, params: RawPathParams, request: Re
 }
 
 /// Authentication and authorization: the way every request goes.
-fn admitted(api: Arc<Api>, route: &Route, path: Vec<(String, String)>, request: Request) -> Result<Ask, Error> {
+async fn admitted(api: Arc<Api>, route: &Route, path: Vec<(String, String)>, request: Request) -> Result<Ask, Error> {
     let (mut head, body) = request.into_parts();
     let query = Query::<Vec<(String, String)>>::try_from_uri(&head.uri);
     let Query(query) = query.map_err(|_| Error::bad_request("the query of the URL cannot be read"))?;
     let peer = head.extensions.get::<Peer>().copied();
     let peer = peer.ok_or_else(|| Error::new(Reason::InternalError, "a request came by no known way"))?;
-    let subject = api.authenticator.identify(peer, &head.headers)?;
+    let subject = api.authenticator.identify(peer, &head.headers).await?;
     permitted(&subject, route, &head, &path, &query)?;
     let upgrade = head.extensions.remove();
-    Ok(Ask { api, subject, headers: head.headers, path, query, body: Mutex::new(body), upgrade })
+    Ok(Ask { api, subject, peer, headers: head.headers, path, query, body: Mutex::new(body), upgrade })
 }
 
 fn permitted(
@@ -178,7 +178,8 @@ fn permitted(
 
 /// What is really asked for: a list may be a watch, a read may reveal.
 fn asked(route: &Route, verb: Verb, subresource: &'static str, query: &[(String, String)]) -> (Verb, &'static str) {
-    let set = |name| matches!(find(query, name), "true" | "1");
+    // Read as handlers read it: what one takes for yes, the other must.
+    let set = |name| truth(find(query, name)) == Some(true);
     let verb = if verb == Verb::List && set("watch") { Verb::Watch } else { verb };
     let sealed = route.kind.is_some_and(|kind| !kind.sealed.is_empty());
     (verb, if sealed && set("reveal") { REVEAL } else { subresource })

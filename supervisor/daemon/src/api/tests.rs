@@ -1,5 +1,6 @@
 //! The API as its clients meet it: a real store in a temporary directory behind the real router.
 
+mod access;
 mod actions;
 mod apply;
 mod changesets;
@@ -21,6 +22,7 @@ mod rights;
 mod rollback;
 mod secrets;
 mod system;
+mod table;
 mod views;
 mod volumes;
 mod watches;
@@ -46,6 +48,7 @@ use berth_model::cleanup::{Item, ItemKind, Plan, Report};
 use berth_model::pressure::{Disk, Level};
 
 use super::*;
+use crate::auth::attempts::Attempts;
 use crate::auth::{Authenticator, Peer};
 use crate::secret::MasterKey;
 use commands::FakeCommands;
@@ -187,7 +190,8 @@ impl World {
         let api = Api {
             store: store.clone(),
             sealer: sealer.clone(),
-            authenticator: Authenticator::open(&dir.path().join("token")).unwrap(),
+            authenticator: Authenticator::open(dir.path(), store.clone(), clock.clone()).unwrap(),
+            attempts: Attempts::default(),
             metrics: metrics.clone(),
             readiness: readiness.clone(),
             images: images.clone(),

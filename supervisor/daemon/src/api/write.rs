@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
 use super::apply;
+use super::guard::Guard;
 use super::read::{scope, selector, visible};
 use super::references;
 use super::reply::{self, Error, Reply};
@@ -44,10 +45,13 @@ pub(super) async fn create(mut ask: Ask, kind: &'static Registration) -> Reply {
     sealer.resolve_digests(kind.sealed, &mut body, None)?;
     let admitted = admit(kind, body, &Request::Create)?;
     let warnings = validation.judge(kind, &admitted.unknown, &repeated)?;
+    let subject = ask.subject.clone();
     let work = move |tx: &mut Tx<'_>| -> Result<Kept, Error> {
+        let guard = Guard::begin(tx, &subject, kind)?;
         let seal = |object: &mut Value| seal(&sealer, kind, object, None);
         let object = tx.create_finished(kind, admitted.object, seal)?;
         references::check(tx, kind, &object, None)?;
+        guard.end(tx, None, Some(&object))?;
         Ok(Kept { object, warnings })
     };
     let kept = transact(&ask, work).await?;
@@ -94,7 +98,9 @@ enum Replacement {
 async fn replace(ask: Ask, kind: &'static Registration, by: Replacement, repeated: Vec<String>) -> Reply {
     let validation = FieldValidation::of(&ask, kind)?;
     let (namespace, name, sealer) = (ask.namespace(), ask.name(), ask.api.sealer.clone());
+    let subject = ask.subject.clone();
     let work = move |tx: &mut Tx<'_>| -> Result<Kept, Error> {
+        let guard = Guard::begin(tx, &subject, kind)?;
         let old = must_get(tx, kind, &namespace, &name)?;
         let clear = in_the_clear(&sealer, kind, &old)?;
         let (mut body, request) = match by {
@@ -107,6 +113,7 @@ async fn replace(ask: Ask, kind: &'static Registration, by: Replacement, repeate
         seal(&sealer, kind, &mut admitted.object, Some(&old))?;
         let object = tx.update_with_record(kind, admitted.object)?.into_inner();
         references::check(tx, kind, &object, Some(&old))?;
+        guard.end(tx, Some(&old), Some(&object))?;
         Ok(Kept { object, warnings })
     };
     let kept = transact(&ask, work).await?;
@@ -116,8 +123,14 @@ async fn replace(ask: Ask, kind: &'static Registration, by: Replacement, repeate
 /// `DELETE` of an object: a `Status` if it is gone, the object if something holds it.
 pub(super) async fn delete(mut ask: Ask, kind: &'static Registration) -> Reply {
     let how = deletion(&mut ask).await?;
-    let (namespace, name) = (ask.namespace(), ask.name());
-    let work = move |tx: &mut Tx<'_>| Ok(tx.delete_value(kind, &namespace, &name, &how)?);
+    let (namespace, name, subject) = (ask.namespace(), ask.name(), ask.subject.clone());
+    let work = move |tx: &mut Tx<'_>| -> Result<_, Error> {
+        let guard = Guard::begin(tx, &subject, kind)?;
+        let old = tx.get_value(kind, &namespace, &name)?;
+        let deleted = tx.delete_value(kind, &namespace, &name, &how)?;
+        guard.end(tx, old.as_ref(), None)?;
+        Ok(deleted)
+    };
     match transact(&ask, work).await? {
         Written::Removed(last) => Ok(reply::json(&removed(kind, &last))),
         Written::Changed(object) | Written::Unchanged(object) => {
@@ -130,10 +143,13 @@ pub(super) async fn delete(mut ask: Ask, kind: &'static Registration) -> Reply {
 pub(super) async fn delete_collection(mut ask: Ask, kind: &'static Registration) -> Reply {
     let how = deletion(&mut ask).await?;
     let chosen = PageRequest { namespace: scope(&ask), selector: selector(&ask, kind)?, ..PageRequest::default() };
+    let subject = ask.subject.clone();
     let work = move |tx: &mut Tx<'_>| -> Result<Vec<Value>, Error> {
+        let guard = Guard::begin(tx, &subject, kind)?;
         let page = tx.page(kind, &chosen)?;
         let mut deleted = Vec::new();
         for object in page.items {
+            guard.may_touch(tx, &object)?;
             match tx.delete_value(kind, meta::namespace(&object), meta::name(&object), &how) {
                 Ok(written) => deleted.push(written.into_inner()),
                 // It went with one before it.
@@ -141,6 +157,7 @@ pub(super) async fn delete_collection(mut ask: Ask, kind: &'static Registration)
                 Err(error) => return Err(error.into()),
             }
         }
+        guard.end(tx, None, None)?;
         Ok(deleted)
     };
     let deleted = transact(&ask, work).await?;

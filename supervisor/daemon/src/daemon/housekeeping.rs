@@ -9,7 +9,7 @@ use tracing::{error, info};
 use super::Parts;
 use super::cleanup::Cleaner;
 use crate::auth::ca::ServerCertificate;
-use crate::auth::machine_names;
+use crate::auth::{accounts, machine_names};
 use crate::store::{Clock, Store, StoreError};
 
 /// How often.
@@ -27,6 +27,9 @@ pub(super) fn spawn(parts: &Parts, cleaner: Arc<Cleaner>, certificate: ServerCer
             note_unused(&cleaner).await;
             if let Err(error) = tidy(&store).await {
                 error!("keeping house in the store failed: {}", crate::log::chain(&error));
+            }
+            if let Err(error) = accounts::end_old_sessions(&store).await {
+                error!("ending old sessions failed: {}", crate::log::chain(&error));
             }
             if let Err(error) = sealer.forget_gone(&store).await {
                 error!("removing the keys of removed namespaces failed: {}", crate::log::chain(&error));

@@ -100,6 +100,24 @@ const MIGRATIONS: &[&str] = &[
     END;
     CREATE INDEX object_subject ON object (kind, namespace, subject) WHERE subject IS NOT NULL;
 ",
+    "
+    -- What proves who somebody is, apart from the objects that others read. A credential is known by the hash of what
+    -- its bearer shows, and goes with the object that it belongs to; so does what a password is checked by.
+    CREATE TABLE credential (
+        hash       BLOB    NOT NULL PRIMARY KEY,
+        purpose    TEXT    NOT NULL,
+        object     TEXT    NOT NULL REFERENCES object (uid) ON DELETE CASCADE,
+        expires_at INTEGER,
+        spent      INTEGER NOT NULL DEFAULT 0
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX credential_object ON credential (object);
+    CREATE TABLE verifier (
+        object  TEXT NOT NULL REFERENCES object (uid) ON DELETE CASCADE,
+        purpose TEXT NOT NULL,
+        body    TEXT NOT NULL,
+        PRIMARY KEY (object, purpose)
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// How long a statement waits for another process that reads the file.

@@ -1,6 +1,7 @@
 //! The store as those who call it see it.
 
 mod changing;
+mod credentials;
 mod finding;
 mod kill;
 mod model;

@@ -27,7 +27,7 @@ pub const OPERATION_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
 const RECORD_VERBS: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch, Verb::Update, Verb::Patch];
 
 /// A registration of `berth.dev` with nothing special; each kind overrides what it needs.
-const PLAIN: Registration = Registration {
+pub(super) const PLAIN: Registration = Registration {
     group: resource::GROUP,
     version: resource::VERSION,
     kind: "",

@@ -204,7 +204,9 @@ async fn a_wrong_master_key_refuses_reads_of_values_and_shows_the_rest() {
     let api = Api {
         store: world.store.clone(),
         sealer: wrong,
-        authenticator: Authenticator::open(&world.dir.path().join("token")).unwrap(),
+        authenticator: Authenticator::open(world.dir.path(), world.store.clone(), Arc::new(|| NOW.parse().unwrap()))
+            .unwrap(),
+        attempts: Attempts::default(),
         metrics: world.metrics.clone(),
         readiness: world.readiness.clone(),
         images: world.images.clone(),

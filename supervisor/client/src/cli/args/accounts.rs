@@ -1,0 +1,189 @@
+//! Who has an account, what he may do, and how he logs in.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{duration, name};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LoginArgs {
+    /// Who logs in; asked for if it is not said.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub user: Option<String>,
+    /// The file that holds the password, - for standard input; asked for on the terminal if it is not said.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// What the machine is called from then on, in the kubeconfig and after --context; its host name if it is not said.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub name: Option<String>,
+    /// Into which kubeconfig, if not the usual one.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CanArgs {
+    /// What is to be done: get, list, watch, create, update, patch, delete, deletecollection, exec.
+    pub verb: String,
+    /// Of what: KIND, KIND/SUBRESOURCE, or a path that begins with /.
+    pub resource: String,
+    /// Of this one alone.
+    #[arg(value_parser = name)]
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct UserArgs {
+    #[command(subcommand)]
+    pub command: UserCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum UserCommand {
+    /// Show users.
+    List,
+    /// Make a user.
+    Create {
+        /// His name.
+        #[arg(value_parser = name)]
+        name: String,
+        /// How he is called by others.
+        #[arg(long)]
+        display_name: Option<String>,
+        /// A role that he is granted, on the whole machine or in the namespace of --in.
+        #[arg(long, value_parser = name)]
+        role: Option<String>,
+        /// Where he is granted it.
+        #[arg(long = "in", value_name = "NAMESPACE", value_parser = name, requires = "role")]
+        inside: Option<String>,
+        /// The file that holds his password, - for standard input; without one he cannot log in.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Set a user's password, which ends his sessions.
+    Password {
+        /// His name.
+        #[arg(value_parser = name)]
+        name: String,
+        /// The file that holds it, - for standard input; asked for on the terminal if it is not said.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Keep a user out, with all that he has.
+    Disable {
+        /// His name.
+        #[arg(value_parser = name)]
+        name: String,
+    },
+    /// Let a user in again.
+    Enable {
+        /// His name.
+        #[arg(value_parser = name)]
+        name: String,
+    },
+    /// Remove a user, his keys and his sessions.
+    Delete {
+        /// His name.
+        #[arg(value_parser = name)]
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RoleArgs {
+    #[command(subcommand)]
+    pub command: RoleCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum RoleCommand {
+    /// Show roles.
+    List,
+    /// Show who is granted what.
+    Bindings,
+    /// Grant a role.
+    Grant(GrantArgs),
+    /// Take a role back.
+    Revoke(GrantArgs),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct GrantArgs {
+    /// The role.
+    #[arg(value_parser = name)]
+    pub role: String,
+    /// A user, or a service account as NAMESPACE/NAME.
+    pub subject: String,
+    /// In this namespace; on the whole machine if it is not said.
+    #[arg(long = "in", value_name = "NAMESPACE", value_parser = name)]
+    pub inside: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ApiKeyArgs {
+    #[command(subcommand)]
+    pub command: ApiKeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum ApiKeyCommand {
+    /// Show keys, but for what they are.
+    List,
+    /// Make a key, which is shown this once.
+    Create {
+        /// On whose behalf it acts.
+        #[arg(value_parser = name)]
+        user: String,
+        /// What it is called, after its user and a dot; drawn if it is not said.
+        #[arg(long, value_parser = name)]
+        name: Option<String>,
+        /// It may do no more than this role.
+        #[arg(long, value_parser = name)]
+        role: Option<String>,
+        /// It is good in this namespace alone.
+        #[arg(long = "in", value_name = "NAMESPACE", value_parser = name)]
+        inside: Option<String>,
+        /// How long it is good, e.g. 720h; without end if it is not said.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        expires_in: Option<Duration>,
+    },
+    /// End keys.
+    Delete {
+        /// Their names.
+        #[arg(required = true, value_parser = name)]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct SessionArgs {
+    #[command(subcommand)]
+    pub command: SessionCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum SessionCommand {
+    /// Show who is logged in, from where.
+    List,
+    /// Log somebody out.
+    Revoke {
+        /// Names of sessions.
+        #[arg(required = true, value_parser = name)]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TokenArgs {
+    /// The service account in the namespace; without one, the token of the session that --context names.
+    #[arg(value_parser = name)]
+    pub service_account: Option<String>,
+    /// How long it is good, 10m to 8760h.
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "service_account")]
+    pub expires_in: Option<Duration>,
+    /// In the form in which kubectl asks for it.
+    #[arg(long, hide = true)]
+    pub exec_credential: bool,
+}

@@ -1,0 +1,160 @@
+//! Logging in and out, users, roles, keys.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, Reply};
+
+const USERS: &str = "/apis/berth.dev/v1/users";
+const BINDINGS: &str = "/apis/berth.dev/v1/rolebindings";
+
+fn tokens(number: u32, seconds: u32) -> Value {
+    json!({
+        "session": "alice.x", "user": "alice", "expiresIn": seconds,
+        "accessToken": format!("berth_access_{number}"), "refreshToken": format!("berth_refresh_{number}"),
+    })
+}
+
+async fn log_in(fake: &Fake, seconds: u32) {
+    fake.json("POST /auth/login", tokens(1, seconds));
+    let ca = fake.dir.path().join("ca.crt").display().to_string();
+    let line = ["login", "--ca", &ca, "--name", "box", "--user", "alice", "--password-file", "-"];
+    let ran = fake.run_at_home(&line, b"correct horse battery\n").await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "alice is logged in: berth --context box status\n"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn whoever_logged_in_asks_with_his_token_and_kubectl_does_too() {
+    let fake = Fake::start_tls().await;
+    log_in(&fake, 900).await;
+    let said = fake.asked("POST /auth/login")[0].json();
+    assert_eq!(said, json!({"user": "alice", "password": "correct horse battery"}));
+    fake.json("GET /version", json!({"berthVersion": "9.9.9"}));
+    let ran = fake.run_at_home(&["--context", "box", "version"], b"").await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert_eq!(fake.asked("GET /version")[0].header("authorization"), "Bearer berth_access_1");
+    let config = std::fs::read_to_string(fake.dir.path().join(".kube/config")).unwrap();
+    assert!(config.contains("--exec-credential") && config.contains(&fake.address), "{config}");
+    assert!(!config.contains("berth_access_1") && !config.contains("berth_refresh_1"), "{config}");
+    let ran = fake.run_at_home(&["token", "--context", "box", "--exec-credential"], b"").await;
+    let credential: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(
+        (&credential["kind"], &credential["status"]["token"]),
+        (&json!("ExecCredential"), &json!("berth_access_1"))
+    );
+    let folder = fake.dir.path().join(".config/berth/sessions");
+    for file in ["box.json", "box.token", "box.crt"] {
+        let mode = std::fs::metadata(folder.join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_ends_soon_is_refreshed_once_by_however_many_commands() {
+    let fake = Fake::start_tls().await;
+    log_in(&fake, 30).await;
+    fake.json("POST /auth/refresh", tokens(2, 900)).json("GET /version", json!({"berthVersion": "9.9.9"}));
+    let version = || fake.run_at_home(&["--context", "box", "version"], b"");
+    let (one, two, three) = tokio::join!(version(), version(), version());
+    assert_eq!((one.code, two.code, three.code), (0, 0, 0), "{}{}{}", one.err, two.err, three.err);
+    let refreshed = fake.asked("POST /auth/refresh");
+    assert_eq!(refreshed.len(), 1, "a refresh token is good once");
+    assert_eq!(refreshed[0].json(), json!({"refreshToken": "berth_refresh_1"}));
+    assert_eq!(refreshed[0].header("authorization"), "");
+    for asked in fake.asked("GET /version") {
+        assert_eq!(asked.header("authorization"), "Bearer berth_access_2");
+    }
+}
+
+#[tokio::test]
+async fn whoever_logs_out_is_forgotten_here_also_when_the_server_did_before() {
+    for refused in [false, true] {
+        let fake = Fake::start_tls().await;
+        log_in(&fake, 900).await;
+        match refused {
+            true => fake.refuse("POST /auth/logout", 401, "Unauthorized", "who are you?"),
+            false => fake.json("POST /auth/logout", json!({"kind": "Status"})),
+        };
+        let ran = fake.run_at_home(&["logout", "--context", "box"], b"").await;
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        assert!(ran.out.starts_with("logged out of box"), "{}", ran.out);
+        let ran = fake.run_at_home(&["--context", "box", "status"], b"").await;
+        assert_eq!(ran.code, 4);
+        let expected = "error [Unauthorized]: nobody is logged in at box\n  try: berth login --server https://HOST:6443 --name box\n";
+        assert_eq!(ran.err, expected);
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_asked_where_nobody_can_answer_and_no_password_is_printed() {
+    let fake = Fake::start_tls().await;
+    let ran = fake.run_at_home(&["login"], b"").await;
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("give --user and --password-file"), "{}", ran.err);
+    let ran = fake.run_at_home(&["user", "password", "alice", "--password-file", "-", "--curl"], b"secret").await;
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""));
+    assert!(!ran.err.contains("secret"), "{}", ran.err);
+    let local = Fake::start();
+    let ran = local.run_at_home(&["login", "--user", "a"], b"").await;
+    assert!(ran.err.contains("root needs no login"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_user_is_made_with_role_and_password_and_kept_out_again() {
+    let fake = Fake::start();
+    fake.on(&format!("POST {USERS}"), Reply::Json(201, json!({"kind": "User", "metadata": {"name": "bob"}})));
+    fake.on(&format!("POST {BINDINGS}"), Reply::Json(201, json!({"kind": "RoleBinding", "metadata": {"name": "x"}})));
+    fake.json(&format!("POST {USERS}/bob/password"), json!({"kind": "Status"}));
+    let line = ["user", "create", "bob", "--role", "operator", "--in", "team", "--password-file", "-"];
+    let ran = fake.run_with(&line, b"correct horse battery").await;
+    let out = "user/bob created\nbob is operator in the namespace team\nuser/bob has a new password\n";
+    assert_eq!((ran.code, ran.out.as_str()), (0, out), "{}", ran.err);
+    let binding = fake.asked(&format!("POST {BINDINGS}"))[0].json();
+    assert_eq!(binding["metadata"]["name"], "operator.user.bob.in.team");
+    let subjects = json!([{"kind": "User", "name": "bob"}]);
+    assert_eq!(binding["spec"], json!({"role": "operator", "namespace": "team", "subjects": subjects}));
+    let ran = fake.run(&["role", "grant", "viewer", "bob"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "bob is viewer\n"), "{}", ran.err);
+    assert_eq!(fake.asked(&format!("POST {BINDINGS}"))[1].json()["spec"]["namespace"], Value::Null);
+    fake.json(&format!("PATCH {USERS}/bob"), json!({"kind": "User", "metadata": {"name": "bob"}}));
+    let ran = fake.run(&["user", "disable", "bob"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "user/bob disabled\n"));
+    assert_eq!(fake.asked(&format!("PATCH {USERS}/bob"))[0].json(), json!({"spec": {"disabled": true}}));
+    fake.json(&format!("DELETE {BINDINGS}/operator.user.bob.in.team"), json!({"kind": "Status"}));
+    let ran = fake.run(&["role", "revoke", "operator", "bob", "--in", "team"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "rolebinding/operator.user.bob.in.team deleted\n"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_key_is_printed_alone_so_that_it_can_be_kept() {
+    let fake = Fake::start();
+    let made = json!({"key": "berth_key_x", "apiKey": {"metadata": {"name": "bob.ci"}}});
+    fake.on(&format!("POST {USERS}/bob/apikeys"), Reply::Json(201, made));
+    let line = ["apikey", "create", "bob", "--name", "ci", "--role", "viewer", "--expires-in", "24h"];
+    let ran = fake.run(&line).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "berth_key_x\n"), "{}", ran.err);
+    assert!(ran.err.contains("apikey/bob.ci created"), "{}", ran.err);
+    let wanted = fake.asked(&format!("POST {USERS}/bob/apikeys"))[0].json();
+    assert_eq!(wanted, json!({"name": "ci", "role": "viewer", "expiresIn": 86400}));
+}
+
+#[tokio::test]
+async fn whether_something_is_allowed_is_said_in_a_word_and_by_the_exit_code() {
+    let fake = Fake::start();
+    let reviews = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    fake.on(reviews, Reply::Json(201, json!({"status": {"allowed": true}})));
+    fake.on(reviews, Reply::Json(201, json!({"status": {"allowed": false, "reason": "user:bob may not"}})));
+    let ran = fake.run(&["can-i", "create", "bundles/exec"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "yes\n"), "{}", ran.err);
+    let asked = &fake.asked(reviews)[0].json()["spec"]["resourceAttributes"];
+    assert_eq!(
+        (&asked["resource"], &asked["subresource"], &asked["namespace"]),
+        (&json!("bundles"), &json!("exec"), &json!("default"))
+    );
+    let ran = fake.run(&["can-i", "get", "/metrics"]).await;
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (4, "no\n", "error [Forbidden]: user:bob may not\n"));
+    let me = json!({"status": {"userInfo": {"username": "user:bob", "extra": {"berth.dev/granted": ["role viewer"]}}}});
+    fake.on("POST /apis/authentication.k8s.io/v1/selfsubjectreviews", Reply::Json(201, me));
+    assert_eq!(fake.run(&["whoami"]).await.out, "user:bob\n  role viewer\n");
+}

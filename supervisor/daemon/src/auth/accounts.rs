@@ -1,0 +1,138 @@
+//! From a credential to whoever it stands for, with what was granted to him: read anew for each request, so that what is
+//! taken back is taken back at once.
+
+use berth_model::kinds::{API_KEY, SESSION};
+use berth_model::meta;
+use berth_model::policy::{BUILT_IN, Grant, Known, OWNER, built_in};
+use berth_model::resource::role_binding::{RoleBindingSpec, SubjectReference};
+use berth_model::resource::{ApiKey, Role, RoleBinding, Session, User};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use serde::Deserialize;
+
+use super::Refusal;
+use crate::store::{Credential, Purpose, ReadTx, Store, StoreError, Tx, house_keeping};
+
+/// How exact the time of the last use of a key is, so that not every request writes.
+const USE_NOTED: SignedDuration = SignedDuration::from_hours(1);
+
+/// Whoever was recognised.
+pub struct Recognised {
+    /// He.
+    pub known: Known,
+    /// The key that he showed, if its last use is to be noted.
+    pub used: Option<String>,
+}
+
+type Answer<T> = Result<Result<T, Refusal>, StoreError>;
+
+/// Whose a session's or a user's credential is.
+pub fn by_credential(tx: &ReadTx<'_>, purpose: Purpose, hash: &[u8; 32], now: Timestamp) -> Answer<Recognised> {
+    let Some(found) = tx.credential(purpose, hash)? else { return Ok(Err(Refusal::WrongToken)) };
+    if let Some(refusal) = worthless(&found, now) {
+        return Ok(Err(refusal));
+    }
+    let Some((kind, object)) = tx.by_uid(&found.object)? else { return Ok(Err(Refusal::WrongToken)) };
+    if *kind == SESSION {
+        let session = Session::deserialize(&object).ok();
+        return of_user(tx, session.map(|session| session.spec.user), None, None);
+    }
+    let key = ApiKey::deserialize(&object).ok().filter(|_| *kind == API_KEY);
+    let Some(key) = key else { return Ok(Err(Refusal::WrongToken)) };
+    let last = key.status.and_then(|status| status.last_used);
+    let stale = last.is_none_or(|last| now.duration_since(last) >= USE_NOTED);
+    let within = match (&key.spec.role, &key.spec.namespace) {
+        (None, None) => None,
+        (role, namespace) => Some(limit(tx, role.as_deref(), namespace.clone())?),
+    };
+    let name = key.metadata.name.filter(|_| stale);
+    of_user(tx, Some(key.spec.user), within, name)
+}
+
+fn worthless(found: &Credential, now: Timestamp) -> Option<Refusal> {
+    let over = found.spent || found.expires_at.is_some_and(|at| at <= now);
+    over.then_some(Refusal::Expired)
+}
+
+/// What a key is good for at most.
+fn limit(tx: &ReadTx<'_>, role: Option<&str>, namespace: Option<String>) -> Result<Grant, StoreError> {
+    let role = role.unwrap_or(OWNER);
+    Ok(Grant { role: role.to_owned(), namespace, rules: rules(tx, role)? })
+}
+
+fn of_user(tx: &ReadTx<'_>, name: Option<String>, within: Option<Grant>, used: Option<String>) -> Answer<Recognised> {
+    let Some(name) = name else { return Ok(Err(Refusal::WrongToken)) };
+    let Some(user) = tx.get::<User>("", &name)? else { return Ok(Err(Refusal::WrongToken)) };
+    if user.spec.disabled || user.metadata.deletion_timestamp.is_some() {
+        return Ok(Err(Refusal::Disabled));
+    }
+    let subject = SubjectReference::user(&name);
+    Ok(Ok(Recognised { known: Known { identity: subject.identity(), grants: grants(tx, &subject)?, within }, used }))
+}
+
+/// The service account of this uid, if it is still that one.
+pub fn by_service_account(tx: &ReadTx<'_>, namespace: &str, name: &str, uid: &str) -> Answer<Recognised> {
+    let found = tx.get::<ServiceAccount>(namespace, name)?;
+    let same = found
+        .is_some_and(|found| found.metadata.uid.as_deref() == Some(uid) && found.metadata.deletion_timestamp.is_none());
+    if !same {
+        return Ok(Err(Refusal::WrongToken));
+    }
+    let subject = SubjectReference::service_account(namespace, name);
+    let known = Known { identity: subject.identity(), grants: grants(tx, &subject)?, within: None };
+    Ok(Ok(Recognised { known, used: None }))
+}
+
+/// All that is granted to somebody.
+pub fn grants(tx: &ReadTx<'_>, subject: &SubjectReference) -> Result<Vec<Grant>, StoreError> {
+    let bindings = tx.list::<RoleBinding>(None)?.into_iter();
+    let his = bindings.filter(|one| one.spec.subjects.contains(subject));
+    his.map(|one| granted(tx, &one.spec)).collect()
+}
+
+/// What a binding grants.
+pub fn granted(tx: &ReadTx<'_>, spec: &RoleBindingSpec) -> Result<Grant, StoreError> {
+    Ok(Grant { role: spec.role.clone(), namespace: spec.namespace.clone(), rules: rules(tx, &spec.role)? })
+}
+
+/// Sees to it that the built-in roles can be read where all others are, as this release has them.
+///
+/// # Errors
+/// The store cannot be written.
+pub async fn show_built_in_roles(store: &Store) -> Result<(), StoreError> {
+    let show = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+        for role in BUILT_IN {
+            let role = Role::of(role);
+            match tx.get::<Role>("", role.metadata.name.as_deref().unwrap_or_default())? {
+                None => drop(tx.create(&role)?),
+                Some(found) => drop(tx.update(&Role { spec: role.spec, ..found })?),
+            }
+        }
+        Ok(())
+    };
+    store.write(&house_keeping(), show).await
+}
+
+/// Logs out everybody whose session has not been refreshed for too long.
+///
+/// # Errors
+/// The store cannot be written.
+pub async fn end_old_sessions(store: &Store) -> Result<(), StoreError> {
+    let end = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+        let now = tx.now();
+        for old in tx.expired(&SESSION, now)? {
+            tx.expire(meta::uid(&old.object), now)?;
+        }
+        Ok(())
+    };
+    store.write(&house_keeping(), end).await
+}
+
+/// What a role allows: one that is not there allows nothing.
+pub fn rules(tx: &ReadTx<'_>, role: &str) -> Result<Vec<PolicyRule>, StoreError> {
+    match built_in(role) {
+        Some(role) => Ok(role.rules()),
+        None => Ok(tx.get::<Role>("", role)?.map(|role| role.spec.rules).unwrap_or_default()),
+    }
+}

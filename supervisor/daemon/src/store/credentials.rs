@@ -1,0 +1,94 @@
+//! What proves who somebody is: kept beside the objects, since whoever may read these shall not read it.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, params};
+
+use super::error::{Fault, StoreError};
+use super::read::ReadTx;
+use super::tx::Tx;
+
+/// What a credential is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To ask on behalf of a session.
+    Access,
+    /// To have new ones for a session, once.
+    Refresh,
+    /// To ask on behalf of a user, as long as the key is there.
+    Key,
+}
+
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::Refresh => "refresh",
+            Self::Key => "key",
+        }
+    }
+}
+
+/// A credential that is known here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// The uid of the object that it belongs to.
+    pub object: String,
+    /// From then on it is good for nothing.
+    pub expires_at: Option<Timestamp>,
+    /// It was used, and is good once.
+    pub spent: bool,
+}
+
+impl ReadTx<'_> {
+    /// The credential of which this is the hash.
+    pub fn credential(&self, purpose: Purpose, hash: &[u8; 32]) -> Result<Option<Credential>, StoreError> {
+        let sql = "SELECT object, expires_at, spent FROM credential WHERE hash = ?1 AND purpose = ?2";
+        let found = self.connection.prepare_cached(sql).and_then(|mut ready| {
+            let values = params![hash.as_slice(), purpose.name()];
+            let row = ready.query_row(values, |row| Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?, row.get(2)?)));
+            row.optional()
+        });
+        let found = found.map_err(Fault::of("look a credential up"))?;
+        Ok(found.map(|(object, expires_at, spent)| {
+            let expires_at = expires_at.map(|seconds| Timestamp::from_second(seconds).unwrap_or(Timestamp::MIN));
+            Credential { object, expires_at, spent }
+        }))
+    }
+
+    /// By what a password is checked: a PHC string.
+    pub fn password(&self, user: &str) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT body FROM verifier WHERE object = ?1 AND purpose = 'password'";
+        let found = self.rows(sql, [user], |row| row.get(0), "look a password up")?;
+        Ok(found.into_iter().next())
+    }
+}
+
+impl Tx<'_> {
+    /// Makes what has this hash a credential of the object with this uid; goes with the object.
+    pub fn add_credential(
+        &mut self,
+        purpose: Purpose,
+        hash: &[u8; 32],
+        object: &str,
+        expires_at: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let sql = "INSERT INTO credential (hash, purpose, object, expires_at) VALUES (?1, ?2, ?3, ?4)";
+        let values = params![hash.as_slice(), purpose.name(), object, expires_at.map(Timestamp::as_second)];
+        self.execute(sql, values, "keep a credential").map(drop)
+    }
+
+    /// Makes the credentials of an object good for nothing. They are known until they expire, so that it is seen when
+    /// somebody uses one again.
+    pub fn spend_credentials(&mut self, object: &str) -> Result<(), StoreError> {
+        let sql = "DELETE FROM credential WHERE object = ?1 AND expires_at <= ?2";
+        self.execute(sql, params![object, self.now.as_second()], "forget old credentials")?;
+        self.execute("UPDATE credential SET spent = 1 WHERE object = ?1", [object], "spend credentials").map(drop)
+    }
+
+    /// Sets by what the password of the user with this uid is checked.
+    pub fn set_password(&mut self, user: &str, phc: &str) -> Result<(), StoreError> {
+        let sql = "INSERT INTO verifier (object, purpose, body) VALUES (?1, 'password', ?2)
+                   ON CONFLICT (object, purpose) DO UPDATE SET body = excluded.body";
+        self.execute(sql, params![user, phc], "keep a password").map(drop)
+    }
+}

@@ -1,0 +1,243 @@
+//! The kinds that say who has an account and who may do what.
+
+use k8s_openapi::api::core::v1::ServiceAccount;
+use serde_json::Value;
+
+use super::berth::PLAIN;
+use super::core;
+use super::table::{Column, count, since, text};
+use super::{Kind, Permanent, Registration, Shape};
+use crate::policy::Verb;
+use crate::resource::session::SESSION_LIFE;
+use crate::resource::{self, ApiKey, Role, RoleBinding, Session, User};
+
+/// What clients may do with credentials that are made by other ways than writing them down.
+const CREDENTIAL_VERBS: &[Verb] =
+    &[Verb::Get, Verb::List, Verb::Watch, Verb::Update, Verb::Patch, Verb::Delete, Verb::DeleteCollection];
+
+/// Programs that have an account.
+pub static SERVICE_ACCOUNT: Registration = Registration {
+    kind: "ServiceAccount",
+    plural: "serviceaccounts",
+    singular: "serviceaccount",
+    short_names: &["sa"],
+    columns: &[Column::NAME, Column::AGE],
+    cells: |object, now| vec![text(object, "/metadata/name"), since(object, "/metadata/creationTimestamp", now)],
+    shape: Shape::of::<ServiceAccount>(),
+    ..core::PLAIN
+};
+
+/// Persons who have an account.
+pub static USER: Registration = Registration {
+    kind: "User",
+    plural: "users",
+    singular: "user",
+    namespaced: false,
+    columns: &[
+        Column::NAME,
+        Column::text("Display-Name", "How he is called by others."),
+        Column::text("Disabled", "Whether he is kept out."),
+        Column::text("Last-Login", "Time since he last logged in."),
+        Column::AGE,
+    ],
+    cells: |object, now| {
+        vec![
+            text(object, "/metadata/name"),
+            text(object, "/spec/displayName"),
+            Value::from(if object.pointer("/spec/disabled") == Some(&Value::Bool(true)) { "True" } else { "False" }),
+            at(object, "/status/lastLogin", now),
+            since(object, "/metadata/creationTimestamp", now),
+        ]
+    },
+    complete: |body, _| {
+        if let Some(fields) = body.as_object_mut() {
+            fields.entry("spec").or_insert_with(|| serde_json::json!({}));
+        }
+    },
+    shape: Shape::of::<User>(),
+    ..PLAIN
+};
+
+/// Rules under a name.
+pub static ROLE: Registration = Registration {
+    kind: "Role",
+    plural: "roles",
+    singular: "role",
+    namespaced: false,
+    columns: &[
+        Column::NAME,
+        Column::text("Description", "Whom it is for."),
+        Column::number("Rules", "How many it has."),
+        Column::AGE,
+    ],
+    cells: |object, now| {
+        vec![
+            text(object, "/metadata/name"),
+            text(object, "/spec/description"),
+            Value::from(count(object, "/spec/rules")),
+            since(object, "/metadata/creationTimestamp", now),
+        ]
+    },
+    status: false,
+    permanent: &[always("owner"), always("admin"), always("operator"), always("auditor"), always("viewer")],
+    shape: Shape::of::<Role>(),
+    validate: resource::role::validate,
+    ..PLAIN
+};
+
+const fn always(name: &'static str) -> Permanent {
+    Permanent { namespace: "", name, instead: "delete the role bindings that grant it" }
+}
+
+/// Who is granted what.
+pub static ROLE_BINDING: Registration = Registration {
+    kind: "RoleBinding",
+    plural: "rolebindings",
+    singular: "rolebinding",
+    namespaced: false,
+    columns: &[
+        Column::NAME,
+        Column::text("Role", "What is granted."),
+        Column::text("Namespace", "Where; `*` is the whole machine."),
+        Column::text("Subjects", "To whom."),
+        Column::AGE,
+    ],
+    cells: |object, now| {
+        let shown = |cell: Value, empty: &str| if cell == "" { Value::from(empty) } else { cell };
+        vec![
+            text(object, "/metadata/name"),
+            text(object, "/spec/role"),
+            shown(text(object, "/spec/namespace"), "*"),
+            Value::from(subjects(object)),
+            since(object, "/metadata/creationTimestamp", now),
+        ]
+    },
+    selectable: &["spec.role", "spec.namespace"],
+    status: false,
+    shape: Shape::of::<RoleBinding>(),
+    validate: resource::role_binding::validate,
+    ..PLAIN
+};
+
+/// Credentials of users for programs.
+pub static API_KEY: Registration = Registration {
+    kind: "ApiKey",
+    plural: "apikeys",
+    singular: "apikey",
+    namespaced: false,
+    verbs: CREDENTIAL_VERBS,
+    instead: "an API key is made by POST .../users/NAME/apikeys, which shows it once: `berth apikey create`",
+    columns: &[
+        Column::NAME,
+        Column::text("User", "On whose behalf it acts."),
+        Column::text("Role", "It may do no more than this role."),
+        Column::text("Namespace", "It is good there alone."),
+        Column::text("Expires", "When it ends."),
+        Column::text("Last-Used", "Time since it was last used."),
+        Column::AGE,
+    ],
+    cells: |object, now| {
+        vec![
+            text(object, "/metadata/name"),
+            text(object, "/spec/user"),
+            text(object, "/spec/role"),
+            text(object, "/spec/namespace"),
+            text(object, "/spec/expiresAt"),
+            at(object, "/status/lastUsed", now),
+            since(object, "/metadata/creationTimestamp", now),
+        ]
+    },
+    selectable: &["spec.user"],
+    immutable_spec: true,
+    shape: Shape::of::<ApiKey>(),
+    ..PLAIN
+};
+
+/// Users who are logged in.
+pub static SESSION: Registration = Registration {
+    kind: "Session",
+    plural: "sessions",
+    singular: "session",
+    namespaced: false,
+    verbs: CREDENTIAL_VERBS,
+    instead: "a session is made by logging in: `berth login`, or POST /auth/login",
+    columns: &[
+        Column::NAME,
+        Column::text("User", "Who is logged in."),
+        Column::text("Address", "From where he last was seen."),
+        Column::text("Program", "By which program."),
+        Column::text("Refreshed", "Time since it was last refreshed."),
+        Column::AGE,
+    ],
+    cells: |object, now| {
+        vec![
+            text(object, "/metadata/name"),
+            text(object, "/spec/user"),
+            text(object, "/status/address"),
+            text(object, "/status/program"),
+            at(object, "/status/refreshed", now),
+            since(object, "/metadata/creationTimestamp", now),
+        ]
+    },
+    selectable: &["spec.user"],
+    immutable_spec: true,
+    life: |_| Some(SESSION_LIFE),
+    shape: Shape::of::<Session>(),
+    ..PLAIN
+};
+
+/// Time since something that may never have happened.
+fn at(object: &Value, pointer: &str, now: jiff::Timestamp) -> Value {
+    match object.pointer(pointer) {
+        None | Some(Value::Null) => Value::from("<never>"),
+        Some(_) => since(object, pointer, now),
+    }
+}
+
+fn subjects(object: &Value) -> String {
+    let subjects = object.pointer("/spec/subjects").and_then(Value::as_array);
+    let shown = |subject: &Value| {
+        let part = |field: &str| subject[field].as_str().unwrap_or_default().to_owned();
+        match part("namespace").as_str() {
+            "" => part("name"),
+            namespace => format!("{namespace}/{}", part("name")),
+        }
+    };
+    subjects.into_iter().flatten().map(shown).collect::<Vec<_>>().join(",")
+}
+
+impl Kind for ServiceAccount {
+    fn registration() -> &'static Registration {
+        &SERVICE_ACCOUNT
+    }
+}
+
+impl Kind for User {
+    fn registration() -> &'static Registration {
+        &USER
+    }
+}
+
+impl Kind for Role {
+    fn registration() -> &'static Registration {
+        &ROLE
+    }
+}
+
+impl Kind for RoleBinding {
+    fn registration() -> &'static Registration {
+        &ROLE_BINDING
+    }
+}
+
+impl Kind for ApiKey {
+    fn registration() -> &'static Registration {
+        &API_KEY
+    }
+}
+
+impl Kind for Session {
+    fn registration() -> &'static Registration {
+        &SESSION
+    }
+}

@@ -1,0 +1,78 @@
+//! What is said between whoever logs in and the machine. Nothing of it is kept as it is, nor shown in a log.
+
+use serde::{Deserialize, Serialize};
+
+/// Seconds that an access token is good for.
+pub const ACCESS_SECONDS: i64 = 15 * 60;
+
+/// `POST /auth/login`: who it is.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Login {
+    /// His name.
+    pub user: String,
+    /// His password.
+    pub password: String,
+}
+
+/// `POST /auth/refresh`: new tokens for old ones.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Refresh {
+    /// As it was given out last.
+    pub refresh_token: String,
+}
+
+/// The answer to both: the tokens that a session has from now on.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tokens {
+    /// Name of the Session.
+    pub session: String,
+    /// Who is logged in.
+    pub user: String,
+    /// To be sent as `Authorization: Bearer ...`.
+    pub access_token: String,
+    /// Seconds that it is good for.
+    pub expires_in: i64,
+    /// Good once, for new ones, within seven days. Whoever uses it a second time ends the session.
+    pub refresh_token: String,
+}
+
+/// `POST /auth/password`: a new password, by whoever knows the old one.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChangePassword {
+    /// His name.
+    pub user: String,
+    /// The password that he has.
+    pub password: String,
+    /// The one that he wants.
+    pub new_password: String,
+}
+
+/// `POST .../users/NAME/password`: a password that somebody else sets.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SetPassword {
+    /// The password.
+    pub password: String,
+}
+
+/// `POST .../users/NAME/apikeys`: a key that is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct NewKey {
+    /// What it is called, after the name of its user and a dot; drawn, if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// It may do no more than this role allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// It is good in this namespace alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Seconds that it is good for; for good, if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u32>,
+}
