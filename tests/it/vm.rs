@@ -5,6 +5,7 @@
 //! take turns in another (`disturbed`). What reboots or pulls the plug takes a machine of its own (`own`). All wake
 //! from the same saved state.
 
+mod accounts;
 mod change;
 mod changes;
 mod cleanup;

@@ -8,6 +8,7 @@
 mod account;
 mod apply;
 mod args;
+mod audit;
 mod bounded;
 mod changeset;
 mod config;
@@ -161,6 +162,7 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Role(args) => account::role(&context, args.command).await,
         Command::ApiKey(args) => account::api_key(&context, args.command).await,
         Command::Session(args) => account::session(&context, args.command).await,
+        Command::Audit(args) => audit::run(&context, args.command).await,
         Command::Token(args) => account::token(&context, args).await,
         Command::Setup(args) => setup::run(&context, &args).await,
         Command::Diagnostics(args) => diagnostics::run(&context, &args).await,

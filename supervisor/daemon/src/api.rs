@@ -18,6 +18,7 @@
 //! review.rs   what whoever asks may do, and who he is
 //! login.rs    from a name and a password to a session, and back
 //! account.rs  passwords, keys and tokens that are made for others
+//! audit.rs    what is recorded of requests
 //! guard.rs    nobody gives more than he has, and one owner stays
 //! network.rs  who reaches whom, and by which rule
 //! reply.rs    objects in the shape asked for; errors as `Status`, nowhere else
@@ -30,6 +31,7 @@ mod account;
 mod action;
 mod apply;
 mod attach;
+mod audit;
 mod changeset;
 mod channels;
 mod cleanup;
@@ -70,6 +72,7 @@ use berth_model::policy::Verb;
 use http::Method;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Notary;
 use crate::auth::Authenticator;
 use crate::auth::attempts::Attempts;
 use crate::metrics::Metrics;
@@ -77,6 +80,7 @@ use crate::secret::Sealer;
 use crate::store::{Clock, Store};
 
 pub use action::note_wish;
+pub use audit::Refusals;
 pub use cleanup::CleanupPort;
 pub use exec::{Begun, CommandRequest, CommandsPort};
 pub use health::Readiness;
@@ -101,6 +105,10 @@ pub struct Api {
     pub authenticator: Authenticator,
     /// Who was wrong about who he is.
     pub attempts: Attempts,
+    /// Signs and examines the audit records.
+    pub notary: Arc<Notary>,
+    /// What was refused of late.
+    pub refusals: Refusals,
     /// Counts.
     pub metrics: Metrics,
     /// Which parts are ready.
@@ -195,6 +203,7 @@ fn table() -> Table {
     rows.extend(review::rows());
     rows.extend(login::rows());
     rows.extend(account::rows());
+    rows.extend(audit::rows());
     Table(rows)
 }
 

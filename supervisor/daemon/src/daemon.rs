@@ -54,6 +54,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::api::{self, Api, Readiness, WatchPace};
+use crate::audit::{AuditError, Notary};
 use crate::auth::attempts::Attempts;
 use crate::auth::ca::{Authority, CaError, ServerCertificate};
 use crate::auth::{AuthError, Authenticator, accounts, machine_names};
@@ -66,7 +67,7 @@ use crate::operation::{ABORT_FILE_VARIABLE, AbortPoints, Runner};
 use crate::reconcile::Driver;
 use crate::schedule::Scheduler;
 use crate::secret::{self, MasterKey, Sealer, SystemdCreds, Vault};
-use crate::store::{Clock, Store, StoreError};
+use crate::store::{Clock, Store, StoreError, house_keeping};
 use crate::volume::Volumes;
 use cleanup::Cleaner;
 use diagnostics::Examiner;
@@ -103,6 +104,9 @@ pub enum DaemonError {
     /// Certificate authority.
     #[error("preparing the API's certificate; `berthd setup` makes the authority")]
     Certificate(#[from] CaError),
+    /// Audit records.
+    #[error("preparing the audit records")]
+    Audit(#[from] AuditError),
     /// Token.
     #[error("reading the owner's token; `berthd setup` makes it")]
     Token(#[from] AuthError),
@@ -130,6 +134,7 @@ struct Parts {
     systemd: Systemd,
     metrics: Metrics,
     sealer: Sealer,
+    notary: Arc<Notary>,
     volumes: Volumes,
     net: Arc<LinuxNet>,
     clock: Clock,
@@ -161,8 +166,17 @@ pub async fn run(config: Config, clock: Clock) -> Result<(), DaemonError> {
     parts.stop.cancel();
     tasks.close();
     tasks.wait().await;
+    sign_audit(&parts).await;
     parts.store.close().await;
     Ok(())
+}
+
+/// The chain is signed as far as it goes, so that what is taken off its end while nobody looks is seen.
+async fn sign_audit(parts: &Parts) {
+    let notary = parts.notary.clone();
+    if let Err(error) = parts.store.write(&house_keeping(), move |tx| notary.sign(tx)).await {
+        tracing::error!("signing the audit records failed: {}", crate::log::chain(&error));
+    }
 }
 
 async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
@@ -183,6 +197,7 @@ async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
         systemd,
         metrics,
         sealer,
+        notary: Arc::new(Notary::open(&config.data)?),
         clock,
         stop: CancellationToken::new(),
         store,
@@ -275,6 +290,8 @@ fn router(
         sealer: parts.sealer.clone(),
         authenticator: Authenticator::open(&config.data, parts.store.clone(), Arc::clone(&parts.clock))?,
         attempts: Attempts::default(),
+        notary: parts.notary.clone(),
+        refusals: api::Refusals::default(),
         metrics: parts.metrics.clone(),
         readiness: Readiness::default(),
         images: Arc::new(local_images(parts)),

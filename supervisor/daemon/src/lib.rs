@@ -1,6 +1,7 @@
 //! The supervisor: a store of wishes, an API to write them, and reconcilers that make them so.
 
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod bundle;
 #[cfg(test)]

@@ -20,6 +20,7 @@
 //!
 //! The store knows no keys: what must not be readable is sealed before it comes here.
 
+mod audit;
 mod changes;
 mod collect;
 mod credentials;
@@ -46,6 +47,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+pub use audit::{Checkpoint, Link, hex};
 pub use berth_model::kinds::DEFAULT_NAMESPACE;
 pub use changes::Change;
 pub use collect::{Deletion, Expired, Propagation};

@@ -22,7 +22,7 @@ mod readings;
 mod table;
 mod views;
 
-pub use access::{API_KEY, ROLE, ROLE_BINDING, SERVICE_ACCOUNT, SESSION, USER};
+pub use access::{API_KEY, AUDIT_RECORD, ROLE, ROLE_BINDING, SERVICE_ACCOUNT, SESSION, USER};
 pub use admit::{Admitted, Decoded, Request};
 pub use berth::{
     BUNDLE, CHANGE_SET, DATA_FINALIZER, OPERATION, OPERATION_LIFE, REVISION, SCHEDULE, SETTINGS, TEARDOWN_FINALIZER,
@@ -114,6 +114,8 @@ pub struct Registration {
     pub view: Option<View>,
     /// How its objects are read from the machine, if they are.
     pub reading: Option<Reading>,
+    /// Its objects are records in a chain of their own, and not in the store's table of objects.
+    pub chained: bool,
     /// Completes a body before it is decoded.
     complete: fn(&mut Value, &Request<'_>),
     /// Lists that are merged, beside those of the metadata: by strategic merge patches and server-side apply.
@@ -179,6 +181,7 @@ pub static KINDS: &[&Registration] = &[
     &ROLE_BINDING,
     &API_KEY,
     &SESSION,
+    &AUDIT_RECORD,
     &SETTINGS,
 ];
 
@@ -253,7 +256,7 @@ impl Registration {
 
     /// Whether its own objects are in the store.
     pub fn is_stored(&self) -> bool {
-        self.view.is_none() && self.reading.is_none()
+        self.view.is_none() && self.reading.is_none() && !self.chained
     }
 
     /// Whether clients may use a verb on it.

@@ -1,6 +1,7 @@
 //! The kinds Berth serves itself, one file each, and the frame they share.
 
 pub mod api_key;
+pub mod audit_record;
 pub mod bundle;
 pub mod change_set;
 pub mod operation;
@@ -14,6 +15,7 @@ pub mod user;
 pub mod volume;
 
 pub use api_key::ApiKey;
+pub use audit_record::AuditRecord;
 pub use bundle::Bundle;
 pub use change_set::ChangeSet;
 pub use operation::Operation;

@@ -18,8 +18,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(super) use accounts::{
-    ApiKeyArgs, ApiKeyCommand, CanArgs, GrantArgs, LoginArgs, RoleArgs, RoleCommand, SessionArgs, SessionCommand,
-    TokenArgs, UserArgs, UserCommand,
+    ApiKeyArgs, ApiKeyCommand, AuditArgs, AuditCommand, AuditListArgs, CanArgs, GrantArgs, LoginArgs, RoleArgs,
+    RoleCommand, SessionArgs, SessionCommand, TokenArgs, UserArgs, UserCommand,
 };
 pub(super) use changes::{AddArgs, ChangeSetArgs, ChangeSetCommand, Preferred};
 pub(super) use images::{ImageArgs, ImageCommand};
@@ -166,6 +166,8 @@ pub(super) enum Command {
     Session(SessionArgs),
     /// Make a token for a service account, or show the one of --context.
     Token(TokenArgs),
+    /// Show who did what, and examine whether the record of it is whole.
+    Audit(AuditArgs),
     /// Look after the machine itself.
     System(SystemArgs),
     /// Bring Berth up on this very machine; after a failure at any step the same command goes on.

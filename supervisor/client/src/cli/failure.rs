@@ -65,6 +65,9 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
+    /// The record of who did what is not as it was written.
+    #[error("the audit records are not whole")]
+    Tampered(Vec<String>),
     /// It is not allowed, as the server says.
     #[error("{0}")]
     Denied(String),
@@ -248,6 +251,10 @@ impl Failure {
             Self::NotReady { reason, instead, .. } => Told::new(reason, self.to_string()).advise(instead),
             Self::TimedOut { instead, .. } => Told::new("Timeout", self.to_string()).advise(instead),
             Self::Interrupted { instead, .. } => Told::new("Interrupted", self.to_string()).advise(instead),
+            Self::Tampered(problems) => {
+                let told = Told { fields: problems.clone(), ..Told::new("Tampered", self.to_string()) };
+                told.advise("keep a copy (`berth audit export`), and compare it with one from elsewhere")
+            }
             Self::Denied(_) => Told::new("Forbidden", self.to_string()),
             Self::NoSession(context) => {
                 let advice = format!("berth login --server https://HOST:6443 --name {context}");

@@ -158,3 +158,22 @@ async fn whether_something_is_allowed_is_said_in_a_word_and_by_the_exit_code() {
     fake.on("POST /apis/authentication.k8s.io/v1/selfsubjectreviews", Reply::Json(201, me));
     assert_eq!(fake.run(&["whoami"]).await.out, "user:bob\n  role viewer\n");
 }
+
+#[tokio::test]
+async fn whether_the_record_is_whole_is_said_with_what_is_wrong_and_by_the_exit_code() {
+    let fake = Fake::start();
+    let line = "GET /apis/berth.dev/v1/auditrecords/verification";
+    let whole = json!({"records": 12, "first": 1, "last": 12, "checkpoints": 2, "problems": []});
+    let changed =
+        json!({"records": 12, "first": 1, "last": 12, "checkpoints": 2, "problems": ["record 3 was changed"]});
+    fake.on(line, Reply::Json(200, whole)).on(line, Reply::Json(200, changed));
+    let ran = fake.run(&["audit", "verify"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "12 records (1 to 12) and 2 checkpoints are whole\n"), "{}", ran.err);
+    let ran = fake.run(&["audit", "verify"]).await;
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("not whole\n  record 3 was changed\n  try: keep a copy"), "{}", ran.err);
+    fake.list("GET /apis/berth.dev/v1/auditrecords", 1, vec![]);
+    fake.run(&["audit", "list", "--by", "user:bob", "--denied"]).await;
+    let query = &fake.asked("GET /apis/berth.dev/v1/auditrecords")[0].query;
+    assert!(query.contains("spec.identity%3Duser%3Abob%2Cspec.result%3DDenied"), "{query}");
+}

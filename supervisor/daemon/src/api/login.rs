@@ -99,10 +99,16 @@ fn address(ask: &Ask) -> IpAddr {
 /// `POST /auth/login`.
 async fn login(mut ask: Ask) -> Reply {
     let Login { user, password } = said(&mut ask).await?;
+    ask.trail.about(&user);
     let proven = prove(&ask, &user, password).await?;
     let (made, seen) = (Pair::draw()?, seen(&ask));
-    let (hashes, name) = (made.hashes(), proven.name.clone());
-    let work = move |tx: &mut Tx<'_>| -> Result<String, Error> { begin(tx, &proven, seen, &hashes) };
+    let (hashes, name, trail) = (made.hashes(), proven.name.clone(), ask.trail.clone());
+    trail.by(&format!("user:{name}"));
+    let work = move |tx: &mut Tx<'_>| -> Result<String, Error> {
+        let session = begin(tx, &proven, seen, &hashes)?;
+        trail.done(tx)?;
+        Ok(session)
+    };
     let session = ask.api.store.write(&ask.actor_of(&format!("user:{name}")), work).await?;
     answer(&made.tokens(session, name))
 }
@@ -157,8 +163,12 @@ async fn refresh(mut ask: Ask) -> Reply {
     let (made, seen) = (Pair::draw()?, seen(&ask));
     let work = move |tx: &mut Tx<'_>| exchange(tx, &hash, seen, made);
     match ask.api.store.write(&ask.actor(), work).await? {
-        Refreshed::Anew(tokens) => answer(&tokens),
+        Refreshed::Anew(tokens) => {
+            ask.trail.by(&format!("user:{}", tokens.user));
+            answer(&tokens)
+        }
         Refreshed::Twice { user } => {
+            ask.trail.about(&user);
             tracing::warn!(
                 "a refresh token of user {user} was used twice, from {} the second time; its session is ended",
                 address(&ask)
@@ -213,7 +223,9 @@ async fn logout(ask: Ask) -> Reply {
 async fn change_password(mut ask: Ask) -> Reply {
     let ChangePassword { user, password: old, new_password } = said(&mut ask).await?;
     let new_password = Zeroizing::new(new_password);
+    ask.trail.about(&user);
     let proven = prove(&ask, &user, old).await?;
+    ask.trail.by(&format!("user:{user}"));
     password::check(&user, &new_password)?;
     let phc = password::hash(new_password).await?;
     let work = move |tx: &mut Tx<'_>| replace_password(tx, &proven.name, &phc);

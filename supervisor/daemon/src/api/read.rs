@@ -41,6 +41,10 @@ async fn find(api: &Api, kind: &'static Registration, namespace: &str, name: &st
         let is_it = |one: &Value| text(one, "namespace") == namespace && text(one, "name") == name;
         return Ok(read(api, reading).await?.into_iter().find(is_it));
     }
+    if kind.chained {
+        let name = name.to_owned();
+        return Ok(api.store.read(move |tx| tx.audit_record(&name)).await?);
+    }
     let (namespace, name) = (namespace.to_owned(), name.to_owned());
     let stored = api.store.read(move |tx| tx.get_value(kind.stored(), &namespace, &name)).await?;
     Ok(stored.and_then(|stored| kind.shown(stored)))
@@ -90,6 +94,9 @@ pub(super) async fn list(ask: Ask, kind: &'static Registration) -> Reply {
 
 /// A part of a list. What is a view is chosen after it was made, so that such a part may have less than its share.
 pub(super) async fn page(api: &Api, kind: &'static Registration, mut wanted: PageRequest) -> Result<Page, StoreError> {
+    if kind.chained {
+        return api.store.read(move |tx| tx.audit_page(&wanted)).await;
+    }
     if kind.view.is_none() {
         return api.store.read(move |tx| tx.page(kind, &wanted)).await;
     }

@@ -46,6 +46,11 @@ impl Error {
         self
     }
 
+    /// Whether whoever asks is not known, or may not.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self.0.reason, Reason::Unauthorized | Reason::Forbidden)
+    }
+
     /// What is told to people.
     pub(super) fn message(&self) -> &str {
         &self.0.message

@@ -17,6 +17,7 @@ use hyper::upgrade::OnUpgrade;
 use serde::de::DeserializeOwned;
 
 use super::Api;
+use super::audit::Trail;
 use super::reply::{Error, Shape};
 use crate::auth::Peer;
 
@@ -31,6 +32,8 @@ pub(super) struct Ask {
     pub(super) subject: Subject,
     /// Where it came from.
     pub(super) peer: Peer,
+    /// What it is recorded as.
+    pub(super) trail: Arc<Trail>,
     pub(super) headers: HeaderMap,
     /// Parameters of the path: `namespace`, `name`.
     pub(super) path: Vec<(String, String)>,
@@ -120,9 +123,7 @@ impl Ask {
 
     /// The same on behalf of somebody who has just proven who he is.
     pub(super) fn actor_of(&self, identity: &str) -> Actor {
-        let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
-        let agent = header(USER_AGENT.as_str()).unwrap_or("");
-        Actor { identity: identity.to_owned(), source: source_of(header("x-berth-source"), agent).to_owned() }
+        Actor { identity: identity.to_owned(), source: way(&self.headers).to_owned() }
     }
 
     /// Who is recorded as the owner of the fields that are written: `fieldManager`, or the program.
@@ -224,6 +225,12 @@ fn broken(error: &serde_json::Error) -> Error {
     let text = error.to_string();
     let what = text.split(" at line ").next().unwrap_or(&text);
     Error::bad_request(format!("the body is not the JSON expected here: {what}, at line {line}, column {column}"))
+}
+
+/// By what way a request comes.
+pub(super) fn way(headers: &HeaderMap) -> &'static str {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    source_of(header("x-berth-source"), header(USER_AGENT.as_str()).unwrap_or(""))
 }
 
 /// By what way: what the client says of itself, as far as it is one of the known ways.

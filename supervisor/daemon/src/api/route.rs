@@ -9,6 +9,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -20,12 +21,13 @@ use axum::routing::{MethodFilter, MethodRouter};
 use berth_model::kinds::Registration;
 use berth_model::policy::{Decision, Resource, Subject, Verb, authorize};
 use berth_model::status::{About, Reason};
-use http::Method;
 use http::request::Parts;
+use http::{Method, StatusCode};
 
 use super::Api;
+use super::audit::{Asked, Trail};
 use super::reply::{Error, Reply};
-use super::request::{Ask, about, truth};
+use super::request::{Ask, about, truth, way};
 use crate::auth::Peer;
 
 type Running = Pin<Box<dyn Future<Output = Reply> + Send>>;
@@ -132,26 +134,58 @@ async fn answer(api: Arc<Api>, route: &Route, params: RawPathParams, request: Re
     let path: Vec<_> = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let about = About::default;
     let about = route.kind.map_or_else(about, |kind| self::about(kind, find(&path, "name")));
-    let reply = match admitted(api, route, path, request).await {
+    let trail = Arc::new(Trail::new(api.notary.clone(), address(&request)));
+    let reply = match admitted(api.clone(), route, path, request, &trail).await {
         Ok(ask) => (route.handler)(ask).await,
         Err(error) => Err(error),
     };
+    let refused = reply.as_ref().err().filter(|error| error.is_refusal()).map(|error| error.message().to_owned());
     let response = reply.unwrap_or_else(|error| error.about(|| about).into_response());
+    let succeeded = response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    trail.answered(&api, refused.as_deref(), succeeded).await;
     metrics.request(method.as_str(), &route.path, response.status().as_u16(), began.elapsed());
     response
 }
 
+/// From where a request comes, if it comes over the network.
+fn address(request: &Request) -> Option<IpAddr> {
+    match request.extensions().get::<Peer>() {
+        Some(Peer::Network(address)) => Some(address.ip()),
+        Some(Peer::Socket { .. }) | None => None,
+    }
+}
+
 /// Authentication and authorization: the way every request goes.
-async fn admitted(api: Arc<Api>, route: &Route, path: Vec<(String, String)>, request: Request) -> Result<Ask, Error> {
+async fn admitted(
+    api: Arc<Api>,
+    route: &Route,
+    path: Vec<(String, String)>,
+    request: Request,
+    trail: &Arc<Trail>,
+) -> Result<Ask, Error> {
     let (mut head, body) = request.into_parts();
     let query = Query::<Vec<(String, String)>>::try_from_uri(&head.uri);
     let Query(query) = query.map_err(|_| Error::bad_request("the query of the URL cannot be read"))?;
     let peer = head.extensions.get::<Peer>().copied();
     let peer = peer.ok_or_else(|| Error::new(Reason::InternalError, "a request came by no known way"))?;
+    trail.asks(&deed(route, &head, &path, &query), way(&head.headers));
     let subject = api.authenticator.identify(peer, &head.headers).await?;
+    trail.by(subject.identity());
     permitted(&subject, route, &head, &path, &query)?;
-    let upgrade = head.extensions.remove();
-    Ok(Ask { api, subject, peer, headers: head.headers, path, query, body: Mutex::new(body), upgrade })
+    let (upgrade, trail) = (head.extensions.remove(), trail.clone());
+    Ok(Ask { api, subject, peer, trail, headers: head.headers, path, query, body: Mutex::new(body), upgrade })
+}
+
+/// What is asked for, as it is recorded.
+fn deed<'a>(route: &Route, head: &Parts, path: &'a [(String, String)], query: &[(String, String)]) -> Asked<'a> {
+    match route.access {
+        Access::Path => Asked::path(verb_of(&head.method), head.uri.path()),
+        Access::Object { group, plural, subresource, verb } => {
+            let place = (find(path, "namespace"), find(path, "name"));
+            let (verb, subresource) = asked(route, verb, subresource, query);
+            Asked::object(verb, group, plural, subresource, place, !find(query, "dryRun").is_empty())
+        }
+    }
 }
 
 fn permitted(

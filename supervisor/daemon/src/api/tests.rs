@@ -192,6 +192,8 @@ impl World {
             sealer: sealer.clone(),
             authenticator: Authenticator::open(dir.path(), store.clone(), clock.clone()).unwrap(),
             attempts: Attempts::default(),
+            notary: Arc::new(crate::audit::Notary::open(dir.path()).unwrap()),
+            refusals: Refusals::default(),
             metrics: metrics.clone(),
             readiness: readiness.clone(),
             images: images.clone(),

@@ -45,13 +45,14 @@ pub(super) async fn create(mut ask: Ask, kind: &'static Registration) -> Reply {
     sealer.resolve_digests(kind.sealed, &mut body, None)?;
     let admitted = admit(kind, body, &Request::Create)?;
     let warnings = validation.judge(kind, &admitted.unknown, &repeated)?;
-    let subject = ask.subject.clone();
+    let (subject, trail) = (ask.subject.clone(), ask.trail.clone());
     let work = move |tx: &mut Tx<'_>| -> Result<Kept, Error> {
         let guard = Guard::begin(tx, &subject, kind)?;
         let seal = |object: &mut Value| seal(&sealer, kind, object, None);
         let object = tx.create_finished(kind, admitted.object, seal)?;
         references::check(tx, kind, &object, None)?;
         guard.end(tx, None, Some(&object))?;
+        trail.about(meta::name(&object));
         Ok(Kept { object, warnings })
     };
     let kept = transact(&ask, work).await?;
@@ -198,11 +199,15 @@ pub(super) async fn transact<T: Send + 'static>(
     ask: &Ask,
     work: impl FnOnce(&mut Tx<'_>) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let (dry, manager) = (ask.dry_run()?, ask.manager());
+    let (dry, manager, trail) = (ask.dry_run()?, ask.manager(), ask.trail.clone());
     let all = move |tx: &mut Tx<'_>| {
         tx.set_manager(manager);
         let done = work(tx).map_err(Undone::Failed)?;
-        if dry { Err(Undone::DryRun(done)) } else { Ok(done) }
+        if dry {
+            return Err(Undone::DryRun(done));
+        }
+        trail.done(tx)?;
+        Ok(done)
     };
     match ask.api.store.write(&ask.actor(), all).await {
         Ok(done) | Err(Undone::DryRun(done)) => Ok(done),

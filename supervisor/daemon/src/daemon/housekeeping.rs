@@ -3,23 +3,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use super::Parts;
 use super::cleanup::Cleaner;
+use crate::audit::Notary;
 use crate::auth::ca::ServerCertificate;
 use crate::auth::{accounts, machine_names};
-use crate::store::{Clock, Store, StoreError};
+use crate::store::{Clock, Store, StoreError, Tx, house_keeping};
 
 /// How often.
 const INTERVAL: Duration = Duration::from_secs(600);
 /// Versions that watchers may lag behind before they have to list again.
 const KEPT_CHANGES: u64 = 20_000;
+/// How long audit records are kept.
+const AUDIT_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// Begins to keep house.
 pub(super) fn spawn(parts: &Parts, cleaner: Arc<Cleaner>, certificate: ServerCertificate, tasks: &TaskTracker) {
     let (store, sealer, clock) = (parts.store.clone(), parts.sealer.clone(), parts.clock.clone());
+    let notary = parts.notary.clone();
     let rounds = async move {
         let mut ticks = tokio::time::interval(INTERVAL);
         loop {
@@ -27,6 +32,9 @@ pub(super) fn spawn(parts: &Parts, cleaner: Arc<Cleaner>, certificate: ServerCer
             note_unused(&cleaner).await;
             if let Err(error) = tidy(&store).await {
                 error!("keeping house in the store failed: {}", crate::log::chain(&error));
+            }
+            if let Err(error) = look_after_audit(&store, &notary).await {
+                error!("signing audit records and forgetting old ones failed: {}", crate::log::chain(&error));
             }
             if let Err(error) = accounts::end_old_sessions(&store).await {
                 error!("ending old sessions failed: {}", crate::log::chain(&error));
@@ -55,6 +63,16 @@ async fn tidy(store: &Store) -> Result<(), StoreError> {
         Some(oldest) => store.compact(oldest).await,
         None => Ok(()),
     }
+}
+
+async fn look_after_audit(store: &Store, notary: &Arc<Notary>) -> Result<(), StoreError> {
+    let notary = notary.clone();
+    let work = move |tx: &mut Tx<'_>| {
+        notary.sign(tx)?;
+        let old = tx.now().checked_sub(AUDIT_KEPT).unwrap_or(Timestamp::MIN);
+        tx.forget_audit(old).map(drop)
+    };
+    store.write(&house_keeping(), work).await
 }
 
 fn renew(certificate: &ServerCertificate, clock: &Clock) {

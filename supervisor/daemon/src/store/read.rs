@@ -70,6 +70,11 @@ pub(super) fn body(what: impl Fn() -> String, text: &str) -> Result<Value, Store
     decoded(what, text)
 }
 
+/// Decodes what was kept as text.
+pub(super) fn parsed<T: DeserializeOwned>(what: impl Fn() -> String, text: &str) -> Result<T, StoreError> {
+    decoded(what, text)
+}
+
 fn decoded<T: DeserializeOwned>(what: impl Fn() -> String, text: &str) -> Result<T, StoreError> {
     let decoded = serde_json::from_str(text);
     decoded.map_err(|source| Fault::Decode { what: what(), source: Arc::new(source) }.into())

@@ -118,6 +118,22 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (object, purpose)
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    -- What was done and refused: each record is hashed with the one before it.
+    CREATE TABLE audit (
+        sequence INTEGER NOT NULL PRIMARY KEY,
+        at       INTEGER NOT NULL,
+        previous BLOB    NOT NULL,
+        deed     TEXT    NOT NULL,
+        hash     BLOB    NOT NULL
+    ) STRICT;
+    CREATE INDEX audit_at ON audit (at);
+    CREATE TABLE checkpoint (
+        sequence  INTEGER NOT NULL PRIMARY KEY,
+        hash      BLOB    NOT NULL,
+        signature BLOB    NOT NULL
+    ) STRICT;
+",
 ];
 
 /// How long a statement waits for another process that reads the file.

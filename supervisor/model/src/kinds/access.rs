@@ -9,7 +9,7 @@ use super::table::{Column, count, since, text};
 use super::{Kind, Permanent, Registration, Shape};
 use crate::policy::Verb;
 use crate::resource::session::SESSION_LIFE;
-use crate::resource::{self, ApiKey, Role, RoleBinding, Session, User};
+use crate::resource::{self, ApiKey, AuditRecord, Role, RoleBinding, Session, User};
 
 /// What clients may do with credentials that are made by other ways than writing them down.
 const CREDENTIAL_VERBS: &[Verb] =
@@ -186,6 +186,47 @@ pub static SESSION: Registration = Registration {
     ..PLAIN
 };
 
+/// What was done and refused.
+pub static AUDIT_RECORD: Registration = Registration {
+    kind: "AuditRecord",
+    plural: "auditrecords",
+    singular: "auditrecord",
+    namespaced: false,
+    verbs: &[Verb::Get, Verb::List],
+    instead: "audit records are made by Berth alone, of every deed and every refusal, and go when they are 90 days old",
+    columns: &[
+        Column::NAME,
+        Column::text("Who", "Who did it."),
+        Column::text("From", "From where."),
+        Column::text("Verb", "What was to be done."),
+        Column::text("What", "Of what."),
+        Column::text("Result", "Done or Denied."),
+        Column::AGE,
+        Column::text("Message", "Why not.").wide(),
+    ],
+    cells: |object, now| {
+        let part = |field: &str| object["spec"][field].as_str().unwrap_or_default().to_owned();
+        let place = [part("resource"), part("namespace"), part("name")];
+        let place: Vec<&str> = place.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        vec![
+            text(object, "/metadata/name"),
+            text(object, "/spec/identity"),
+            text(object, "/spec/address"),
+            text(object, "/spec/verb"),
+            Value::from(place.join(" ")),
+            text(object, "/spec/result"),
+            since(object, "/spec/time", now),
+            text(object, "/spec/message"),
+        ]
+    },
+    selectable: &["spec.identity", "spec.verb", "spec.resource", "spec.namespace", "spec.name", "spec.result"],
+    status: false,
+    immutable_spec: true,
+    chained: true,
+    shape: Shape::of::<AuditRecord>(),
+    ..PLAIN
+};
+
 /// Time since something that may never have happened.
 fn at(object: &Value, pointer: &str, now: jiff::Timestamp) -> Value {
     match object.pointer(pointer) {
@@ -239,5 +280,11 @@ impl Kind for ApiKey {
 impl Kind for Session {
     fn registration() -> &'static Registration {
         &SESSION
+    }
+}
+
+impl Kind for AuditRecord {
+    fn registration() -> &'static Registration {
+        &AUDIT_RECORD
     }
 }

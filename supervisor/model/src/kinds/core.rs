@@ -60,6 +60,7 @@ pub(super) const PLAIN: Registration = Registration {
     permanent: &[],
     view: None,
     reading: None,
+    chained: false,
     complete: |_, _| (),
     lists: &[],
     shape: Shape::of::<ConfigMap>(),

@@ -45,6 +45,7 @@ pub static NETWORK_POLICY: Registration = Registration {
     permanent: &[],
     view: None,
     reading: None,
+    chained: false,
     complete: |_, _| (),
     lists: &[],
     shape: Shape::of::<NetworkPolicy>(),

@@ -110,6 +110,7 @@ fn admin() -> Vec<PolicyRule> {
         rule(&["*"], &["berth.dev"], &below),
         rule(WRITE, &["berth.dev"], ACCOUNTS),
         rule(READ, &["berth.dev"], STATUS_OF_ACCOUNTS),
+        rule(READ, &["berth.dev"], &["auditrecords", "auditrecords/*"]),
         rule(&["create"], &["berth.dev"], &["users/apikeys", "users/password"]),
         rule(WRITE, &[""], &["configmaps", "events", "namespaces", "secrets", "serviceaccounts"]),
         rule(READ, &[""], &["secrets/reveal"]),
@@ -148,6 +149,7 @@ fn entering() -> [PolicyRule; 2] {
 
 fn auditor() -> Vec<PolicyRule> {
     let mut rules = vec![
+        rule(READ, &["berth.dev"], &["auditrecords", "auditrecords/*"]),
         rule(READ, &["berth.dev"], ACCOUNTS),
         rule(READ, &["berth.dev"], STATUS_OF_ACCOUNTS),
         paths(&["get"], &["/metrics"]),

@@ -187,3 +187,35 @@ pub(in crate::cli) struct TokenArgs {
     #[arg(long, hide = true)]
     pub exec_credential: bool,
 }
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AuditArgs {
+    #[command(subcommand)]
+    pub command: AuditCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum AuditCommand {
+    /// Show what was done and refused, the latest last.
+    List(AuditListArgs),
+    /// Examine every record and every signed checkpoint. Exit codes: 0 whole, 1 something was changed or is missing.
+    Verify,
+    /// Write all records to standard output, a line of JSON each, with the hashes that prove their order.
+    Export,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AuditListArgs {
+    /// Only what this one did, e.g. user:alice.
+    #[arg(long, value_name = "WHO")]
+    pub by: Option<String>,
+    /// Only this, e.g. delete.
+    #[arg(long)]
+    pub verb: Option<String>,
+    /// Only about objects of this name.
+    #[arg(long, value_name = "NAME")]
+    pub about: Option<String>,
+    /// Only what was refused.
+    #[arg(long)]
+    pub denied: bool,
+}

@@ -353,3 +353,98 @@ async fn a_service_account_asks_with_its_token_until_either_ends() {
     );
     assert_eq!(world.post(&format!("{ACCOUNTS}/nobody/token"), request).await.failed().1, "NotFound");
 }
+
+const AUDIT: &str = "/apis/berth.dev/v1/auditrecords";
+
+/// Who did what, and what came of it, one line each.
+async fn recorded(world: &World) -> Vec<String> {
+    let list = world.get(AUDIT).await.ok();
+    let line = |record: &Value| {
+        let part = |field: &str| record["spec"][field].as_str().unwrap_or("-").to_owned();
+        ["identity", "verb", "resource", "name", "result"].map(part).join(" ")
+    };
+    list["items"].as_array().unwrap().iter().map(line).collect()
+}
+
+#[tokio::test]
+async fn every_deed_and_every_refusal_is_recorded_with_who_and_from_where_and_reads_are_not() {
+    let world = World::new();
+    let token = world.logged_in("alice", "viewer", None).await;
+    world.config_map("web", json!({ "a": "canary" })).await;
+    world.get(&format!("{CONFIG_MAPS}/web")).await.ok();
+    world.post(&format!("{CONFIG_MAPS}?dryRun=All"), json!({ "metadata": { "name": "try" } })).await.created();
+    for _ in 0..3 {
+        assert_eq!(world.bearing(&token, Method::DELETE, &format!("{CONFIG_MAPS}/web"), Value::Null).await.code, 403);
+    }
+    world.post(SECRETS, json!({ "metadata": { "name": "db" }, "stringData": { "k": "v" } })).await.created();
+    world.get(&format!("{SECRETS}/db")).await.ok();
+    world.get(&format!("{SECRETS}/db?reveal=true")).await.ok();
+    assert_eq!(world.stranger("/auth/login", json!({ "user": "alice", "password": "canary" })).await.code, 401);
+    world.bearing(&token, Method::POST, "/auth/logout", json!({})).await.ok();
+    assert_eq!(
+        recorded(&world).await,
+        [
+            "owner create users alice Done",
+            "owner create users/password alice Done",
+            "owner create rolebindings alice-viewer Done",
+            "user:alice create /auth/login alice Done",
+            "owner create configmaps web Done",
+            "user:alice delete configmaps web Denied",
+            "owner create secrets db Done",
+            "owner get secrets/reveal db Done",
+            "anonymous create /auth/login alice Denied",
+            "user:alice create /auth/logout - Done",
+        ]
+    );
+    let all = world.get(AUDIT).await.ok().to_string();
+    assert!(!all.contains("canary") && !all.contains("berth_access_"), "{all}");
+    let denied = world.get(&format!("{AUDIT}/000000000006")).await.ok();
+    assert_eq!((text(&denied["spec"], "address"), text(&denied["spec"], "time")), ("192.0.2.9", NOW));
+    assert!(text(&denied["spec"], "message").starts_with("user:alice may not delete"), "{denied}");
+}
+
+#[tokio::test]
+async fn records_are_listed_in_parts_chosen_exported_and_examined_and_nobody_changes_them() {
+    let world = World::new();
+    for number in 0..5 {
+        world.config_map(&format!("m{number}"), json!({})).await;
+    }
+    let first = world.get(&format!("{AUDIT}?limit=2")).await.ok();
+    assert_eq!(names(&first), ["000000000001", "000000000002"]);
+    assert_eq!(first["metadata"]["remainingItemCount"], 3);
+    let token = text(&first["metadata"], "continue");
+    let rest = world.get(&format!("{AUDIT}?continue={token}")).await.ok();
+    assert_eq!(names(&rest), ["000000000003", "000000000004", "000000000005"]);
+    assert_eq!(names(&world.get(&format!("{AUDIT}?fieldSelector=spec.name=m3")).await.ok()), ["000000000004"]);
+    let export = world.get(&format!("{AUDIT}/export")).await;
+    let lines: Vec<Value> =
+        export.body.as_str().unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[1]["previous"]), (5, &lines[0]["hash"]));
+    let verified = world.get(&format!("{AUDIT}/verification")).await.ok();
+    assert_eq!((&verified["records"], &verified["problems"]), (&json!(5), &json!([])));
+    let changed = world.merge(&format!("{AUDIT}/000000000001"), json!({ "spec": { "identity": "x" } })).await;
+    assert_eq!(changed.failed().1, "MethodNotAllowed");
+    assert_eq!(world.delete(AUDIT).await.failed().1, "MethodNotAllowed");
+    let raw = rusqlite::Connection::open(world.dir.path().join("berth.db")).unwrap();
+    raw.execute("UPDATE audit SET deed = replace(deed, 'm2', 'm9') WHERE sequence = 3", []).unwrap();
+    let verified = world.get(&format!("{AUDIT}/verification")).await.ok();
+    assert_eq!(verified["problems"], json!(["record 3 was changed: its hash is another"]));
+}
+
+#[tokio::test]
+async fn nobody_stages_what_he_could_not_do() {
+    let world = World::new();
+    let rules = json!([{ "verbs": ["*"], "apiGroups": ["berth.dev"], "resources": ["changesets", "changesets/*"] }]);
+    world.post(ROLES, json!({ "metadata": { "name": "stager" }, "spec": { "rules": rules } })).await.created();
+    let token = world.logged_in("alice", "stager", None).await;
+    let sets = "/apis/berth.dev/v1/namespaces/default/changesets";
+    world.bearing(&token, Method::POST, sets, json!({ "metadata": { "name": "mine" } })).await.created();
+    let edit = json!({ "verb": "create", "kind": "ConfigMap", "name": "web", "object": { "data": {} } });
+    let answer = world.bearing(&token, Method::POST, &format!("{sets}/mine/actions/add"), edit).await;
+    assert_eq!(answer.failed().0, 403, "{}", answer.body);
+    assert!(
+        answer.failed().2.starts_with("user:alice may not create resource \"configmaps\""),
+        "{}",
+        answer.failed().2
+    );
+}

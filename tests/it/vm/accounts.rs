@@ -1,0 +1,99 @@
+//! Users, programs and the record of what they do, on a real machine over TLS.
+
+use berth_tests::machine::Machine;
+
+use super::{REGISTRY, shared};
+
+const HOME: &str = "/run/accounts";
+const SERVER: &str = "--server https://localhost:6443 --ca /var/lib/berth/ca.crt";
+
+/// A command of somebody who is no root here: his home is another, and he asks over the network.
+fn as_alice(machine: &Machine, line: &str) -> (i32, String) {
+    let out = machine.sh(&format!("HOME={HOME} KUBECONFIG={HOME}/config {line}")).unwrap();
+    (out.code(), out.text() + &out.errors())
+}
+
+#[test]
+fn a_user_logs_in_does_what_his_role_allows_with_berth_and_kubectl_and_all_of_it_is_recorded() {
+    let (_lock, machine) = shared();
+    machine.ok("berth apply -f - <<'END'\napiVersion: v1\nkind: Namespace\nmetadata: {name: accounts}\nEND").unwrap();
+    let create = "berth user create alice --role operator --in accounts --password-file -";
+    machine.ok(&format!("mkdir -m 700 -p {HOME}; printf 'correct horse battery' | {create}")).unwrap();
+
+    let wrong = format!("berth {SERVER} login --name box --user alice --password-file - <<< 'wrong horse battery'");
+    let (code, said) = as_alice(machine, &wrong);
+    assert!(code == 4 && said.contains("no such user with that password"), "{code} {said}");
+    let login = wrong.replace("wrong horse", "correct horse");
+    let (code, said) = as_alice(machine, &login);
+    assert!(code == 0 && said.contains("alice is logged in"), "{code} {said}");
+    let (code, said) = as_alice(machine, "berth --context box whoami");
+    assert_eq!((code, said.as_str()), (0, "user:alice\n  role operator in the namespace accounts\n"));
+
+    let install =
+        format!("berth --context box -n accounts install 127.0.0.1:{REGISTRY}/nginx:1 --name page --timeout 10m");
+    let (code, said) = as_alice(machine, &install);
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = as_alice(machine, "kubectl --context box get bundles");
+    assert!(code == 0 && said.contains("page"), "{said}");
+    let (code, said) = as_alice(machine, "kubectl --context box auth whoami");
+    assert!(code == 0 && said.contains("user:alice"), "{said}");
+    for forbidden in ["kubectl --context box -n default get bundles", "kubectl --context box get users"] {
+        let (code, said) = as_alice(machine, forbidden);
+        assert!(code == 1 && said.contains("(Forbidden)") && said.contains("user:alice may not list"), "{said}");
+    }
+    let (code, said) = as_alice(machine, "berth --context box can-i delete namespaces");
+    assert!(code == 4 && said.starts_with("no\n"), "{said}");
+
+    machine.ok("berth user disable alice").unwrap();
+    let (code, said) = as_alice(machine, "berth --context box -n accounts status");
+    assert!(code == 4 && said.contains("this user is disabled"), "{code} {said}");
+    machine.ok("berth user enable alice").unwrap();
+    let (code, said) = as_alice(machine, "berth logout --context box");
+    assert_eq!((code, said.as_str()), (0, "logged out of box\n"));
+
+    let recorded = machine.ok("berth audit list --by user:alice").unwrap();
+    for deed in ["/auth/login alice", "bundles accounts page", "/auth/logout"] {
+        assert!(recorded.contains(deed), "{deed}: {recorded}");
+    }
+    let denied = machine.ok("berth audit list --by user:alice --denied").unwrap();
+    assert!(denied.contains("users") && !denied.contains("logout"), "{denied}");
+    let leaked = "journalctl --boot | grep -c 'horse battery\\|berth_access_\\|berth_refresh_' || true";
+    assert_eq!(machine.ok(leaked).unwrap().trim(), "0");
+    machine
+        .ok(&format!("berth delete user/alice; berth delete namespace/accounts --timeout 10m; rm -r {HOME}"))
+        .unwrap();
+    machine.ok("berth role revoke operator alice --in accounts").unwrap();
+}
+
+#[test]
+fn a_service_account_and_a_key_are_made_by_kubectl_and_berth_and_end_when_they_are_deleted() {
+    let (_lock, machine) = shared();
+    let kubectl = "kubectl --server https://localhost:6443 --certificate-authority /var/lib/berth/ca.crt";
+    let owner = format!("{kubectl} --token $(cat /var/lib/berth/token)");
+    machine.ok(&format!("{owner} create serviceaccount robot")).unwrap();
+    let token = machine.ok(&format!("{owner} create token robot --duration 1h")).unwrap();
+    let robot = format!("{kubectl} --token {}", token.trim());
+    assert!(machine.ok(&format!("{robot} auth whoami")).unwrap().contains("system:serviceaccount:default:robot"));
+    let refused = machine.sh(&format!("{robot} get bundles")).unwrap();
+    assert!(refused.code() == 1 && refused.errors().contains("(Forbidden)"), "{}", refused.errors());
+    machine.ok("berth role grant viewer default/robot --in default").unwrap();
+    machine.ok(&format!("{robot} get bundles")).unwrap();
+    assert_eq!(machine.ok(&format!("{robot} auth can-i create bundles || true")).unwrap().trim(), "no");
+    machine
+        .ok(&format!("{owner} delete serviceaccount robot; berth role revoke viewer default/robot --in default"))
+        .unwrap();
+    let gone = machine.sh(&format!("{robot} get bundles")).unwrap();
+    assert!(gone.errors().contains("Unauthorized") || gone.errors().contains("logged in"), "{}", gone.errors());
+
+    machine.ok("berth user create carol --role viewer").unwrap();
+    let key = machine.ok("berth apikey create carol --name ci --expires-in 1h").unwrap();
+    let carol = format!("{kubectl} --token {}", key.trim());
+    machine.ok(&format!("{carol} get nodes")).unwrap();
+    assert!(machine.ok("berth apikey list").unwrap().contains("carol.ci"));
+    machine.ok("berth apikey delete carol.ci").unwrap();
+    let gone = machine.sh(&format!("{carol} get nodes")).unwrap();
+    assert_eq!(gone.code(), 1, "{}", gone.text());
+    machine.ok("berth user delete carol; berth role revoke viewer carol").unwrap();
+    let whole = machine.ok("berth audit verify").unwrap();
+    assert!(whole.contains("are whole"), "{whole}");
+}
