@@ -154,6 +154,7 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Policy(args) => network::debug(&context, args.command).await,
         Command::Dns(args) => network::look_up(&context, args.command).await,
         Command::Volume(args) => volume::run(&context, &args.command).await,
+        Command::Claim(args) => login::claim(&context, args).await,
         Command::Login(args) => login::run(&context, &args).await,
         Command::Logout => login::logout(&context).await,
         Command::Whoami => account::who_am_i(&context).await,

@@ -75,6 +75,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::Notary;
 use crate::auth::Authenticator;
 use crate::auth::attempts::Attempts;
+use crate::auth::claim::Claim;
 use crate::metrics::Metrics;
 use crate::secret::Sealer;
 use crate::store::{Clock, Store};
@@ -105,6 +106,8 @@ pub struct Api {
     pub authenticator: Authenticator,
     /// Who was wrong about who he is.
     pub attempts: Attempts,
+    /// By what a machine that nobody owns is claimed.
+    pub claim: Arc<Claim>,
     /// Signs and examines the audit records.
     pub notary: Arc<Notary>,
     /// What was refused of late.

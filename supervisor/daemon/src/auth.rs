@@ -13,6 +13,7 @@
 pub mod accounts;
 pub mod attempts;
 pub mod ca;
+pub mod claim;
 pub mod password;
 pub mod secret;
 pub mod service_token;

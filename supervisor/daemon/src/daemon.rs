@@ -38,7 +38,7 @@ mod usage;
 pub(crate) mod volumes;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -57,6 +57,7 @@ use crate::api::{self, Api, Readiness, WatchPace};
 use crate::audit::{AuditError, Notary};
 use crate::auth::attempts::Attempts;
 use crate::auth::ca::{Authority, CaError, ServerCertificate};
+use crate::auth::claim::{Claim, ClaimError};
 use crate::auth::{AuthError, Authenticator, accounts, machine_names};
 use crate::bundle::steps::{DRAIN, PATIENCE, Steps, Turns};
 use crate::bundle::{BundleError, Bundles};
@@ -74,6 +75,8 @@ use diagnostics::Examiner;
 use machine::LinuxMachine;
 use net::LinuxNet;
 
+/// What is in files here is shown to whoever logs in at the machine's console.
+const CONSOLE: &str = "/run/issue.d";
 /// Names of bundles that wait to be looked at; more make their senders wait.
 const SIGNALS: usize = 256;
 
@@ -104,6 +107,9 @@ pub enum DaemonError {
     /// Certificate authority.
     #[error("preparing the API's certificate; `berthd setup` makes the authority")]
     Certificate(#[from] CaError),
+    /// The code by which the machine is claimed.
+    #[error("preparing the code by which the machine is claimed")]
+    Claim(#[from] ClaimError),
     /// Audit records.
     #[error("preparing the audit records")]
     Audit(#[from] AuditError),
@@ -268,7 +274,8 @@ async fn spawn_api(
     let names = machine_names().map_err(io_error("reading the machine's names and addresses"))?;
     let certificate = ServerCertificate::open(authority, &names, now)?;
     let examiner = Arc::new(Examiner::new(parts, config, Arc::clone(&cleaner), certificate.clone()));
-    let router = router(parts, config, cleaner, Arc::clone(&examiner))?;
+    let claim = Arc::new(Claim::open(&parts.store, &config.runtime, Path::new(CONSOLE)).await?);
+    let router = router(parts, config, cleaner, Arc::clone(&examiner), claim)?;
     examiner.begin(router.clone(), parts, tasks);
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.map_err(io_error(format!("listening on {}", config.listen)))?;
@@ -284,12 +291,14 @@ fn router(
     config: &Config,
     cleanup: Arc<Cleaner>,
     examiner: Arc<Examiner>,
+    claim: Arc<Claim>,
 ) -> Result<Router, DaemonError> {
     Ok(api::router(Api {
         store: parts.store.clone(),
         sealer: parts.sealer.clone(),
         authenticator: Authenticator::open(&config.data, parts.store.clone(), Arc::clone(&parts.clock))?,
         attempts: Attempts::default(),
+        claim,
         notary: parts.notary.clone(),
         refusals: api::Refusals::default(),
         metrics: parts.metrics.clone(),

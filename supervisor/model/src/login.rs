@@ -76,3 +76,15 @@ pub struct NewKey {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u32>,
 }
+
+/// `POST /auth/claim`: the first owner of a machine, by whoever reads the code on its console.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Claim {
+    /// The code, with or without its dashes.
+    pub code: String,
+    /// The name of the user who becomes owner.
+    pub user: String,
+    /// His password.
+    pub password: String,
+}

@@ -18,8 +18,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(super) use accounts::{
-    ApiKeyArgs, ApiKeyCommand, AuditArgs, AuditCommand, AuditListArgs, CanArgs, GrantArgs, LoginArgs, RoleArgs,
-    RoleCommand, SessionArgs, SessionCommand, TokenArgs, UserArgs, UserCommand,
+    ApiKeyArgs, ApiKeyCommand, AuditArgs, AuditCommand, AuditListArgs, CanArgs, ClaimArgs, GrantArgs, LoginArgs,
+    RoleArgs, RoleCommand, SessionArgs, SessionCommand, TokenArgs, UserArgs, UserCommand,
 };
 pub(super) use changes::{AddArgs, ChangeSetArgs, ChangeSetCommand, Preferred};
 pub(super) use images::{ImageArgs, ImageCommand};
@@ -146,6 +146,8 @@ pub(super) enum Command {
     Dns(DnsArgs),
     /// Show and change the volumes of bundles.
     Volume(VolumeArgs),
+    /// Become the owner of a machine that nobody owns, by the code on its console; --server says where, --ca its authority.
+    Claim(ClaimArgs),
     /// Log in to a machine over the network, and tell kubectl how to find it: --server says where, --ca its authority.
     Login(LoginArgs),
     /// End the session of --context, here and on the machine.

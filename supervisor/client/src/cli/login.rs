@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use berth_model::login::{Login, Refresh, Tokens};
+use berth_model::login::{Claim, Login, Refresh, Tokens};
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::account::trimmed;
-use super::args::LoginArgs;
+use super::args::{ClaimArgs, LoginArgs};
 use super::failure::Failure;
 use super::{Context, bounded, config};
 use crate::error::ClientError;
@@ -59,6 +59,19 @@ pub(super) async fn run(context: &Context, args: &LoginArgs) -> Result<(), Failu
     let written = config::write(&entry, args.kubeconfig.as_deref())?;
     context.say(&format!("{} is logged in: berth --context {name} status", tokens.user))?;
     context.note(&format!("{} knows the machine, too: kubectl --context {name} get bundles", written.display()))
+}
+
+/// `berth claim`.
+pub(super) async fn claim(context: &Context, args: ClaimArgs) -> Result<(), Failure> {
+    nothing_is_printed(context)?;
+    let code = args.code.map_or_else(|| asked("code on the console: "), Ok)?;
+    let user = args.user.map_or_else(|| asked("name of its owner: "), Ok)?;
+    let password = new_password(context, args.password_file.as_deref())?;
+    let body = serde_json::to_value(Claim { code, user: user.clone(), password }).unwrap_or_default();
+    let request = Request::new(Method::POST, &["auth", "claim"]).body(Body::Json(body));
+    context.client.transport().json::<Value>(&request).await?;
+    context.say(&format!("{user} owns the machine"))?;
+    context.note("log in with: berth login")
 }
 
 fn log_in(user: String, password: String) -> Request {

@@ -177,3 +177,14 @@ async fn whether_the_record_is_whole_is_said_with_what_is_wrong_and_by_the_exit_
     let query = &fake.asked("GET /apis/berth.dev/v1/auditrecords")[0].query;
     assert!(query.contains("spec.identity%3Duser%3Abob%2Cspec.result%3DDenied"), "{query}");
 }
+
+#[tokio::test]
+async fn a_machine_is_claimed_with_its_code() {
+    let fake = Fake::start();
+    fake.on("POST /auth/claim", Reply::Json(201, json!({"kind": "Status"})));
+    let line = ["claim", "--code", "ABCD-EFGH-JKLM", "--user", "olivia", "--password-file", "-"];
+    let ran = fake.run_with(&line, b"correct horse battery\n").await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "olivia owns the machine\n"), "{}", ran.err);
+    let said = json!({"code": "ABCD-EFGH-JKLM", "user": "olivia", "password": "correct horse battery"});
+    assert_eq!(fake.asked("POST /auth/claim")[0].json(), said);
+}

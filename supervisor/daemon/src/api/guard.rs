@@ -3,16 +3,16 @@
 
 use berth_model::kinds::{API_KEY, ROLE, ROLE_BINDING, Registration, SESSION, USER};
 use berth_model::meta;
-use berth_model::policy::{OWNER, Subject};
-use berth_model::resource::role_binding::{RoleBindingSpec, SubjectKind, SubjectReference};
-use berth_model::resource::{Role, RoleBinding, User};
+use berth_model::policy::Subject;
+use berth_model::resource::Role;
+use berth_model::resource::role_binding::{RoleBindingSpec, SubjectReference};
 use berth_model::status::Reason;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::reply::Error;
 use crate::auth::accounts;
-use crate::store::{ReadTx, StoreError};
+use crate::store::ReadTx;
 
 /// One write of an object, from before it until after it.
 pub(super) struct Guard {
@@ -25,7 +25,7 @@ impl Guard {
     /// Looks at what there is before.
     pub(super) fn begin(tx: &ReadTx<'_>, subject: &Subject, kind: &'static Registration) -> Result<Self, Error> {
         let matters = *kind == USER || *kind == ROLE_BINDING;
-        Ok(Self { subject: subject.clone(), kind, had_owner: matters && has_owner(tx)? })
+        Ok(Self { subject: subject.clone(), kind, had_owner: matters && accounts::has_owner(tx)? })
     }
 
     /// Refuses what was written, an object in the place of another, if whoever wrote it may not.
@@ -33,7 +33,7 @@ impl Guard {
         for object in [old, new].into_iter().flatten() {
             self.may_touch(tx, object)?;
         }
-        if self.had_owner && !has_owner(tx)? {
+        if self.had_owner && !accounts::has_owner(tx)? {
             let message = "this would leave nobody who is owner of the machine; make another user one first";
             return Err(Error::new(Reason::Forbidden, message));
         }
@@ -84,17 +84,4 @@ fn refuse(lacks: bool, subject: &Subject, what: impl FnOnce() -> String) -> Resu
         what()
     );
     Err(Error::new(Reason::Forbidden, message))
-}
-
-/// Whether a user who can log in is owner of the whole machine.
-fn has_owner(tx: &ReadTx<'_>) -> Result<bool, StoreError> {
-    let bindings = tx.list::<RoleBinding>(None)?.into_iter();
-    let owners = bindings.filter(|one| one.spec.role == OWNER && one.spec.namespace.is_none());
-    for subject in owners.flat_map(|one| one.spec.subjects).filter(|one| one.kind == SubjectKind::User) {
-        let user = tx.get::<User>("", &subject.name)?;
-        if user.is_some_and(|user| !user.spec.disabled && user.metadata.deletion_timestamp.is_none()) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -1,6 +1,7 @@
 //! From a name and a password to a session, and back.
 //!
 //! ```text
+//! POST /auth/claim     code, name, password: the first owner of a machine that nobody owns
 //! POST /auth/login     name, password  -> access token (15 min), refresh token (7 days, good once)
 //! POST /auth/refresh   refresh token   -> both anew; one that was used before ends the session
 //! POST /auth/logout    access token    -> the session is gone
@@ -12,11 +13,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use berth_model::kinds::SESSION;
-use berth_model::login::{ACCESS_SECONDS, ChangePassword, Login, Refresh, Tokens};
+use berth_model::kinds::{Request, SESSION, USER};
+use berth_model::login::{ACCESS_SECONDS, ChangePassword, Claim, Login, Refresh, Tokens};
+use berth_model::policy::OWNER;
+use berth_model::resource::role_binding::{RoleBindingSpec, SubjectReference};
 use berth_model::resource::session::{SESSION_LIFE, SessionSpec, SessionStatus};
 use berth_model::resource::user::UserStatus;
-use berth_model::resource::{Session, User};
+use berth_model::resource::{RoleBinding, Session, User};
 use berth_model::status::{Failure, Reason};
 use http::header::USER_AGENT;
 use http::{Method, StatusCode};
@@ -29,13 +32,15 @@ use zeroize::Zeroizing;
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::route::{Access, Route};
+use super::write::admit;
 use crate::auth::secret::{self, Fresh};
-use crate::auth::{Peer, Refusal, bearer, password};
+use crate::auth::{Peer, Refusal, accounts, bearer, password};
 use crate::store::{Deletion, Purpose, ReadTx, StoreError, Tx};
 
 /// The routes.
 pub(super) fn rows() -> Vec<Route> {
     vec![
+        row("/auth/claim", claim),
         row("/auth/login", login),
         row("/auth/refresh", refresh),
         row("/auth/logout", logout),
@@ -48,6 +53,48 @@ where
     R: Future<Output = Reply> + Send + 'static,
 {
     Route::new(Method::POST, path, Access::Path, handler)
+}
+
+/// Under what wrong codes are counted: no user is called so.
+const CODE: &str = "the code of the machine";
+
+/// `POST /auth/claim`.
+async fn claim(mut ask: Ask) -> Reply {
+    let Claim { code, user, password: word } = said(&mut ask).await?;
+    let (from, now, word) = (address(&ask), (ask.api.clock)(), Zeroizing::new(word));
+    ask.api.attempts.allowed(CODE, from, now).map_err(too_often)?;
+    if !ask.api.claim.is_right(&code) {
+        ask.api.attempts.failed(CODE, from, now);
+        let message = "this is not the code of this machine, or somebody owns it already; the code is on its console \
+                       for as long as nobody does";
+        return Err(Error::new(Reason::Unauthorized, message));
+    }
+    password::check(&user, &word)?;
+    let (phc, trail, name) = (password::hash(word).await?, ask.trail.clone(), user.clone());
+    let work = move |tx: &mut Tx<'_>| -> Result<(), Error> {
+        first_owner(tx, &name, &phc)?;
+        trail.about(&name);
+        trail.by(&format!("user:{name}"));
+        Ok(trail.done(tx)?)
+    };
+    ask.api.store.write(&ask.actor_of(&format!("user:{user}")), work).await?;
+    ask.api.claim.close().map_err(|error| reply::internal(&error))?;
+    let body = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
+    Ok(reply::with_code(StatusCode::CREATED, reply::json(&body)))
+}
+
+fn first_owner(tx: &mut Tx<'_>, name: &str, phc: &str) -> Result<(), Error> {
+    if accounts::has_owner(tx)? {
+        return Err(Error::new(Reason::Forbidden, "somebody owns this machine already; ask him for an account"));
+    }
+    let body = json!({ "metadata": { "name": name }, "spec": {} });
+    let admitted = admit(&USER, body, &Request::Create)?;
+    tx.create_value(&USER, admitted.object)?;
+    let metadata = ObjectMeta { name: Some(format!("{OWNER}.user.{name}")), ..ObjectMeta::default() };
+    let subjects = vec![SubjectReference::user(name)];
+    let spec = RoleBindingSpec { role: OWNER.to_owned(), namespace: None, subjects };
+    tx.create(&RoleBinding { metadata, spec, status: None })?;
+    replace_password(tx, name, phc)
 }
 
 /// A user whose password was right.

@@ -190,7 +190,7 @@ const FULL: &str = "the data disk is full, so nothing was changed; try again in 
     `berth image prune`, `berth volume list`";
 
 /// A fault of ours: the chain goes to the log, the client learns where to look.
-fn internal(error: &(dyn StdError + 'static)) -> Error {
+pub(super) fn internal(error: &(dyn StdError + 'static)) -> Error {
     tracing::error!("a request failed: {}", crate::log::chain(error));
     let message = "berthd could not do this; `journalctl -u berthd` says why".to_owned();
     Error::new(Reason::InternalError, message)

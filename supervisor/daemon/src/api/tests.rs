@@ -72,6 +72,7 @@ struct World {
     images: Arc<FakeImages>,
     logs: Arc<FakeLogs>,
     commands: Arc<FakeCommands>,
+    claim: Arc<crate::auth::claim::Claim>,
 }
 
 /// What came back.
@@ -185,13 +186,14 @@ impl World {
         let store = Store::open(&dir.path().join("berth.db"), clock.clone()).unwrap();
         let (metrics, readiness, stop) = (Metrics::new(), Readiness::default(), CancellationToken::new());
         let (images, logs) = (Arc::<FakeImages>::default(), Arc::<FakeLogs>::default());
-        let commands = Arc::<FakeCommands>::default();
+        let (commands, claim) = (Arc::<FakeCommands>::default(), Arc::<crate::auth::claim::Claim>::default());
         let sealer = Sealer::open(&dir.path().join("keys"), master, Arc::new(SystemRandom::new()));
         let api = Api {
             store: store.clone(),
             sealer: sealer.clone(),
             authenticator: Authenticator::open(dir.path(), store.clone(), clock.clone()).unwrap(),
             attempts: Attempts::default(),
+            claim: claim.clone(),
             notary: Arc::new(crate::audit::Notary::open(dir.path()).unwrap()),
             refusals: Refusals::default(),
             metrics: metrics.clone(),
@@ -206,7 +208,7 @@ impl World {
             stop: stop.clone(),
             pace,
         };
-        Self { dir, store, sealer, router: router(api), metrics, readiness, stop, images, logs, commands }
+        Self { dir, store, sealer, router: router(api), metrics, readiness, stop, images, logs, commands, claim }
     }
 
     /// The owner, over the network.

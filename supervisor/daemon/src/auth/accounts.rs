@@ -4,7 +4,7 @@
 use berth_model::kinds::{API_KEY, SESSION};
 use berth_model::meta;
 use berth_model::policy::{BUILT_IN, Grant, Known, OWNER, built_in};
-use berth_model::resource::role_binding::{RoleBindingSpec, SubjectReference};
+use berth_model::resource::role_binding::{RoleBindingSpec, SubjectKind, SubjectReference};
 use berth_model::resource::{ApiKey, Role, RoleBinding, Session, User};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -127,6 +127,19 @@ pub async fn end_old_sessions(store: &Store) -> Result<(), StoreError> {
         Ok(())
     };
     store.write(&house_keeping(), end).await
+}
+
+/// Whether a user who can log in is owner of the whole machine.
+pub fn has_owner(tx: &ReadTx<'_>) -> Result<bool, StoreError> {
+    let bindings = tx.list::<RoleBinding>(None)?.into_iter();
+    let owners = bindings.filter(|one| one.spec.role == OWNER && one.spec.namespace.is_none());
+    for subject in owners.flat_map(|one| one.spec.subjects).filter(|one| one.kind == SubjectKind::User) {
+        let user = tx.get::<User>("", &subject.name)?;
+        if user.is_some_and(|user| !user.spec.disabled && user.metadata.deletion_timestamp.is_none()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What a role allows: one that is not there allows nothing.

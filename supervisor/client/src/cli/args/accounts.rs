@@ -219,3 +219,16 @@ pub(in crate::cli) struct AuditListArgs {
     #[arg(long)]
     pub denied: bool,
 }
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ClaimArgs {
+    /// The code on the machine's console; asked for if it is not said.
+    #[arg(long)]
+    pub code: Option<String>,
+    /// The name of the user who becomes owner; asked for if it is not said.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub user: Option<String>,
+    /// The file that holds his password, - for standard input; asked for on the terminal if it is not said.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+}

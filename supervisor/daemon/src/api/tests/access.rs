@@ -448,3 +448,37 @@ async fn nobody_stages_what_he_could_not_do() {
         answer.failed().2
     );
 }
+
+#[tokio::test]
+async fn whoever_reads_the_code_on_the_console_owns_the_machine_and_nobody_after_him() {
+    let world = World::new();
+    world.claim.set("ABCD-EFGH-JKLM");
+    let claim = |code: &str, user: &str, password: &str| json!({ "code": code, "user": user, "password": password });
+    let ask = async |body| world.stranger("/auth/claim", body).await;
+    let wrong = ask(claim("AAAA-AAAA-AAAA", "olivia", PASSWORD)).await;
+    assert!(wrong.failed().0 == 401 && wrong.failed().2.contains("the code is on its console"), "{}", wrong.body);
+    assert_eq!(ask(claim("abcdefghjklm", "olivia", "short")).await.failed().0, 422);
+    assert_eq!(ask(claim("abcdefghjklm", "No Name", PASSWORD)).await.failed().0, 422);
+    assert_eq!(names(&world.get(USERS).await.ok()), Vec::<&str>::new());
+    ask(claim("abcdefghjklm", "olivia", PASSWORD)).await.created();
+    let token = world.login("olivia").await["accessToken"].as_str().unwrap().to_owned();
+    world.bearing(&token, Method::GET, USERS, Value::Null).await.ok();
+    let again = ask(claim("abcdefghjklm", "mallory", PASSWORD)).await;
+    assert_eq!(again.failed().0, 401);
+    // Also where the code is still known, as when somebody became owner by another way.
+    world.claim.set("ABCD-EFGH-JKLM");
+    let late = ask(claim("abcdefghjklm", "mallory", PASSWORD)).await;
+    assert!(late.failed().0 == 403 && late.failed().2.contains("owns this machine already"), "{}", late.body);
+    assert!(recorded(&world).await.contains(&"user:olivia create /auth/claim olivia Done".to_owned()));
+}
+
+#[tokio::test]
+async fn a_code_is_not_guessed() {
+    let world = World::new();
+    world.claim.set("ABCD-EFGH-JKLM");
+    let guess = json!({ "code": "AAAA-AAAA-AAAA", "user": "mallory", "password": PASSWORD });
+    for _ in 0..5 {
+        assert_eq!(world.stranger("/auth/claim", guess.clone()).await.code, 401);
+    }
+    assert_eq!(world.stranger("/auth/claim", guess).await.code, 429);
+}
