@@ -13,7 +13,7 @@ pub enum NameError {
     /// Longer than the rule allows.
     #[error("`{text}` has {length} characters; at most {limit} are allowed")]
     TooLong {
-        /// What was given.
+        /// How it begins.
         text: String,
         /// Its length.
         length: usize,
@@ -51,6 +51,9 @@ pub enum NameError {
     },
 }
 
+/// Characters of a text that is far too long that are told of it.
+const SHOWN: usize = 64;
+
 /// Checks a DNS label (RFC 1123): 1 to 63 of `a-z0-9-`, letter or digit at both ends.
 pub fn dns_label(text: &str) -> Result<(), NameError> {
     limited(text, 63)?;
@@ -66,9 +69,14 @@ pub fn dns_subdomain(text: &str) -> Result<(), NameError> {
 fn limited(text: &str, limit: usize) -> Result<(), NameError> {
     match text.chars().count() {
         0 => Err(NameError::Empty),
-        length if length > limit => Err(NameError::TooLong { text: text.into(), length, limit }),
+        length if length > limit => Err(NameError::TooLong { text: beginning(text), length, limit }),
         _ => Ok(()),
     }
+}
+
+/// As much of a text as is told of it.
+fn beginning(text: &str) -> String {
+    text.chars().take(SHOWN).chain("...".chars()).collect()
 }
 
 fn is_label(text: &str) -> bool {

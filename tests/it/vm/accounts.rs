@@ -34,7 +34,7 @@ fn a_user_logs_in_does_what_his_role_allows_with_berth_and_kubectl_and_all_of_it
         format!("berth --context box -n accounts install 127.0.0.1:{REGISTRY}/nginx:1 --name page --timeout 10m");
     let (code, said) = as_alice(machine, &install);
     assert_eq!(code, 0, "{said}");
-    let (code, said) = as_alice(machine, "kubectl --context box get bundles");
+    let (code, said) = as_alice(machine, "kubectl --context box -n accounts get bundles");
     assert!(code == 0 && said.contains("page"), "{said}");
     let (code, said) = as_alice(machine, "kubectl --context box auth whoami");
     assert!(code == 0 && said.contains("user:alice"), "{said}");
@@ -106,7 +106,7 @@ fn a_machine_that_nobody_owns_is_claimed_with_the_code_on_its_console() {
     let issue = machine.ok("cat /run/issue.d/50-berth.issue").unwrap();
     let code = machine.ok("cat /run/berth/claim").unwrap();
     assert!(issue.contains(code.trim()), "{issue}");
-    assert!(machine.ok("agetty --show-issue").unwrap().contains(code.trim()));
+    assert!(machine.ok("script --quiet --command 'agetty --show-issue' /dev/null").unwrap().contains(code.trim()));
     let claim = |user: &str| {
         format!(
             "printf 'correct horse battery' | berth {SERVER} claim --code {} --user {user} --password-file -",

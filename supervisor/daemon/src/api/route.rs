@@ -21,8 +21,9 @@ use axum::routing::{MethodFilter, MethodRouter};
 use berth_model::kinds::Registration;
 use berth_model::policy::{Decision, Resource, Subject, Verb, authorize};
 use berth_model::status::{About, Reason};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::Api;
 use super::audit::{Asked, Trail};
@@ -140,10 +141,27 @@ async fn answer(api: Arc<Api>, route: &Route, params: RawPathParams, request: Re
         Err(error) => Err(error),
     };
     let refused = reply.as_ref().err().filter(|error| error.is_refusal()).map(|error| error.message().to_owned());
-    let response = reply.unwrap_or_else(|error| error.about(|| about).into_response());
+    let response = careful(reply.unwrap_or_else(|error| error.about(|| about).into_response()));
     let succeeded = response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS;
     trail.answered(&api, refused.as_deref(), succeeded).await;
     metrics.request(method.as_str(), &route.path, response.status().as_u16(), began.elapsed());
+    response
+}
+
+/// What browsers are told about every answer. They are not told to insist on TLS for good: the authority is Berth's own,
+/// and who has not taken it over yet has to be able to look.
+const CAREFUL: [(HeaderName, &str); 3] = [
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (REFERRER_POLICY, "no-referrer"),
+];
+
+fn careful(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in CAREFUL {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 

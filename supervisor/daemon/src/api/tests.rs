@@ -9,6 +9,7 @@ mod connections;
 mod crowds;
 mod documents;
 mod forwards;
+mod hostile;
 mod kubectl;
 mod lists;
 mod network;

@@ -261,7 +261,8 @@ pub(super) fn frame(kind: &Registration, body: &mut Value, namespace: &str, name
 }
 
 pub(super) fn admit(kind: &'static Registration, body: Value, request: &Request<'_>) -> Result<Admitted, Error> {
-    let name = meta::name(&body).to_owned();
+    // What is far too long for a name is told by how it begins.
+    let name: String = meta::name(&body).chars().take(253).collect();
     kind.admit(body, request).map_err(|causes| {
         let about = berth_model::status::About { kind: kind.kind.to_owned(), ..about(kind, &name) };
         Failure::invalid(about, causes).into()
