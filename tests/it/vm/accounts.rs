@@ -113,7 +113,7 @@ fn a_machine_that_nobody_owns_is_claimed_with_the_code_on_its_console() {
             code.trim()
         )
     };
-    assert_eq!(machine.ok(&claim("olivia")).unwrap(), "olivia owns the machine\n");
+    assert_eq!(machine.ok(&claim("olivia")).unwrap(), "olivia owns the machine");
     assert_ne!(machine.sh(&claim("mallory")).unwrap().code(), 0);
     machine.ok("systemctl restart berthd").unwrap();
     assert_eq!(machine.ok("ls /run/issue.d /run/berth | grep -c 'berth.issue\\|^claim' || true").unwrap().trim(), "0");

@@ -238,6 +238,12 @@ pub(super) fn frame(kind: &Registration, body: &mut Value, namespace: &str, name
     if !body.is_object() {
         return Err(Error::bad_request("the body must be a JSON object"));
     }
+    for pointer in ["/apiVersion", "/kind", "/metadata/namespace", "/metadata/name"] {
+        if body.pointer(pointer).is_some_and(|said| !said.is_string() && !said.is_null()) {
+            let field = pointer.trim_start_matches('/').replace('/', ".");
+            return Err(Error::bad_request(format!("{field} of the body must be a text")));
+        }
+    }
     for (field, expected) in [("apiVersion", kind.api_version().as_str()), ("kind", kind.kind)] {
         match body.get(field).and_then(Value::as_str) {
             None | Some("") => body[field] = expected.into(),

@@ -51,7 +51,7 @@ impl Claim {
     pub async fn open(store: &Store, runtime: &Path, console: &Path) -> Result<Self, ClaimError> {
         let (file, issue) = (runtime.join("claim"), console.join("50-berth.issue"));
         let claim = Self { code: Mutex::default(), files: vec![file.clone(), issue.clone()] };
-        if store.read(|tx| accounts::has_owner(tx)).await? {
+        if store.read(accounts::has_owner).await? {
             claim.close()?;
             return Ok(claim);
         }

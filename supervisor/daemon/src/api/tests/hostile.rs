@@ -44,8 +44,8 @@ async fn bodies_that_are_deep_huge_garbled_or_ambiguous_are_refused_with_a_reaso
     for media in ["application/merge-patch+json", "application/json-patch+json", "application/apply-patch+yaml"] {
         for (what, body) in &bodies {
             let answer = patched(&world, media, body.clone()).await;
-            // `{}`-like patches of nothing are none of these bodies.
-            assert!(matches!(answer.failed().0, 400 | 413 | 415 | 422), "{media}, {what}: {}", answer.body);
+            assert!(matches!(answer.code, 400 | 413 | 415 | 422), "{media}, {what}: {}", answer.body);
+            answer.failed();
         }
     }
     let anchors = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
