@@ -203,7 +203,6 @@ fn table() -> Table {
     }));
     rows.extend(KINDS.iter().flat_map(|kind| generic(kind)));
     rows.extend(pod_rows());
-    rows.extend(review::rows());
     rows.extend(login::rows());
     rows.extend(account::rows());
     rows.extend(audit::rows());
@@ -244,7 +243,7 @@ fn generic(kind: &'static Registration) -> Vec<Route> {
     let status = format!("{object}/status");
     let mut rows = vec![
         verb(kind, Method::GET, &collection, Verb::List, read::list),
-        verb(kind, Method::POST, &collection, Verb::Create, write::create),
+        creation(kind, &collection),
         verb(kind, Method::DELETE, &collection, Verb::DeleteCollection, write::delete_collection),
         verb(kind, Method::GET, &object, Verb::Get, read::get),
         verb(kind, Method::PUT, &object, Verb::Update, write::update),
@@ -260,6 +259,14 @@ fn generic(kind: &'static Registration) -> Vec<Route> {
         rows.push(status_row(kind, Method::PATCH, &status, Verb::Patch));
     }
     rows
+}
+
+/// A new object, or a question that is answered.
+fn creation(kind: &'static Registration, path: &str) -> Route {
+    match kind.review {
+        true => verb(kind, Method::POST, path, Verb::Create, review::review),
+        false => verb(kind, Method::POST, path, Verb::Create, write::create),
+    }
 }
 
 /// A verb of a kind, or the advice what to do instead of it.

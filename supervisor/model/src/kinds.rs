@@ -11,7 +11,7 @@
 //!
 //! Some kinds are not stored, so that clients find in Kubernetes' words what Berth keeps in its own: their objects are
 //! views of others' ([`View`]), read and watched like all, or are read from the machine when they are asked for
-//! ([`Reading`]).
+//! ([`Reading`]). Reviews are questions: they are created, answered, and kept nowhere.
 
 mod access;
 mod admit;
@@ -19,6 +19,7 @@ mod berth;
 mod core;
 mod networking;
 mod readings;
+mod reviews;
 mod table;
 mod views;
 
@@ -31,6 +32,7 @@ pub use berth::{
 pub use core::{CONFIG_MAP, DEFAULT_NAMESPACE, EVENT, EVENT_LIFE, LAST_APPLIED, NAMESPACE, SECRET};
 pub use networking::NETWORK_POLICY;
 pub use readings::{NODE, NODE_METRICS, POD_METRICS, Reading};
+pub use reviews::{SELF_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_REVIEW, SELF_SUBJECT_RULES_REVIEW, TOKEN_REVIEW};
 pub use table::{Column, age};
 pub use views::{PERSISTENT_VOLUME_CLAIM, POD, SERVICE, STATEFUL_SET, View};
 
@@ -116,6 +118,8 @@ pub struct Registration {
     pub reading: Option<Reading>,
     /// Its objects are records in a chain of their own, and not in the store's table of objects.
     pub chained: bool,
+    /// Its objects are questions, which are answered and kept nowhere.
+    pub review: bool,
     /// Completes a body before it is decoded.
     complete: fn(&mut Value, &Request<'_>),
     /// Lists that are merged, beside those of the metadata: by strategic merge patches and server-side apply.
@@ -169,6 +173,10 @@ pub static KINDS: &[&Registration] = &[
     &STATEFUL_SET,
     &NODE_METRICS,
     &POD_METRICS,
+    &SELF_SUBJECT_REVIEW,
+    &TOKEN_REVIEW,
+    &SELF_SUBJECT_ACCESS_REVIEW,
+    &SELF_SUBJECT_RULES_REVIEW,
     &NETWORK_POLICY,
     &BUNDLE,
     &REVISION,
@@ -256,7 +264,8 @@ impl Registration {
 
     /// Whether its own objects are in the store.
     pub fn is_stored(&self) -> bool {
-        self.view.is_none() && self.reading.is_none() && !self.chained
+        let elsewhere = self.reading.is_some() || self.chained || self.review;
+        self.view.is_none() && !elsewhere
     }
 
     /// Whether clients may use a verb on it.

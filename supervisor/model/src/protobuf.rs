@@ -142,6 +142,22 @@ const RESOURCE: &[Field] = &[
     Field(5, "resource", Shape::Text),
     Field(6, "subresource", Shape::Text),
     Field(7, "name", Shape::Text),
+    Field(8, "fieldSelector", Shape::Of(SELECTOR)),
+    Field(9, "labelSelector", Shape::Of(SELECTOR)),
+];
+
+/// Of a list that is asked about.
+const SELECTOR: &[Field] = &[
+    Field(1, "rawSelector", Shape::Text),
+    Field(
+        2,
+        "requirements",
+        Shape::Each(&[
+            Field(1, "key", Shape::Text),
+            Field(2, "operator", Shape::Text),
+            Field(3, "values", Shape::Texts),
+        ]),
+    ),
 ];
 
 const RULES_REVIEW: &[Field] = &[
@@ -180,6 +196,12 @@ const BOUND: &[Field] = &[
     Field(4, "uid", Shape::Text),
 ];
 
+const TOKEN_REVIEW: &[Field] = &[
+    Field(1, "metadata", Shape::Of(METADATA)),
+    Field(2, "spec", Shape::Of(&[Field(1, "token", Shape::Text), Field(2, "audiences", Shape::Texts)])),
+    Field(3, "status", Shape::Servers),
+];
+
 /// The envelope, and what it says of the kind.
 const ENVELOPE: &[Field] = &[
     Field(1, "type", Shape::Of(&[Field(1, "apiVersion", Shape::Text), Field(2, "kind", Shape::Text)])),
@@ -198,6 +220,7 @@ fn fields_of(api_version: &str, kind: &str) -> Option<&'static [Field]> {
         ("authorization.k8s.io/v1", "SelfSubjectAccessReview") => Some(ACCESS_REVIEW),
         ("authorization.k8s.io/v1", "SelfSubjectRulesReview") => Some(RULES_REVIEW),
         ("authentication.k8s.io/v1", "SelfSubjectReview") => Some(SUBJECT_REVIEW),
+        ("authentication.k8s.io/v1", "TokenReview") => Some(TOKEN_REVIEW),
         _ => None,
     }
 }

@@ -9,13 +9,14 @@
 //! A client that follows the index comes with the hash of what it wants and may keep the answer for good; one that
 //! comes with another hash is sent to the present one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use axum::response::Response;
 use berth_model::kinds::{KINDS, Registration};
 use berth_model::policy::Verb;
 use berth_model::schema;
+use berth_model::status::Reason;
 use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
@@ -53,7 +54,7 @@ pub(super) async fn index(ask: Ask) -> Reply {
 /// `GET /openapi/v3/apis/berth.dev/v1` and its like.
 pub(super) async fn of_group(ask: Ask, group: &'static str, version: &'static str) -> Reply {
     let place = place(group, version);
-    let absent = || Error::new(berth_model::status::Reason::NotFound, "no kind is of this group and version");
+    let absent = || Error::new(Reason::NotFound, "no kind is of this group and version");
     let document = DOCUMENTS.get(&place).ok_or_else(absent)?;
     match ask.query("hash") {
         None => Ok(document.answer(&ask.headers)),
@@ -82,7 +83,7 @@ fn document(group: &str, version: &str) -> Value {
         KINDS.iter().copied().filter(|kind| (kind.group, kind.version) == (group, version)).collect();
     let mut paths: BTreeMap<String, Value> = BTreeMap::new();
     for route in super::table().0 {
-        if let Some((method, operation)) = described(&route, &kinds) {
+        if let Some((method, operation)) = described(&route, group, &kinds) {
             let path = paths.entry(route.path.clone()).or_insert_with(|| json!({ "parameters": places(&route.path) }));
             path[method] = operation;
         }
@@ -93,6 +94,7 @@ fn document(group: &str, version: &str) -> Value {
         "paths": paths,
         "components": {
             "schemas": schema::schemas(&kinds),
+            "responses": failures(),
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
         },
         "security": [{ "token": [] }],
@@ -106,30 +108,121 @@ fn places(path: &str) -> Vec<Value> {
     names.map(place).collect()
 }
 
-/// What a route does, if it is a verb that a kind serves.
-fn described(route: &Route, kinds: &[&'static Registration]) -> Option<(&'static str, Value)> {
-    let kind = route.kind.filter(|kind| kinds.contains(kind))?;
-    let Access::Object { subresource, verb, .. } = route.access else { return None };
+/// What a route does, if it belongs to the group: a verb that a kind serves, or something beside these.
+fn described(route: &Route, group: &str, kinds: &[&'static Registration]) -> Option<(String, Value)> {
+    let Access::Object { group: of, subresource, verb, .. } = route.access else { return None };
+    let Some(kind) = route.kind else {
+        let (path, method) = (&route.path, route.method.as_str().to_ascii_lowercase());
+        return (of == group).then(|| (method.clone(), beside(&method, path, verb, subresource)));
+    };
     let served = if subresource.is_empty() { kind.serves(verb) } else { verb == Verb::Get };
-    let (method, action) = words(verb).filter(|_| served)?;
+    let (method, action) = words(verb).filter(|_| served && kinds.contains(&kind))?;
+    Some((method.to_owned(), generic(kind, &route.path, subresource, verb, action)))
+}
+
+/// A verb of a kind.
+fn generic(kind: &'static Registration, path: &str, subresource: &str, verb: Verb, action: &str) -> Value {
     let whole = reference(&kind.schema_name());
-    let answer = if verb == Verb::List { reference(&format!("{}List", kind.schema_name())) } else { whole.clone() };
-    let ok = if verb == Verb::Create { "201" } else { "200" };
     let mut operation = json!({
-        "operationId": operation_id(kind, &route.path, subresource, action),
+        "operationId": operation_id(kind, path, subresource, action),
         "tags": [kind.api_version()],
         "parameters": parameters(verb),
-        "responses": {
-            ok: { "description": "As asked.", "content": content(&[JSON], &answer) },
-            "default": { "description": "Why not.", "content": content(&[JSON], &reference(&schema::status_name())) },
-        },
+        "responses": responses(verb, &done(kind, verb, &whole)),
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": schema::group_version_kind(kind, kind.kind),
     });
     if let Some(body) = body(kind, verb, &whole) {
         operation["requestBody"] = body;
     }
-    Some((method, operation))
+    operation
+}
+
+/// The codes of what went well, with what is answered then.
+fn done(kind: &Registration, verb: Verb, whole: &Value) -> Vec<(u16, Value)> {
+    match verb {
+        Verb::Create => vec![(201, whole.clone())],
+        // A configuration that is applied makes what is not there.
+        Verb::Patch if kind.serves(Verb::Create) => vec![(200, whole.clone()), (201, whole.clone())],
+        Verb::List | Verb::DeleteCollection => vec![(200, reference(&format!("{}List", kind.schema_name())))],
+        // What something holds is answered as it is then.
+        Verb::Delete => vec![(200, json!({ "anyOf": [reference(&schema::status_name()), whole] }))],
+        _ => vec![(200, whole.clone())],
+    }
+}
+
+/// What is no verb of a kind: an action, output, a stream.
+fn beside(method: &str, path: &str, verb: Verb, subresource: &str) -> Value {
+    let code = match (verb, subresource) {
+        (Verb::Exec, _) => 101,
+        (_, "import" | "apikeys" | "token") => 201,
+        (Verb::Create, action) if action.starts_with("actions/") && !path.contains("/changesets/") => 202,
+        _ => 200,
+    };
+    let mut operation = json!({
+        "operationId": words_of(method, path),
+        "responses": responses(verb, &[(code, json!({}))]),
+    });
+    if verb == Verb::Create {
+        operation["requestBody"] = json!({ "content": content(&[JSON], &json!({})) });
+    }
+    operation
+}
+
+/// One word for a method and a path: `postApisBerthDevV1NamespacesNamespaceBundlesNameActionsStart`.
+fn words_of(method: &str, path: &str) -> String {
+    let words = path.split(|sign: char| !sign.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let capital = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
+    words.fold(method.to_owned(), |all, word| all + &capital(word))
+}
+
+/// All codes that a verb answers with.
+fn responses(verb: Verb, done: &[(u16, Value)]) -> Value {
+    let mut all = Map::new();
+    for (code, schema) in done {
+        let mut told = json!({ "description": "As asked." });
+        if *schema != json!({}) {
+            told["content"] = content(&[JSON], schema);
+        }
+        all.insert(code.to_string(), told);
+    }
+    for reason in Reason::ALL.into_iter().filter(|reason| may_fail(verb, *reason)) {
+        let name = failure_name(reason.code());
+        all.insert(reason.code().to_string(), json!({ "$ref": format!("#/components/responses/{name}") }));
+    }
+    all.into()
+}
+
+/// Whether a verb can fail so: what everybody can be told, and what comes of what the verb does.
+fn may_fail(verb: Verb, reason: Reason) -> bool {
+    let writes = !matches!(verb, Verb::Get | Verb::List | Verb::Watch);
+    match reason {
+        Reason::AlreadyExists
+        | Reason::Conflict
+        | Reason::RequestEntityTooLarge
+        | Reason::UnsupportedMediaType
+        | Reason::Invalid
+        | Reason::Timeout => writes,
+        Reason::Expired | Reason::MethodNotAllowed => verb == Verb::List,
+        Reason::NotAcceptable => false,
+        _ => true,
+    }
+}
+
+/// What failures of a code are called: the names of their reasons.
+fn failure_name(code: u16) -> String {
+    let of_code = Reason::ALL.into_iter().filter(|reason| reason.code() == code);
+    of_code.map(Reason::name).collect::<Vec<_>>().join("Or")
+}
+
+/// How each code that tells of a failure is answered, by the names of its reasons.
+fn failures() -> Value {
+    let codes: BTreeSet<u16> = Reason::ALL.into_iter().map(Reason::code).collect();
+    let told = |code| {
+        let name = failure_name(code);
+        let content = content(&[JSON], &reference(&schema::status_name()));
+        (name.clone(), json!({ "description": format!("{name}: the message says why."), "content": content }))
+    };
+    codes.into_iter().map(told).collect::<Map<_, _>>().into()
 }
 
 /// The method of a verb, and its name in `x-kubernetes-action`.

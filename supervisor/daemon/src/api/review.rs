@@ -2,57 +2,52 @@
 
 use std::collections::BTreeMap;
 
+use berth_model::kinds::{
+    Registration, SELF_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_REVIEW, SELF_SUBJECT_RULES_REVIEW, TOKEN_REVIEW,
+};
 use berth_model::policy::{Decision, Resource, Subject, Verb, authorize};
-use http::{Method, StatusCode};
+use berth_model::repeated::Read;
+use http::StatusCode;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
-use super::route::{Access, Route};
+use super::route::Access;
+use super::write::{FieldValidation, frame};
 use crate::auth::Refusal;
 
-const AUTHORIZATION: &str = "authorization.k8s.io";
-const AUTHENTICATION: &str = "authentication.k8s.io";
-
-/// The routes.
-pub(super) fn rows() -> Vec<Route> {
-    vec![
-        row(AUTHORIZATION, "selfsubjectaccessreviews", may_i),
-        row(AUTHORIZATION, "selfsubjectrulesreviews", what_may_i),
-        row(AUTHENTICATION, "selfsubjectreviews", who_am_i),
-        row(AUTHENTICATION, "tokenreviews", whose),
-    ]
-}
-
-fn row<R>(group: &'static str, plural: &'static str, handler: fn(Ask) -> R) -> Route
-where
-    R: Future<Output = Reply> + Send + 'static,
-{
-    let access = Access::Object { group, plural, subresource: "", verb: Verb::Create };
-    Route::new(Method::POST, format!("/apis/{group}/v1/{plural}"), access, handler)
+/// `POST` of a review: it comes back with its answer.
+pub(super) async fn review(mut ask: Ask, kind: &'static Registration) -> Reply {
+    let (mut review, warnings) = read(&mut ask, kind).await?;
+    review["status"] = match kind {
+        _ if *kind == SELF_SUBJECT_ACCESS_REVIEW => may_i(&ask, &review)?,
+        _ if *kind == SELF_SUBJECT_RULES_REVIEW => what_may_i(&ask, &review)?,
+        _ if *kind == SELF_SUBJECT_REVIEW => json!({ "userInfo": user(&ask.subject) }),
+        _ if *kind == TOKEN_REVIEW => whose(&ask, &mut review).await?,
+        _ => return super::write::instead(ask, kind).await,
+    };
+    Ok(reply::warn(reply::with_code(StatusCode::CREATED, reply::json(&review)), &warnings))
 }
 
 /// `SelfSubjectAccessReview`: one question.
-async fn may_i(mut ask: Ask) -> Reply {
-    let mut review = read(&mut ask, AUTHORIZATION, "SelfSubjectAccessReview").await?;
+fn may_i(ask: &Ask, review: &Value) -> Result<Value, Error> {
     let decision = match (review.pointer("/spec/resourceAttributes"), review.pointer("/spec/nonResourceAttributes")) {
         (Some(Value::Object(_)), Some(Value::Object(_))) | (None, None) => {
             let message = "ask about a resource or about a path: give spec.resourceAttributes or \
                            spec.nonResourceAttributes, and not both";
             return Err(Error::bad_request(message));
         }
-        (Some(about), _) => about_resource(&ask, about),
+        (Some(about), _) => about_resource(ask, about),
         (None, Some(about)) => {
             let path = text(about, "path");
-            decide(&ask, &verbs(text(about, "verb")), &Resource::Path(path))
+            decide(ask, &verbs(text(about, "verb")), &Resource::Path(path))
         }
     };
-    review["status"] = match decision {
+    Ok(match decision {
         Decision::Allowed => json!({ "allowed": true }),
         Decision::Denied(why) => json!({ "allowed": false, "reason": why }),
-    };
-    answer(&review)
+    })
 }
 
 fn about_resource(ask: &Ask, about: &Value) -> Decision {
@@ -91,8 +86,7 @@ fn verbs(word: &str) -> Vec<Verb> {
 }
 
 /// `SelfSubjectRulesReview`: everything, in one namespace. It is asked of every route there is.
-async fn what_may_i(mut ask: Ask) -> Reply {
-    let mut review = read(&mut ask, AUTHORIZATION, "SelfSubjectRulesReview").await?;
+fn what_may_i(ask: &Ask, review: &Value) -> Result<Value, Error> {
     let namespace = review.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or("").to_owned();
     if namespace.is_empty() {
         return Err(Error::bad_request("say in which namespace: give spec.namespace"));
@@ -100,13 +94,13 @@ async fn what_may_i(mut ask: Ask) -> Reply {
     let (mut resources, mut paths) = (BTreeMap::<_, Vec<&str>>::new(), Vec::new());
     for route in super::table().0 {
         match route.access {
-            Access::Path if allowed(&ask, Verb::Get, &Resource::Path(&route.path)) => paths.push(route.path),
+            Access::Path if allowed(ask, Verb::Get, &Resource::Path(&route.path)) => paths.push(route.path),
             Access::Path => {}
             Access::Object { group, plural, subresource, verb } => {
                 let resource = Resource::Object { group, plural, subresource, namespace: &namespace, name: "" };
                 let name = if subresource.is_empty() { plural.to_owned() } else { format!("{plural}/{subresource}") };
                 let known = resources.entry((group, name)).or_default();
-                if allowed(&ask, verb, &resource) && !known.contains(&verb.name()) {
+                if allowed(ask, verb, &resource) && !known.contains(&verb.name()) {
                     known.push(verb.name());
                 }
             }
@@ -115,12 +109,11 @@ async fn what_may_i(mut ask: Ask) -> Reply {
     let rules = resources.into_iter().filter(|(_, verbs)| !verbs.is_empty());
     let rules =
         rules.map(|((group, name), verbs)| json!({ "apiGroups": [group], "resources": [name], "verbs": verbs }));
-    review["status"] = json!({
+    Ok(json!({
         "resourceRules": rules.collect::<Vec<_>>(),
         "nonResourceRules": [{ "nonResourceURLs": paths, "verbs": [Verb::Get.name()] }],
         "incomplete": false,
-    });
-    answer(&review)
+    }))
 }
 
 fn allowed(ask: &Ask, verb: Verb, resource: &Resource<'_>) -> bool {
@@ -128,12 +121,6 @@ fn allowed(ask: &Ask, verb: Verb, resource: &Resource<'_>) -> bool {
 }
 
 /// `SelfSubjectReview`: who asks.
-async fn who_am_i(mut ask: Ask) -> Reply {
-    let mut review = read(&mut ask, AUTHENTICATION, "SelfSubjectReview").await?;
-    review["status"] = json!({ "userInfo": user(&ask.subject) });
-    answer(&review)
-}
-
 fn user(subject: &Subject) -> Value {
     let granted = match subject {
         Subject::Known(known) => known.grants.iter().map(ToString::to_string).collect(),
@@ -143,43 +130,26 @@ fn user(subject: &Subject) -> Value {
 }
 
 /// `TokenReview`: whose token it is. The answer does not repeat it.
-async fn whose(mut ask: Ask) -> Reply {
-    let mut review = read(&mut ask, AUTHENTICATION, "TokenReview").await?;
+async fn whose(ask: &Ask, review: &mut Value) -> Result<Value, Error> {
     let token = match review.pointer_mut("/spec/token").map(Value::take) {
         Some(Value::String(token)) if !token.is_empty() => Zeroizing::new(token),
         _ => return Err(Error::bad_request("say whose: give spec.token")),
     };
     review["spec"] = json!({});
-    review["status"] = match ask.api.authenticator.whose(token.as_bytes()).await {
+    Ok(match ask.api.authenticator.whose(token.as_bytes()).await {
         Ok(subject) => json!({ "authenticated": true, "user": user(&subject) }),
         Err(Refusal::Store(fault)) => return Err(fault.into()),
         Err(refusal) => json!({ "authenticated": false, "error": refusal.to_string() }),
-    };
-    answer(&review)
+    })
 }
 
-/// The question, of the kind that the path takes.
-async fn read(ask: &mut Ask, group: &str, kind: &str) -> Result<Value, Error> {
-    let mut review = ask.json().await?.value;
-    let expected = [("apiVersion", format!("{group}/v1")), ("kind", kind.to_owned())];
-    if !review.is_object() {
-        return Err(Error::bad_request("the body must be a JSON object"));
-    }
-    for (field, expected) in expected {
-        match review.get(field).and_then(Value::as_str).filter(|found| !found.is_empty()) {
-            None => review[field] = expected.into(),
-            Some(found) if found == expected => {}
-            Some(found) => {
-                let message = format!("{field} of the body is `{found}`, but this path takes `{expected}`");
-                return Err(Error::bad_request(message));
-            }
-        }
-    }
-    Ok(review)
-}
-
-fn answer(review: &Value) -> Reply {
-    Ok(reply::with_code(StatusCode::CREATED, reply::json(review)))
+/// The question, of the kind that the path takes, and what to warn of.
+async fn read(ask: &mut Ask, kind: &'static Registration) -> Result<(Value, Vec<String>), Error> {
+    let validation = FieldValidation::of(ask, kind)?;
+    let Read { value: mut body, repeated } = ask.json().await?;
+    frame(kind, &mut body, "", "")?;
+    let decoded = kind.read(&body)?;
+    Ok((decoded.object, validation.judge(kind, &decoded.unknown, &repeated)?))
 }
 
 fn text<'a>(object: &'a Value, field: &str) -> &'a str {

@@ -21,6 +21,7 @@ mod relations;
 mod reviews;
 mod rights;
 mod rollback;
+mod schemathesis;
 mod secrets;
 mod system;
 mod table;

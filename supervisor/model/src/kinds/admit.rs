@@ -70,6 +70,14 @@ impl Registration {
         if errors.is_empty() { Ok(Admitted { object, unknown }) } else { Err(errors) }
     }
 
+    /// Reads a body by its type, and no more: for what is never stored.
+    ///
+    /// # Errors
+    /// Its shape is wrong.
+    pub fn read(&self, body: &Value) -> Result<Decoded, FieldError> {
+        (self.shape.decode)(body)
+    }
+
     /// Makes of an applied configuration what its manager wants of the object: in the form in which objects are kept,
     /// and without what is nobody's to want.
     pub fn configure(&self, configuration: &mut Value) {

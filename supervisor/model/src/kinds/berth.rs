@@ -52,6 +52,7 @@ pub(super) const PLAIN: Registration = Registration {
     view: None,
     reading: None,
     chained: false,
+    review: false,
     complete: |_, _| (),
     lists: &[],
     shape: Shape::of::<Bundle>(),

@@ -46,6 +46,7 @@ pub static NETWORK_POLICY: Registration = Registration {
     view: None,
     reading: None,
     chained: false,
+    review: false,
     complete: |_, _| (),
     lists: &[],
     shape: Shape::of::<NetworkPolicy>(),

@@ -78,6 +78,10 @@ fn a_registration_says_of_its_type_what_the_type_says_of_itself() {
     same::<k8s_openapi::api::core::v1::Secret>();
     same::<k8s_openapi::api::core::v1::Event>();
     same::<k8s_openapi::api::networking::v1::NetworkPolicy>();
+    same::<k8s_openapi::api::authentication::v1::SelfSubjectReview>();
+    same::<k8s_openapi::api::authentication::v1::TokenReview>();
+    same::<k8s_openapi::api::authorization::v1::SelfSubjectAccessReview>();
+    same::<k8s_openapi::api::authorization::v1::SelfSubjectRulesReview>();
     same::<crate::resource::Bundle>();
     same::<crate::resource::Revision>();
     same::<crate::resource::Operation>();

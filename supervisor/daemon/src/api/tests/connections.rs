@@ -14,11 +14,11 @@ use crate::auth::ca::{Authority, Names, ServerCertificate};
 
 /// A world that listens.
 pub(super) struct Listening {
-    world: World,
+    pub(super) world: World,
     address: SocketAddr,
     socket: PathBuf,
     certificate: ServerCertificate,
-    authority: String,
+    pub(super) authority: String,
     serving: JoinHandle<()>,
 }
 
@@ -52,7 +52,7 @@ impl Listening {
         reqwest::Client::builder().no_proxy().tls_certs_only([authority]).resolve(name, self.address).build().unwrap()
     }
 
-    fn url(&self, name: &str, path: &str) -> String {
+    pub(super) fn url(&self, name: &str, path: &str) -> String {
         format!("https://{name}:{}{path}", self.address.port())
     }
 

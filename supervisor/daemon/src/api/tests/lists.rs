@@ -110,7 +110,7 @@ async fn a_table_has_the_columns_of_the_kind_and_a_row_per_object() {
 #[tokio::test]
 async fn every_kind_has_its_table() {
     let world = World::new();
-    for kind in KINDS {
+    for kind in KINDS.iter().filter(|kind| kind.serves(Verb::List)) {
         let root = if kind.group.is_empty() { "/api/v1".into() } else { format!("/apis/{}", kind.api_version()) };
         let table = world.table(&format!("{root}/{}", kind.plural)).await;
         assert_eq!(table["columnDefinitions"].as_array().unwrap().len(), kind.columns.len(), "{}", kind.kind);

@@ -3,7 +3,7 @@ use super::*;
 const BERTH: &str = "/openapi/v3/apis/berth.dev/v1";
 
 /// Every document, as a client finds them by the index.
-async fn documents(world: &World) -> Vec<(String, Value)> {
+pub(super) async fn documents(world: &World) -> Vec<(String, Value)> {
     let index = world.get("/openapi/v3").await.ok();
     let mut all = Vec::new();
     for (place, entry) in index["paths"].as_object().unwrap() {
@@ -18,7 +18,14 @@ async fn the_index_leads_to_a_document_for_every_group_and_version_of_the_regist
     let world = World::new();
     let documents = documents(&world).await;
     let places: Vec<&str> = documents.iter().map(|(place, _)| place.as_str()).collect();
-    let groups = ["apps/v1", "berth.dev/v1", "metrics.k8s.io/v1beta1", "networking.k8s.io/v1"];
+    let groups = [
+        "apps/v1",
+        "authentication.k8s.io/v1",
+        "authorization.k8s.io/v1",
+        "berth.dev/v1",
+        "metrics.k8s.io/v1beta1",
+        "networking.k8s.io/v1",
+    ];
     assert_eq!(places[0], "api/v1");
     assert_eq!(places[1..], groups.map(|group| format!("apis/{group}")));
     for kind in KINDS {
@@ -88,7 +95,7 @@ async fn every_operation_of_a_document_is_a_route_and_every_write_says_how_it_va
                 let is_it = |route: &&super::route::Route| {
                     route.path == *path && route.method.as_str().eq_ignore_ascii_case(method)
                 };
-                let kind = routes.iter().find(is_it).unwrap().kind.unwrap();
+                let Some(kind) = routes.iter().find(is_it).unwrap().kind else { continue };
                 let meant = json!({ "group": kind.group, "version": kind.version, "kind": kind.kind });
                 assert_eq!(operation["x-kubernetes-group-version-kind"], meant, "{method} {path}");
                 let parameters = operation["parameters"].as_array().unwrap();
@@ -99,6 +106,37 @@ async fn every_operation_of_a_document_is_a_route_and_every_write_says_how_it_va
     }
     let served = |kind: &&&Registration| kind.serves(Verb::Patch);
     assert!(seen > 5 * KINDS.iter().filter(served).count(), "{seen} operations");
+}
+
+#[tokio::test]
+async fn every_route_of_an_object_is_described_with_every_code_that_it_answers_with() {
+    let world = World::new();
+    let mut paths = serde_json::Map::new();
+    for (_, document) in documents(&world).await {
+        paths.extend(document["paths"].as_object().unwrap().clone());
+    }
+    for route in table().0 {
+        let Access::Object { verb, subresource, .. } = route.access else { continue };
+        let advice =
+            route.kind.is_some_and(|kind| !kind.serves(verb) || (subresource == "status" && verb != Verb::Get));
+        let method = route.method.as_str().to_ascii_lowercase();
+        let described = paths.get(&route.path).map_or(&Value::Null, |path| &path[method]);
+        assert_eq!(described.is_object(), !advice, "{} {}", route.method, route.path);
+        let codes: Vec<&String> =
+            described["responses"].as_object().into_iter().flatten().map(|(code, _)| code).collect();
+        let always = ["400", "401", "403", "404", "429", "500", "503"];
+        assert!(advice || always.iter().all(|code| codes.iter().any(|found| found == code)), "{codes:?}");
+    }
+    let codes = |path: &str, method: &str| {
+        paths[path][method]["responses"].as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ")
+    };
+    let bundles = "/apis/berth.dev/v1/namespaces/{namespace}/bundles";
+    assert_eq!(codes(bundles, "get"), "200 400 401 403 404 405 410 429 500 503");
+    assert_eq!(codes(bundles, "post"), "201 400 401 403 404 409 413 415 422 429 500 503 504");
+    assert_eq!(
+        codes(&format!("{bundles}/{{name}}/actions/start"), "post"),
+        "202 400 401 403 404 409 413 415 422 429 500 503 504"
+    );
 }
 
 #[tokio::test]

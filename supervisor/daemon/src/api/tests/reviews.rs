@@ -68,6 +68,46 @@ async fn whose_a_token_is_is_told_without_the_token() {
     assert_eq!(world.post(path, json!({"spec": {}})).await.failed().0, 400);
 }
 
+#[tokio::test]
+async fn a_review_can_be_created_and_nothing_else_and_discovery_says_so() {
+    let world = World::new();
+    let reviews = ["selfsubjectreviews", "tokenreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"];
+    for plural in reviews {
+        let group =
+            if plural.contains("access") || plural.contains("rules") { "authorization" } else { "authentication" };
+        let root = format!("/apis/{group}.k8s.io/v1");
+        let listed = world.get(&root).await.ok();
+        let listed = listed["resources"].as_array().unwrap().iter().find(|one| one["name"] == plural).unwrap().clone();
+        assert_eq!((&listed["verbs"], &listed["namespaced"]), (&json!(["create"]), &json!(false)));
+        let answer = world.get(&format!("{root}/{plural}")).await;
+        let (code, _, message) = answer.failed();
+        assert_eq!(code, 405);
+        assert!(message.contains("create one, and read the answer in its status"), "{message}");
+        let described = world.get(&format!("/openapi/v3{root}")).await.ok();
+        let operations = described["paths"][format!("{root}/{plural}")].as_object().unwrap();
+        assert_eq!(operations.keys().collect::<Vec<_>>(), ["parameters", "post"]);
+    }
+}
+
+#[tokio::test]
+async fn a_review_is_read_by_its_type() {
+    let world = World::new();
+    let path = format!("{AUTHORIZATION}/selfsubjectaccessreviews");
+    let about =
+        |verb: Value| json!({"spec": {"resourceAttributes": {"verb": verb, "resource": "secrets"}, "speck": 1}});
+    let answer = world.post(&path, about("get".into())).await;
+    assert_eq!(answer.header("warning"), "299 - \"unknown field 'spec.speck'\"");
+    assert_eq!(answer.created()["spec"].get("speck"), None);
+    let answer = world.post(&format!("{path}?fieldValidation=Strict"), about("get".into())).await;
+    assert_eq!(answer.failed().0, 400);
+    let answer = world.post(&path, about(7.into())).await;
+    assert_eq!(
+        (answer.failed().0, &answer.body["details"]["causes"][0]["field"]),
+        (422, &json!("spec.resourceAttributes.verb"))
+    );
+    assert_eq!(world.post(&path, json!({"kind": "TokenReview"})).await.failed().0, 400);
+}
+
 /// What `kubectl create` and `kubectl auth` 1.32.4 send.
 #[tokio::test]
 async fn kinds_of_kubernetes_are_taken_as_protobuf_and_answered_as_json() {
@@ -88,6 +128,11 @@ async fn kinds_of_kubernetes_are_taken_as_protobuf_and_answered_as_json() {
                   IgA=";
     let told = send("/apis/authentication.k8s.io/v1/selfsubjectreviews", whoami).await.created();
     assert_eq!(told["status"]["userInfo"]["username"], "owner");
+    let whose =
+        [b"k8s\0\n\x27\n\x18authentication.k8s.io/v1\x12\x0bTokenReview\x12\x3b\x12\x39\n\x37", TOKEN.as_bytes()]
+            .concat();
+    let told = world.ask(Method::POST, "/apis/authentication.k8s.io/v1/tokenreviews", &PROTOBUF, whose).await.created();
+    assert_eq!(told["status"]["user"]["username"], "owner");
     assert_eq!(send(CONFIG_MAPS, "AAAA").await.failed().0, 400);
     assert_eq!(send(SECRETS, settings).await.failed().0, 400);
 }
