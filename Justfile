@@ -65,6 +65,10 @@ test-vm:
 soak: build
     BERTH_SOAK=${BERTH_SOAK:-60} cargo test --quiet --workspace --test it -- --ignored --nocapture vm::soak::
 
+# Sends libFuzzer through patches, selectors, manifests and bodies, each for a minute or so many seconds.
+fuzz seconds="60":
+    @tests/fuzz {{seconds}}
+
 # Form, lints and the house rules.
 lint: fmt-check
     cargo clippy --quiet --workspace --all-targets -- -D warnings

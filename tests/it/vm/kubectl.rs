@@ -1,5 +1,7 @@
 //! Debian's own `kubectl` in the machine, by the verbs that people use on a service and its configuration.
 
+mod sent;
+
 use berth_model::kinds::KINDS;
 use berth_tests::machine::Machine;
 
@@ -12,7 +14,7 @@ struct Kubectl<'m> {
 }
 
 impl<'m> Kubectl<'m> {
-    fn new(machine: &'m Machine, namespace: &'static str) -> Self {
+    fn configured(machine: &'m Machine, namespace: &'static str) -> Self {
         let config = format!(
             "apiVersion: v1
 kind: Config
@@ -29,7 +31,12 @@ contexts:
 "
         );
         machine.put(&format!("/run/{namespace}.config"), config.as_bytes(), 0o600).unwrap();
-        let kubectl = Self { machine, namespace };
+        Self { machine, namespace }
+    }
+
+    /// The same with its namespace made.
+    fn new(machine: &'m Machine, namespace: &'static str) -> Self {
+        let kubectl = Self::configured(machine, namespace);
         kubectl.with("create", &format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n"));
         kubectl
     }

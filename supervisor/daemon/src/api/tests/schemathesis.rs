@@ -72,7 +72,15 @@ async fn schemathesis_finds_nothing_that_the_documents_do_not_say_and_no_fault()
     command.args(["--header", &format!("Authorization: Bearer {TOKEN}")]);
     command.args(["--checks", CHECKS, "--exclude-path-regex", STREAMS, "--max-time", seconds()]);
     // Nothing is waited for that long here: what does not come by then never comes.
-    command.args(["--request-timeout", "30", "--continue-on-failure", "--warnings", "off", "--phases", "coverage,fuzzing"]);
+    command.args([
+        "--request-timeout",
+        "30",
+        "--continue-on-failure",
+        "--warnings",
+        "off",
+        "--phases",
+        "coverage,fuzzing",
+    ]);
     command.args(["--generation-database", "none", "--suppress-health-check", "all"]);
     let said = tokio::task::spawn_blocking(move || spawn::output(&mut command)).await.unwrap();
     let said = said.unwrap_or_else(|found| panic!("{found}"));
