@@ -59,10 +59,12 @@ impl Attempts {
         seen.note(Tried::Name(name.to_owned()), now);
     }
 
-    /// Somebody was right: what he was wrong about before from there is forgotten.
+    /// Somebody was right, whose try was counted before that was known. What was wrong before counts on: else whoever has
+    /// an account of his own could guess others' for ever.
     pub fn succeeded(&self, name: &str, from: IpAddr) {
         let (mut seen, from) = (self.seen(), neighbourhood(from));
-        seen.failures.remove(&Tried::Address(from));
+        seen.take_back(&Tried::Address(from));
+        seen.take_back(&Tried::Name(name.to_owned()));
         let places = seen.known.entry(name.to_owned()).or_default();
         if !places.contains(&from) {
             places.push_back(from);
@@ -86,6 +88,12 @@ impl Seen {
         let Some(oldest) = times.len().checked_sub(most).and_then(|at| times.get(at)) else { return 0 };
         let left = WINDOW - now.duration_since(*oldest);
         u64::try_from(left.as_secs()).unwrap_or(0) + 1
+    }
+
+    fn take_back(&mut self, tried: &Tried) {
+        if let Some(times) = self.failures.get_mut(tried) {
+            times.pop_back();
+        }
     }
 
     fn note(&mut self, tried: Tried, now: Timestamp) {
@@ -156,17 +164,38 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_right_begins_anew_and_a_clock_that_was_set_back_holds_nobody_up() {
+    fn whoever_is_right_now_and_then_guesses_others_no_more_often() {
+        let attempts = Attempts::default();
+        let (from, now) = (from("192.0.2.1"), at(10));
+        for _ in 0..5 {
+            assert_eq!(attempts.allowed("alice", from, now), Ok(()));
+            attempts.failed("alice", from, now);
+            if attempts.allowed("mallory", from, now).is_ok() {
+                attempts.failed("mallory", from, now);
+                attempts.succeeded("mallory", from);
+            }
+        }
+        assert!(attempts.allowed("alice", from, now).is_err());
+    }
+
+    #[test]
+    fn who_is_right_ever_so_often_is_not_held_up_nor_is_he_elsewhere() {
+        let attempts = Attempts::default();
+        for _ in 0..100 {
+            assert_eq!(attempts.allowed("robot", from("192.0.2.1"), at(0)), Ok(()));
+            attempts.failed("robot", from("192.0.2.1"), at(0));
+            attempts.succeeded("robot", from("192.0.2.1"));
+        }
+        assert_eq!(attempts.allowed("robot", from("192.0.2.2"), at(1)), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_holds_nobody_up() {
         let attempts = Attempts::default();
         for _ in 0..5 {
             attempts.failed("alice", from("192.0.2.1"), at(10_000));
         }
+        assert!(attempts.allowed("alice", from("192.0.2.1"), at(10_001)).is_err());
         assert_eq!(attempts.allowed("alice", from("192.0.2.1"), at(6_400)), Ok(()));
-        for _ in 0..4 {
-            attempts.failed("alice", from("192.0.2.1"), at(10_000));
-        }
-        attempts.succeeded("alice", from("192.0.2.1"));
-        attempts.failed("alice", from("192.0.2.1"), at(10_001));
-        assert_eq!(attempts.allowed("alice", from("192.0.2.1"), at(10_002)), Ok(()));
     }
 }
