@@ -177,17 +177,23 @@ fn request(of: &str, command: &str) -> Value {
 fn path(url: &str) -> String {
     let after = url.trim_start_matches("https://").split_once('/').map_or("", |(_, path)| path);
     let (path, query) = after.split_once('?').unwrap_or((after, ""));
-    let lasting = |part: &&str| !["hash=", "resourceVersion=", "continue="].iter().any(|name| part.starts_with(name));
-    let query: Vec<String> = query.split('&').filter(lasting).map(without_uid).collect();
+    let ephemeral = ["hash=", "resourceVersion=", "continue=", "timeoutSeconds="];
+    let lasting = |part: &&str| !ephemeral.iter().any(|name| part.starts_with(name));
+    let query: Vec<String> = query.split('&').filter(lasting).map(ordered).collect();
     let query = query.join("&");
     if query.is_empty() { format!("/{path}") } else { format!("/{path}?{query}") }
 }
 
-fn without_uid(part: &str) -> String {
-    match part.split_once("involvedObject.uid%3D") {
-        Some((before, _)) => format!("{before}involvedObject.uid%3Dnone"),
-        None => part.to_owned(),
-    }
+/// A selector of fields in the order of their names, as kubectl has them in any; without the uid.
+fn ordered(part: &str) -> String {
+    let Some(fields) = part.strip_prefix("fieldSelector=") else { return part.to_owned() };
+    let without_uid = |field: &str| match field.split_once("uid%3D") {
+        Some((before, _)) => format!("{before}uid%3Dnone"),
+        None => field.to_owned(),
+    };
+    let mut fields: Vec<String> = fields.split("%2C").map(without_uid).collect();
+    fields.sort_unstable();
+    format!("fieldSelector={}", fields.join("%2C"))
 }
 
 fn lasting(mut body: Value) -> Value {
