@@ -6,6 +6,7 @@ mod rule;
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub struct Known {
     pub grants: Vec<Grant>,
     /// What the credential that was shown may be used for, where that is less than what its holder may do.
     pub within: Option<Grant>,
+    /// When he last proved who he is, if he is logged in; keys and service accounts do so each time.
+    pub authenticated: Option<Timestamp>,
 }
 
 /// Rules that hold for the whole machine, or inside one namespace.
@@ -92,6 +95,27 @@ impl Subject {
             .as_ref()
             .map(|grant| Some(grant).filter(holds).into_iter().flat_map(|one| &one.rules).collect());
         rules.iter().find(|rule| !covers(&held, rule) || within.as_ref().is_some_and(|within| !covers(within, rule)))
+    }
+}
+
+/// So long after somebody has proven who he is he may do what is dangerous.
+pub const FRESH: SignedDuration = SignedDuration::from_mins(15);
+
+/// Whether somebody who is logged in has to prove anew who he is: what destroys data, shows what is hidden, or changes who
+/// may do what is not for whoever finds a screen unlocked.
+pub fn is_stale(subject: &Subject, verb: Verb, resource: &Resource<'_>, now: Timestamp) -> bool {
+    let Subject::Known(known) = subject else { return false };
+    let Some(at) = known.authenticated else { return false };
+    is_dangerous(verb, resource) && (now < at || now.duration_since(at) >= FRESH)
+}
+
+fn is_dangerous(verb: Verb, resource: &Resource<'_>) -> bool {
+    let Resource::Object { group, plural, subresource, .. } = resource else { return false };
+    let reads = matches!(verb, Verb::Get | Verb::List | Verb::Watch);
+    match (*group, *plural, *subresource) {
+        ("", "secrets", "reveal") | (GROUP, "volumes", "actions/erase") => true,
+        (GROUP, "rolebindings" | "roles" | "users", _) | ("", "serviceaccounts", "token") => !reads,
+        _ => false,
     }
 }
 
@@ -298,6 +322,35 @@ mod tests {
                 assert_eq!(authorize(&subject, verb, &Resource::Path("/metrics")), Decision::Allowed);
             }
         }
+    }
+
+    #[test]
+    fn what_is_dangerous_asks_who_is_logged_in_to_have_proven_it_of_late() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let since = |authenticated| {
+            let known = Known { identity: "user:alice".into(), grants: Vec::new(), within: None, authenticated };
+            Subject::Known(known.into())
+        };
+        let (alice, key) = (since(Some(at("2026-03-01T12:00:00Z"))), since(None));
+        let object =
+            |group, plural, subresource| Resource::Object { group, plural, subresource, namespace: "", name: "x" };
+        let late = at("2026-03-01T12:15:00Z");
+        for (verb, resource, dangerous) in [
+            (Verb::Get, object("", "secrets", "reveal"), true),
+            (Verb::Get, object("", "secrets", ""), false),
+            (Verb::Create, object("berth.dev", "volumes", "actions/erase"), true),
+            (Verb::Create, object("berth.dev", "volumes", "actions/grow"), false),
+            (Verb::Create, object("berth.dev", "rolebindings", ""), true),
+            (Verb::List, object("berth.dev", "rolebindings", ""), false),
+            (Verb::Create, object("berth.dev", "users", "apikeys"), true),
+            (Verb::Delete, object("berth.dev", "bundles", ""), false),
+        ] {
+            assert_eq!(is_stale(&alice, verb, &resource, late), dangerous, "{verb} {resource}");
+            assert!(!is_stale(&alice, verb, &resource, at("2026-03-01T12:14:59Z")), "{verb} {resource}");
+            assert!(!is_stale(&key, verb, &resource, late) && !is_stale(&Subject::LocalRoot, verb, &resource, late));
+        }
+        // A clock that was set back makes nobody fresh.
+        assert!(is_stale(&alice, Verb::Get, &object("", "secrets", "reveal"), at("2026-03-01T11:00:00Z")));
     }
 
     #[test]

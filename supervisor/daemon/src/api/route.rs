@@ -19,11 +19,12 @@ use axum::extract::{Query, RawPathParams, Request};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter};
 use berth_model::kinds::Registration;
-use berth_model::policy::{Decision, Resource, Subject, Verb, authorize};
+use berth_model::policy::{Decision, FRESH, Resource, Subject, Verb, authorize, is_stale};
 use berth_model::status::{About, Reason};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use jiff::Timestamp;
 
 use super::Api;
 use super::audit::{Asked, Trail};
@@ -189,7 +190,7 @@ async fn admitted(
     trail.asks(&deed(route, &head, &path, &query), way(&head.headers));
     let subject = api.authenticator.identify(peer, &head.headers).await?;
     trail.by(subject.identity());
-    permitted(&subject, route, &head, &path, &query)?;
+    permitted(&subject, route, &head, &path, &query, (api.clock)())?;
     let (upgrade, trail) = (head.extensions.remove(), trail.clone());
     Ok(Ask { api, subject, peer, trail, headers: head.headers, path, query, body: Mutex::new(body), upgrade })
 }
@@ -212,13 +213,18 @@ fn permitted(
     head: &Parts,
     path: &[(String, String)],
     query: &[(String, String)],
+    now: Timestamp,
 ) -> Result<(), Error> {
     let decision = match route.access {
         Access::Path => authorize(subject, verb_of(&head.method), &Resource::Path(head.uri.path())),
         Access::Object { group, plural, subresource, verb } => {
             let (namespace, name) = (find(path, "namespace"), find(path, "name"));
             let (verb, subresource) = asked(route, verb, subresource, query);
-            authorize(subject, verb, &Resource::Object { group, plural, subresource, namespace, name })
+            let resource = Resource::Object { group, plural, subresource, namespace, name };
+            match authorize(subject, verb, &resource) {
+                Decision::Allowed if is_stale(subject, verb, &resource, now) => return Err(stale(subject)),
+                decision => decision,
+            }
         }
     };
     match (decision, subject) {
@@ -226,6 +232,15 @@ fn permitted(
         (Decision::Denied(why), Subject::Anonymous) => Err(Error::new(Reason::Unauthorized, why)),
         (Decision::Denied(why), _) => Err(Error::new(Reason::Forbidden, why)),
     }
+}
+
+fn stale(subject: &Subject) -> Error {
+    let message = format!(
+        "{} may do this, but logged in {} minutes ago or more: log in again (`berth login`), then ask again",
+        subject.identity(),
+        FRESH.as_mins()
+    );
+    Error::new(Reason::Unauthorized, message)
 }
 
 /// What is really asked for: a list may be a watch, a read may reveal.

@@ -36,7 +36,11 @@ pub fn by_credential(tx: &ReadTx<'_>, purpose: Purpose, hash: &[u8; 32], now: Ti
     let Some((kind, object)) = tx.by_uid(&found.object)? else { return Ok(Err(Refusal::WrongToken)) };
     if *kind == SESSION {
         let session = Session::deserialize(&object).ok();
-        return of_user(tx, session.map(|session| session.spec.user), None, None);
+        let status = session.as_ref().and_then(|session| session.status.as_ref());
+        // Of a session that does not say, it was long ago.
+        let authenticated = status.and_then(|status| status.authenticated).unwrap_or(Timestamp::MIN);
+        let shown = Shown { authenticated: Some(authenticated), ..Shown::default() };
+        return of_user(tx, session.map(|session| session.spec.user), shown);
     }
     let key = ApiKey::deserialize(&object).ok().filter(|_| *kind == API_KEY);
     let Some(key) = key else { return Ok(Err(Refusal::WrongToken)) };
@@ -46,8 +50,16 @@ pub fn by_credential(tx: &ReadTx<'_>, purpose: Purpose, hash: &[u8; 32], now: Ti
         (None, None) => None,
         (role, namespace) => Some(limit(tx, role.as_deref(), namespace.clone())?),
     };
-    let name = key.metadata.name.filter(|_| stale);
-    of_user(tx, Some(key.spec.user), within, name)
+    let used = key.metadata.name.filter(|_| stale);
+    of_user(tx, Some(key.spec.user), Shown { within, used, authenticated: None })
+}
+
+/// What is known of the credential that was shown.
+#[derive(Default)]
+struct Shown {
+    within: Option<Grant>,
+    used: Option<String>,
+    authenticated: Option<Timestamp>,
 }
 
 fn worthless(found: &Credential, now: Timestamp) -> Option<Refusal> {
@@ -61,14 +73,15 @@ fn limit(tx: &ReadTx<'_>, role: Option<&str>, namespace: Option<String>) -> Resu
     Ok(Grant { role: role.to_owned(), namespace, rules: rules(tx, role)? })
 }
 
-fn of_user(tx: &ReadTx<'_>, name: Option<String>, within: Option<Grant>, used: Option<String>) -> Answer<Recognised> {
+fn of_user(tx: &ReadTx<'_>, name: Option<String>, shown: Shown) -> Answer<Recognised> {
     let Some(name) = name else { return Ok(Err(Refusal::WrongToken)) };
     let Some(user) = tx.get::<User>("", &name)? else { return Ok(Err(Refusal::WrongToken)) };
     if user.spec.disabled || user.metadata.deletion_timestamp.is_some() {
         return Ok(Err(Refusal::Disabled));
     }
-    let subject = SubjectReference::user(&name);
-    Ok(Ok(Recognised { known: Known { identity: subject.identity(), grants: grants(tx, &subject)?, within }, used }))
+    let (subject, Shown { within, used, authenticated }) = (SubjectReference::user(&name), shown);
+    let known = Known { identity: subject.identity(), grants: grants(tx, &subject)?, within, authenticated };
+    Ok(Ok(Recognised { known, used }))
 }
 
 /// The service account of this uid, if it is still that one.
@@ -80,7 +93,8 @@ pub fn by_service_account(tx: &ReadTx<'_>, namespace: &str, name: &str, uid: &st
         return Ok(Err(Refusal::WrongToken));
     }
     let subject = SubjectReference::service_account(namespace, name);
-    let known = Known { identity: subject.identity(), grants: grants(tx, &subject)?, within: None };
+    let known =
+        Known { identity: subject.identity(), grants: grants(tx, &subject)?, within: None, authenticated: None };
     Ok(Ok(Recognised { known, used: None }))
 }
 

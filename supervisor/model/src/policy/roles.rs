@@ -196,7 +196,9 @@ mod tests {
     fn with(role: &str, namespace: Option<&str>) -> Subject {
         let rules = built_in(role).unwrap().rules();
         let grant = Grant { role: role.into(), namespace: namespace.map(str::to_owned), rules };
-        Subject::Known(Known { identity: format!("user:{role}"), grants: vec![grant], within: None }.into())
+        Subject::Known(
+            Known { identity: format!("user:{role}"), grants: vec![grant], within: None, authenticated: None }.into(),
+        )
     }
 
     fn may(subject: &Subject, verb: Verb, group: &str, resource: &str, namespace: &str) -> bool {
@@ -257,7 +259,9 @@ mod tests {
 
     #[test]
     fn whoever_has_an_account_finds_out_what_there_is_and_who_he_is() {
-        let nobody = Subject::Known(Known { identity: "user:new".into(), grants: Vec::new(), within: None }.into());
+        let nobody = Subject::Known(
+            Known { identity: "user:new".into(), grants: Vec::new(), within: None, authenticated: None }.into(),
+        );
         assert!(may(&nobody, Verb::Create, "authentication.k8s.io", "selfsubjectreviews", ""));
         assert_eq!(authorize(&nobody, Verb::Get, &Resource::Path("/openapi/v3")), Decision::Allowed);
         let Decision::Denied(why) = authorize(&nobody, Verb::Get, &Resource::Path("/metrics")) else {
@@ -269,7 +273,9 @@ mod tests {
 
     #[test]
     fn everybody_sees_and_ends_what_is_his_own_and_nobody_elses() {
-        let alice = Subject::Known(Known { identity: "user:alice".into(), grants: Vec::new(), within: None }.into());
+        let alice = Subject::Known(
+            Known { identity: "user:alice".into(), grants: Vec::new(), within: None, authenticated: None }.into(),
+        );
         let may = |verb, plural, subresource, name| {
             let resource = Resource::Object { group: "berth.dev", plural, subresource, namespace: "", name };
             authorize(&alice, verb, &resource) == Decision::Allowed

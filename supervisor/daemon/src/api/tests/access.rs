@@ -482,3 +482,26 @@ async fn a_code_is_not_guessed() {
     }
     assert_eq!(world.stranger("/auth/claim", guess).await.code, 429);
 }
+
+#[tokio::test]
+async fn whoever_logged_in_long_ago_logs_in_again_before_he_does_what_is_dangerous() {
+    let world = World::new();
+    let token = world.logged_in("olivia", "owner", None).await;
+    world.post(SECRETS, json!({ "metadata": { "name": "db" }, "stringData": { "k": "v" } })).await.created();
+    let reveal = format!("{SECRETS}/db?reveal=true");
+    world.bearing(&token, Method::GET, &reveal, Value::Null).await.ok();
+    // As if a quarter of an hour had passed.
+    let sessions = world.store.read(|tx| tx.list::<berth_model::resource::Session>(None)).await.unwrap();
+    let mut session = sessions.into_iter().next().unwrap();
+    session.status.as_mut().unwrap().authenticated = Some("2026-03-01T11:45:00Z".parse().unwrap());
+    let age = move |tx: &mut crate::store::Tx<'_>| tx.update_status(&session).map(drop);
+    let aged: Result<(), crate::store::StoreError> = world.store.write(&crate::store::house_keeping(), age).await;
+    aged.unwrap();
+    let refused = world.bearing(&token, Method::GET, &reveal, Value::Null).await;
+    assert_eq!(refused.failed().0, 401);
+    assert!(refused.failed().2.contains("log in again"), "{}", refused.failed().2);
+    assert_eq!(world.bearing(&token, Method::DELETE, &format!("{BINDINGS}/x"), Value::Null).await.code, 401);
+    world.bearing(&token, Method::GET, &format!("{SECRETS}/db"), Value::Null).await.ok();
+    let again = world.login("olivia").await;
+    world.bearing(text(&again, "accessToken"), Method::GET, &reveal, Value::Null).await.ok();
+}
