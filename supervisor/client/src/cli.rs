@@ -10,6 +10,7 @@ mod apply;
 mod args;
 mod audit;
 mod bounded;
+mod certificate;
 mod changeset;
 mod config;
 mod delete;
@@ -163,6 +164,7 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Role(args) => account::role(&context, args.command).await,
         Command::ApiKey(args) => account::api_key(&context, args.command).await,
         Command::Session(args) => account::session(&context, args.command).await,
+        Command::Ca(args) => certificate::run(&context, args).await,
         Command::Audit(args) => audit::run(&context, args.command).await,
         Command::Token(args) => account::token(&context, args).await,
         Command::Setup(args) => setup::run(&context, &args).await,
@@ -179,7 +181,8 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
 impl Context {
     async fn new(global: Global, surroundings: Surroundings) -> Result<Self, Failure> {
         let server = match &global.context {
-            None => Server::choose(global.server.as_deref(), global.token_file, global.ca)?,
+            None => Server::choose(global.server.as_deref(), global.token_file, global.ca)?
+                .with_identity(global.certificate),
             Some(context) => login::server(context, surroundings.clock).await?,
         };
         let transport = match global.curl {

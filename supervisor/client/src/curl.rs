@@ -32,7 +32,8 @@ pub fn streaming_command(server: &Server, request: &Request) -> String {
 fn connection(server: &Server) -> Vec<String> {
     let socket = server.socket.as_ref().map(|socket| format!("--unix-socket {}", path(socket)));
     let ca = server.ca_file.as_ref().map(|ca| format!("--cacert {}", path(ca)));
-    socket.into_iter().chain(ca).collect()
+    let identity = server.identity_file.as_ref().map(|file| format!("--cert {}", path(file)));
+    socket.into_iter().chain(ca).chain(identity).collect()
 }
 
 fn headers(server: &Server, request: &Request) -> Vec<String> {
@@ -89,6 +90,12 @@ mod tests {
             "curl -sS --fail-with-body --cacert /root/ca.crt -H 'Accept: application/json' \
              -H \"Authorization: Bearer $(cat '/root/my token')\" https://box:6443/version"
         );
+    }
+
+    #[test]
+    fn a_certificate_is_named_by_its_file() {
+        let shown = command(&server().with_identity(Some("/root/me.pem".into())), &Request::get(&["version"]));
+        assert!(shown.contains(" --cacert /root/ca.crt --cert /root/me.pem "), "{shown}");
     }
 
     #[test]

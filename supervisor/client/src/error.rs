@@ -69,6 +69,15 @@ pub enum ClientError {
     /// The token file holds something that is no token.
     #[error("{} holds no usable token", .0.display())]
     Token(PathBuf),
+    /// The certificate file holds something else.
+    #[error("{} holds no key and certificate that can be used", path.display())]
+    Identity {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
     /// The TLS library cannot be set up.
     #[error("cannot prepare the connection to {server}")]
     Setup {

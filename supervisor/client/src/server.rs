@@ -17,6 +17,8 @@ pub struct Server {
     pub socket: Option<PathBuf>,
     /// Holds the bearer token.
     pub token_file: Option<PathBuf>,
+    /// Holds a client certificate and its key, as PEM.
+    pub identity_file: Option<PathBuf>,
     /// Holds the certificate authority that signed the server's certificate, as PEM.
     pub ca_file: Option<PathBuf>,
 }
@@ -59,7 +61,12 @@ impl Server {
                 None => (network(address)?, None),
             },
         };
-        Ok(Self { base, socket, token_file, ca_file })
+        Ok(Self { base, socket, token_file, identity_file: None, ca_file })
+    }
+
+    /// The same server, asked with a client certificate.
+    pub fn with_identity(self, file: Option<PathBuf>) -> Self {
+        Self { identity_file: file, ..self }
     }
 
     /// How a person would name it.

@@ -1,7 +1,8 @@
-//! Sessions of users who logged in: what each needs, in files of its own for nobody else to read.
+//! Sessions of users who logged in, and client certificates: what each needs, in files of its own for nobody else to read.
 //!
 //! ```text
 //! <context>.json    server, user, refresh token      <context>.token   the access token alone
+//! <context>.pem     a client certificate with its key      <context>.certificate.json   whose it is, and when it ends
 //! <context>.crt     the authority of the server, if it is not one that the system knows
 //! ```
 //!
@@ -16,8 +17,14 @@ use berth_model::login::Tokens;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::identity::Identity;
+
 /// So long before its end a token is replaced: time for a request with it to arrive.
 const MARGIN: SignedDuration = SignedDuration::from_secs(60);
+
+/// Files of a session, and of a client certificate.
+const SESSION: [&str; 2] = ["json", "token"];
+const CERTIFICATE: [&str; 2] = ["certificate.json", "pem"];
 
 /// A user who is logged in.
 #[derive(Clone, Serialize, Deserialize)]
@@ -102,8 +109,41 @@ impl Sessions {
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, context: &str, session: &Session, access_token: &str) -> io::Result<()> {
+        self.forget(context, &CERTIFICATE)?;
         self.replace(&self.token_file(context), access_token.as_bytes())?;
         self.replace(&self.path(context, "json"), &serde_json::to_vec(session)?)
+    }
+
+    /// The client certificate of a context, if it has one.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is something else.
+    pub fn read_identity(&self, context: &str) -> io::Result<Option<Identity>> {
+        match fs::read(self.path(context, "certificate.json")) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The file with the client certificate of a context and its key.
+    pub fn identity_file(&self, context: &str) -> PathBuf {
+        self.path(context, "pem")
+    }
+
+    /// Keeps the client certificate of a context, with its key: from then on it is by that, and by no session, that
+    /// somebody asks there.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_identity(&self, context: &str, identity: &Identity, pem: &str) -> io::Result<()> {
+        self.forget(context, &SESSION)?;
+        self.replace(&self.identity_file(context), pem.as_bytes())?;
+        self.replace(&self.path(context, "certificate.json"), &serde_json::to_vec(identity)?)
+    }
+
+    fn forget(&self, context: &str, files: &[&str]) -> io::Result<()> {
+        files.iter().try_for_each(|what| absent(fs::remove_file(self.path(context, what))))
     }
 
     /// Keeps the authority of a context's server, or that it has none of its own.
@@ -117,12 +157,13 @@ impl Sessions {
         }
     }
 
-    /// Forgets the session of a context.
+    /// Forgets who asks in a context.
     ///
     /// # Errors
     /// It cannot be removed.
     pub fn remove(&self, context: &str) -> io::Result<()> {
-        ["json", "token", "crt"].into_iter().try_for_each(|what| absent(fs::remove_file(self.path(context, what))))
+        let all = SESSION.iter().chain(&CERTIFICATE).chain(&["crt"]);
+        self.forget(context, &all.copied().collect::<Vec<_>>())
     }
 
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
@@ -188,6 +229,21 @@ mod tests {
         }
         assert!(sessions.read("box").unwrap().is_none() && !sessions.token_file("box").exists());
         assert_eq!(sessions.authority_file("box"), None);
+    }
+
+    #[test]
+    fn a_context_has_a_session_or_a_certificate_and_not_both() {
+        let home = tempfile::tempdir().unwrap();
+        let sessions = Sessions::below(home.path());
+        sessions.write("box", &session("2026-03-01T12:00:00Z"), "secret").unwrap();
+        let identity = Identity { server: "https://box:6443".into(), ..Identity::default() };
+        sessions.write_identity("box", &identity, "PEM").unwrap();
+        assert!(sessions.read("box").unwrap().is_none() && !sessions.token_file("box").exists());
+        assert_eq!(sessions.read_identity("box").unwrap(), Some(identity));
+        let mode = fs::metadata(sessions.identity_file("box")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        sessions.write("box", &session("2026-03-01T12:00:00Z"), "secret").unwrap();
+        assert!(sessions.read_identity("box").unwrap().is_none() && !sessions.identity_file("box").exists());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use reqwest::{Certificate, ClientBuilder, RequestBuilder, Response, StatusCode, Upgraded};
+use reqwest::{Certificate, ClientBuilder, Identity, RequestBuilder, Response, StatusCode, Upgraded};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_tungstenite::WebSocketStream;
@@ -241,6 +241,11 @@ fn builder_of(server: &Server) -> Result<ClientBuilder, ClientError> {
     if let Some(socket) = &server.socket {
         // Nothing is encrypted there: reading all authorities that the system trusts would take most of a command's time.
         builder = builder.unix_socket(socket.as_path()).tls_certs_only([]);
+    }
+    if let Some(file) = &server.identity_file {
+        let identity = Identity::from_pem(&read(file)?);
+        let identity = identity.map_err(|source| ClientError::Identity { path: file.clone(), source })?;
+        builder = builder.identity(identity);
     }
     match &server.ca_file {
         Some(file) => Ok(builder.tls_certs_only(read_certificates(server, file)?)),

@@ -6,6 +6,8 @@
 mod accounts;
 #[path = "cli/cancelling.rs"]
 mod cancelling;
+#[path = "cli/certificates.rs"]
+mod certificates;
 #[path = "cli/changesets.rs"]
 mod changesets;
 #[path = "cli/cleaning.rs"]

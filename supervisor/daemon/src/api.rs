@@ -18,6 +18,7 @@
 //! review.rs   what whoever asks may do, and who he is
 //! login.rs    from a name and a password to a session, and back
 //! account.rs  passwords, keys and tokens that are made for others
+//! certificate.rs  client certificates: signed, renewed
 //! audit.rs    what is recorded of requests
 //! guard.rs    nobody gives more than he has, and one owner stays
 //! network.rs  who reaches whom, and by which rule
@@ -32,6 +33,7 @@ mod action;
 mod apply;
 mod attach;
 mod audit;
+mod certificate;
 mod changeset;
 mod channels;
 mod cleanup;
@@ -67,7 +69,7 @@ mod tests;
 use std::sync::Arc;
 
 use axum::Router;
-use berth_model::kinds::{KINDS, Registration};
+use berth_model::kinds::{CERTIFICATE, KINDS, Registration};
 use berth_model::policy::Verb;
 use http::Method;
 use tokio_util::sync::CancellationToken;
@@ -75,6 +77,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::Notary;
 use crate::auth::Authenticator;
 use crate::auth::attempts::Attempts;
+use crate::auth::ca::Authority;
 use crate::auth::claim::Claim;
 use crate::metrics::Metrics;
 use crate::secret::Sealer;
@@ -104,6 +107,8 @@ pub struct Api {
     pub sealer: Sealer,
     /// Knows who asks.
     pub authenticator: Authenticator,
+    /// Signs client certificates.
+    pub authority: Arc<Authority>,
     /// Who was wrong about who he is.
     pub attempts: Attempts,
     /// By what a machine that nobody owns is claimed.
@@ -205,6 +210,7 @@ fn table() -> Table {
     rows.extend(pod_rows());
     rows.extend(login::rows());
     rows.extend(account::rows());
+    rows.extend(certificate::rows());
     rows.extend(audit::rows());
     Table(rows)
 }
@@ -243,13 +249,16 @@ fn generic(kind: &'static Registration) -> Vec<Route> {
     let status = format!("{object}/status");
     let mut rows = vec![
         verb(kind, Method::GET, &collection, Verb::List, read::list),
-        creation(kind, &collection),
         verb(kind, Method::DELETE, &collection, Verb::DeleteCollection, write::delete_collection),
         verb(kind, Method::GET, &object, Verb::Get, read::get),
         verb(kind, Method::PUT, &object, Verb::Update, write::update),
         verb(kind, Method::PATCH, &object, Verb::Patch, write::patch),
         verb(kind, Method::DELETE, &object, Verb::Delete, write::delete),
     ];
+    // What is sent there is no Certificate, but a request to sign one.
+    if *kind != CERTIFICATE {
+        rows.insert(1, creation(kind, &collection));
+    }
     if kind.namespaced {
         rows.push(verb(kind, Method::GET, &all, Verb::List, read::list));
     }

@@ -5,8 +5,11 @@
 //! unix socket, anybody else          -> refused
 //! TLS, `Authorization: Bearer <token>` -> Owner, a user (session or API key) or a service account;
 //!                                       refused if it is nobody's token
+//! TLS, a client certificate          -> its user; refused if it is good for nothing any more
 //! TLS, nothing said                  -> Anonymous
 //! ```
+//!
+//! Whoever comes with a certificate and a token is whose token it is; both have to be good.
 //!
 //! What a subject may do is decided by `berth_model::policy` alone. [`ca`] proves who answers.
 
@@ -14,6 +17,7 @@ pub mod accounts;
 pub mod attempts;
 pub mod ca;
 pub mod claim;
+pub mod client_certificate;
 pub mod password;
 pub mod secret;
 pub mod service_token;
@@ -23,8 +27,6 @@ use std::path::{Path, PathBuf};
 
 use berth_host::fs::{FsError, read_optional};
 use berth_model::policy::{Known, Subject};
-use berth_model::resource::ApiKey;
-use berth_model::resource::api_key::ApiKeyStatus;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use ring::hmac;
@@ -32,7 +34,8 @@ use ring::rand::SystemRandom;
 use zeroize::Zeroizing;
 
 use crate::store::{Clock, Purpose, ReadTx, Store, StoreError, house_keeping};
-use accounts::Recognised;
+use accounts::{Recognised, Used};
+use client_certificate::Presented;
 use service_token::ServiceTokens;
 
 /// Every owner token begins so, to be recognised where it should not be.
@@ -92,6 +95,18 @@ pub enum Refusal {
     /// It cannot be looked up.
     #[error("looking up who asks")]
     Store(#[from] StoreError),
+    /// A client certificate that is recorded nowhere.
+    #[error(
+        "the client certificate is not known here, as it was deleted, or its user was; have another one issued \
+             (`berth ca`)"
+    )]
+    UnknownCertificate,
+    /// A client certificate that was ended.
+    #[error("the client certificate was revoked; have another one issued (`berth ca`)")]
+    RevokedCertificate,
+    /// A client certificate whose time is over.
+    #[error("the client certificate has expired; log in and have another one issued (`berth ca`)")]
+    ExpiredCertificate,
     /// An `Authorization` header that is not understood.
     #[error("the Authorization header is not understood; send `Authorization: Bearer <token>`")]
     Malformed,
@@ -136,16 +151,40 @@ impl Authenticator {
     ///
     /// # Errors
     /// Somebody claims to be whom he is not, or must not ask on this way at all.
-    pub async fn identify(&self, peer: Peer, headers: &HeaderMap) -> Result<Subject, Refusal> {
+    pub async fn identify(
+        &self,
+        peer: Peer,
+        presented: Option<&Presented>,
+        headers: &HeaderMap,
+    ) -> Result<Subject, Refusal> {
         match peer {
             Peer::Socket { uid: 0 } => return Ok(Subject::LocalRoot),
             Peer::Socket { .. } => return Err(Refusal::NotRoot),
             Peer::Network(_) => {}
         }
+        let certified = match presented {
+            None => Subject::Anonymous,
+            Some(presented) => self.certified(presented).await?,
+        };
         match bearer(headers)? {
-            None => Ok(Subject::Anonymous),
+            None => Ok(certified),
             Some(token) => self.whose(token).await,
         }
+    }
+
+    /// Whose client certificate it is.
+    async fn certified(&self, presented: &Presented) -> Result<Subject, Refusal> {
+        let (hash, now) = (presented.hash, (self.clock)());
+        let found = self.store.read(move |tx: &ReadTx<'_>| accounts::by_certificate(tx, &hash, now)).await??;
+        self.noted(found).await
+    }
+
+    /// He, once it is noted that he came.
+    async fn noted(&self, found: Recognised) -> Result<Subject, Refusal> {
+        if let Some(used) = found.used {
+            self.note_use(used).await?;
+        }
+        Ok(known(found.known))
     }
 
     /// Whose token it is.
@@ -168,20 +207,12 @@ impl Authenticator {
         let (purpose, hash) =
             secret::recognise(text).filter(|(found, _)| *found != Purpose::Refresh).ok_or(Refusal::WrongToken)?;
         let find = move |tx: &ReadTx<'_>| accounts::by_credential(tx, purpose, &hash, now);
-        let Recognised { known: who, used } = self.store.read(find).await??;
-        if let Some(key) = used {
-            self.note_use(key).await?;
-        }
-        Ok(known(who))
+        let found = self.store.read(find).await??;
+        self.noted(found).await
     }
 
-    async fn note_use(&self, key: String) -> Result<(), StoreError> {
-        let note = move |tx: &mut crate::store::Tx<'_>| {
-            let Some(mut found) = tx.get::<ApiKey>("", &key)? else { return Ok(()) };
-            found.status = Some(ApiKeyStatus { last_used: Some(tx.now()) });
-            tx.update_status(&found).map(drop)
-        };
-        self.store.write(&house_keeping(), note).await
+    async fn note_use(&self, used: Used) -> Result<(), StoreError> {
+        self.store.write(&house_keeping(), move |tx| accounts::note_use(tx, &used)).await
     }
 }
 
@@ -250,7 +281,7 @@ mod tests {
         }
         let peer = Peer::Network("192.0.2.1:40000".parse().unwrap());
         let (_dir, who) = opened(&format!("{TOKEN}\n")).unwrap();
-        who.identify(peer, &headers).await.map_err(|refusal| refusal.to_string())
+        who.identify(peer, None, &headers).await.map_err(|refusal| refusal.to_string())
     }
 
     #[tokio::test]
@@ -270,8 +301,8 @@ mod tests {
     async fn on_the_socket_root_is_root_and_others_are_refused() {
         let (_dir, who) = opened(TOKEN).unwrap();
         let headers = HeaderMap::new();
-        assert_eq!(who.identify(Peer::Socket { uid: 0 }, &headers).await.unwrap(), Subject::LocalRoot);
-        let refused = who.identify(Peer::Socket { uid: 1000 }, &headers).await;
+        assert_eq!(who.identify(Peer::Socket { uid: 0 }, None, &headers).await.unwrap(), Subject::LocalRoot);
+        let refused = who.identify(Peer::Socket { uid: 1000 }, None, &headers).await;
         assert!(matches!(refused, Err(Refusal::NotRoot)), "{refused:?}");
     }
 

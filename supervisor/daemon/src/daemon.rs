@@ -272,10 +272,10 @@ async fn spawn_api(
     let now = (parts.clock)();
     let authority = Arc::new(Authority::open_or_create(&config.data, now)?);
     let names = machine_names().map_err(io_error("reading the machine's names and addresses"))?;
-    let certificate = ServerCertificate::open(authority, &names, now)?;
+    let certificate = ServerCertificate::open(Arc::clone(&authority), &names, now)?;
     let examiner = Arc::new(Examiner::new(parts, config, Arc::clone(&cleaner), certificate.clone()));
     let claim = Arc::new(Claim::open(&parts.store, &config.runtime, Path::new(CONSOLE)).await?);
-    let router = router(parts, config, cleaner, Arc::clone(&examiner), claim)?;
+    let router = router(parts, config, cleaner, Arc::clone(&examiner), (claim, authority))?;
     examiner.begin(router.clone(), parts, tasks);
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.map_err(io_error(format!("listening on {}", config.listen)))?;
@@ -291,12 +291,13 @@ fn router(
     config: &Config,
     cleanup: Arc<Cleaner>,
     examiner: Arc<Examiner>,
-    claim: Arc<Claim>,
+    (claim, authority): (Arc<Claim>, Arc<Authority>),
 ) -> Result<Router, DaemonError> {
     Ok(api::router(Api {
         store: parts.store.clone(),
         sealer: parts.sealer.clone(),
         authenticator: Authenticator::open(&config.data, parts.store.clone(), Arc::clone(&parts.clock))?,
+        authority,
         attempts: Attempts::default(),
         claim,
         notary: parts.notary.clone(),

@@ -23,7 +23,7 @@ mod reviews;
 mod table;
 mod views;
 
-pub use access::{API_KEY, AUDIT_RECORD, ROLE, ROLE_BINDING, SERVICE_ACCOUNT, SESSION, USER};
+pub use access::{API_KEY, AUDIT_RECORD, CERTIFICATE, ROLE, ROLE_BINDING, SERVICE_ACCOUNT, SESSION, USER};
 pub use admit::{Admitted, Decoded, Request};
 pub use berth::{
     BUNDLE, CHANGE_SET, DATA_FINALIZER, OPERATION, OPERATION_LIFE, REVISION, SCHEDULE, SETTINGS, TEARDOWN_FINALIZER,
@@ -189,6 +189,7 @@ pub static KINDS: &[&Registration] = &[
     &ROLE_BINDING,
     &API_KEY,
     &SESSION,
+    &CERTIFICATE,
     &AUDIT_RECORD,
     &SETTINGS,
 ];

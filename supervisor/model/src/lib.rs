@@ -7,6 +7,7 @@ pub mod cleanup;
 pub mod condition;
 pub mod connection;
 pub mod diagnostics;
+pub mod enrolment;
 pub mod event;
 pub mod field;
 pub mod id;

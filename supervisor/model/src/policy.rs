@@ -114,6 +114,8 @@ fn is_dangerous(verb: Verb, resource: &Resource<'_>) -> bool {
     let reads = matches!(verb, Verb::Get | Verb::List | Verb::Watch);
     match (*group, *plural, *subresource) {
         ("", "secrets", "reveal") | (GROUP, "volumes", "actions/erase") => true,
+        // What outlives the session it was made in.
+        (GROUP, "certificates", "") => verb == Verb::Create,
         (GROUP, "rolebindings" | "roles" | "users", _) | ("", "serviceaccounts", "token") => !reads,
         _ => false,
     }
@@ -270,14 +272,18 @@ fn decide(known: &Known, verb: Verb, resource: &Resource<'_>) -> Decision {
     }
 }
 
-/// Himself, his keys and his sessions, which are called after him: to see them, to end them, and to make keys.
+/// Himself, and his keys, certificates and sessions, which are called after him: to see them, to end them, and to have
+/// keys and certificates made.
 fn is_own(known: &Known, verb: Verb, resource: &Resource<'_>) -> bool {
     let Some(user) = known.identity.strip_prefix("user:") else { return false };
     let Resource::Object { group: GROUP, plural, subresource, name, .. } = resource else { return false };
     let called_after = name.rsplit_once('.').is_some_and(|(owner, _)| owner == user);
     match (*plural, *subresource, verb) {
-        ("users", "", Verb::Get) | ("users", "apikeys", Verb::Create) => *name == user,
-        ("apikeys" | "sessions", "", Verb::Get | Verb::Delete) => called_after,
+        ("users", "", Verb::Get) | ("users", "apikeys" | "certificates", Verb::Create) => *name == user,
+        // Whom it names is who asks.
+        ("certificates", "", Verb::Create) => true,
+        ("apikeys" | "certificates" | "sessions", "", Verb::Get | Verb::Delete) => called_after,
+        ("certificates", "", Verb::Patch) => called_after,
         _ => false,
     }
 }

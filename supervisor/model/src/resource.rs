@@ -3,6 +3,7 @@
 pub mod api_key;
 pub mod audit_record;
 pub mod bundle;
+pub mod certificate;
 pub mod change_set;
 pub mod operation;
 pub mod revision;
@@ -17,6 +18,7 @@ pub mod volume;
 pub use api_key::ApiKey;
 pub use audit_record::AuditRecord;
 pub use bundle::Bundle;
+pub use certificate::Certificate;
 pub use change_set::ChangeSet;
 pub use operation::Operation;
 pub use revision::Revision;

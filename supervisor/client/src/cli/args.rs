@@ -2,6 +2,7 @@
 //! flags of each are in the file of their area.
 
 mod accounts;
+mod certificates;
 mod changes;
 mod images;
 mod machine;
@@ -21,6 +22,7 @@ pub(super) use accounts::{
     ApiKeyArgs, ApiKeyCommand, AuditArgs, AuditCommand, AuditListArgs, CanArgs, ClaimArgs, GrantArgs, LoginArgs,
     RoleArgs, RoleCommand, SessionArgs, SessionCommand, TokenArgs, UserArgs, UserCommand,
 };
+pub(super) use certificates::{CaArgs, CaCommand};
 pub(super) use changes::{AddArgs, ChangeSetArgs, ChangeSetCommand, Preferred};
 pub(super) use images::{ImageArgs, ImageCommand};
 pub(super) use machine::{
@@ -63,6 +65,9 @@ pub(super) struct Global {
     /// The file that holds the token.
     #[arg(long, global = true, env = "BERTH_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// The file that holds a client certificate and its key, as `berth ca NAME --out FILE` makes it.
+    #[arg(long, global = true, env = "BERTH_CERTIFICATE", value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
     /// The certificate authority of the server, as PEM.
     #[arg(long, global = true, env = "BERTH_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
@@ -166,6 +171,11 @@ pub(super) enum Command {
     ApiKey(ApiKeyArgs),
     /// Show who is logged in, and log somebody out.
     Session(SessionArgs),
+    /// Make a client certificate for a user, show them, and end them.
+    ///
+    /// The key is made here and stays here. The certificate is good for seven days; that of a context is renewed whenever
+    /// it is used and a third of that is left.
+    Ca(CaArgs),
     /// Make a token for a service account, or show the one of --context.
     Token(TokenArgs),
     /// Show who did what, and examine whether the record of it is whole.

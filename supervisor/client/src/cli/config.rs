@@ -13,7 +13,7 @@ use crate::kubeconfig::{self, Entry, Proof};
 use crate::yaml;
 
 /// Where this machine is, seen from itself.
-const HERE: &str = "https://localhost:6443";
+pub(super) const HERE: &str = "https://localhost:6443";
 /// The authority that signed this machine's certificate.
 const AUTHORITY: &str = "/var/lib/berth/ca.crt";
 /// The owner's token.

@@ -80,6 +80,17 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
+    /// The client certificate of a context has ended.
+    #[error("the certificate of {context} ended {at}")]
+    Expired {
+        /// The context.
+        context: String,
+        /// When.
+        at: jiff::Timestamp,
+    },
+    /// A key cannot be made.
+    #[error("cannot make a key")]
+    Key(#[source] rcgen::Error),
     /// Nobody is logged in there.
     #[error("nobody is logged in at {0}")]
     NoSession(String),
@@ -213,7 +224,7 @@ impl Failure {
         match self {
             Self::Usage(_) | Self::Server(_) => 2,
             Self::Client(error) => client_code(error),
-            Self::Denied(_) | Self::NoSession(_) => 4,
+            Self::Denied(_) | Self::NoSession(_) | Self::Expired { .. } => 4,
             Self::Differs { .. } | Self::TooLate(_) => 5,
             Self::Operation { error, .. } if error.code.contains("Conflict") => 5,
             Self::TimedOut { .. } => 6,
@@ -260,6 +271,10 @@ impl Failure {
                 let advice = format!("berth login --server https://HOST:6443 --name {context}");
                 Told::new("Unauthorized", self.to_string()).advise(&advice)
             }
+            Self::Expired { .. } => {
+                let advice = "have another one made: `berth ca NAME`, logged in or as root on the machine";
+                Told::new("Unauthorized", self.to_string()).advise(advice)
+            }
             Self::TooLate(_) => Told::new("Conflict", self.to_string()).advise("see `berth operations`"),
             Self::Cancelled { .. } => Told::new("Cancelled", self.to_string()).advise("see `berth operations`"),
             Self::Step { words, unit, .. } => {
@@ -282,6 +297,7 @@ impl Failure {
             | Self::Editor { .. }
             | Self::Session { .. }
             | Self::Random(_)
+            | Self::Key(_)
             | Self::Output(_)
             | Self::Runtime(_) => Told::new("Local", with_root(self)),
         }
@@ -365,7 +381,9 @@ fn client_name(error: &ClientError) -> &'static str {
         ClientError::Untrusted { .. } => "Untrusted",
         ClientError::Interrupted { .. } => "Interrupted",
         ClientError::Malformed { .. } => "Malformed",
-        ClientError::File { .. } | ClientError::Token(_) | ClientError::Setup { .. } => "Local",
+        ClientError::File { .. } | ClientError::Token(_) | ClientError::Identity { .. } | ClientError::Setup { .. } => {
+            "Local"
+        }
     }
 }
 
@@ -383,6 +401,7 @@ fn client_advice(error: &ClientError) -> &'static str {
         }
         ClientError::Interrupted { .. } => "the same again; `systemctl status berthd` tells whether it restarted",
         ClientError::Malformed { .. } => "compare `berth version` on both sides; the address may be of another server",
+        ClientError::Identity { .. } => "the file must hold a private key and its certificate, both as PEM",
         ClientError::Token(_) => "the file must hold the token and nothing else",
         _ => "",
     }

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use berth_model::login::{Claim, Login, Refresh, Tokens};
+use berth_model::resource::Certificate;
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -12,20 +13,22 @@ use serde_json::{Value, json};
 use super::account::trimmed;
 use super::args::{ClaimArgs, LoginArgs};
 use super::failure::Failure;
-use super::{Context, bounded, config};
+use super::{Context, bounded, certificate, config};
 use crate::error::ClientError;
+use crate::identity::Identity;
 use crate::kubeconfig::{Entry, Proof};
 use crate::request::{Body, Request};
+use crate::resource::ResourceType;
 use crate::server::Server;
 use crate::session::{Session, Sessions};
 use crate::transport::Transport;
 
-fn sessions() -> Result<Sessions, Failure> {
+pub(super) fn sessions() -> Result<Sessions, Failure> {
     let found = Sessions::usual(|name| std::env::var_os(name).map(PathBuf::from));
     found.ok_or_else(|| Failure::Usage("there is neither $XDG_CONFIG_HOME nor $HOME to keep sessions in".to_owned()))
 }
 
-fn unusable(context: &str) -> impl Fn(io::Error) -> Failure {
+pub(super) fn unusable(context: &str) -> impl Fn(io::Error) -> Failure {
     move |source| Failure::Session { context: context.to_owned(), source }
 }
 
@@ -92,7 +95,13 @@ pub(super) async fn logout(context: &Context) -> Result<(), Failure> {
     let name = context.name.as_deref();
     let name =
         name.ok_or_else(|| Failure::Usage("say where: --context NAME, as `berth login` called it".to_owned()))?;
-    let ended = context.client.transport().json::<Value>(&Request::new(Method::POST, &["auth", "logout"])).await;
+    let ended = match sessions()?.read_identity(name).map_err(unusable(name))? {
+        None => context.client.transport().json::<Value>(&Request::new(Method::POST, &["auth", "logout"])).await,
+        Some(identity) => {
+            let kind = ResourceType::of::<Certificate>();
+            context.client.delete_dynamic(&kind, "", &identity.name).await
+        }
+    };
     sessions()?.remove(name).map_err(unusable(name))?;
     match ended {
         Ok(_) => context.say(&format!("logged out of {name}")),
@@ -106,6 +115,9 @@ pub(super) async fn logout(context: &Context) -> Result<(), Failure> {
 /// The server of a context, with a token that is good for as long as a request takes.
 pub(super) async fn server(context: &str, clock: fn() -> Timestamp) -> Result<Server, Failure> {
     let sessions = sessions()?;
+    if let Some(identity) = sessions.read_identity(context).map_err(unusable(context))? {
+        return certificate::server(&sessions, context, identity, clock).await;
+    }
     let found = |found: io::Result<Option<Session>>| {
         found.map_err(unusable(context))?.ok_or_else(|| Failure::NoSession(context.to_owned()))
     };
@@ -141,6 +153,9 @@ async fn refreshed(
 pub(super) fn token(context: &Context, exec_credential: bool) -> Result<(), Failure> {
     let name = context.name.as_deref();
     let name = name.ok_or_else(|| Failure::Usage("name a service account, or a machine with --context".to_owned()))?;
+    if let Some(identity) = sessions()?.read_identity(name).map_err(unusable(name))? {
+        return certificate(context, name, &identity, exec_credential);
+    }
     let file = sessions()?.token_file(name);
     let token = bounded::text(&file)?;
     if !exec_credential {
@@ -152,6 +167,16 @@ pub(super) fn token(context: &Context, exec_credential: bool) -> Result<(), Fail
         "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
         "status": { "token": token, "expirationTimestamp": expires },
     });
+    context.say(&credential.to_string())
+}
+
+fn certificate(context: &Context, name: &str, identity: &Identity, exec_credential: bool) -> Result<(), Failure> {
+    let file = sessions()?.identity_file(name);
+    let credential = certificate::credential(identity, &bounded::text(&file)?).filter(|_| exec_credential);
+    let credential = credential.ok_or_else(|| {
+        let message = format!("{name} has no token, but a certificate, with its key in {}", file.display());
+        Failure::Usage(message)
+    })?;
     context.say(&credential.to_string())
 }
 

@@ -26,10 +26,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum Reply {
     /// A code and a document.
     Json(u16, Value),
+    /// A certificate for the key of the request that is in the body.
+    Sign(Signing),
     /// Text as it comes, then how it ends.
     Stream(Vec<String>, End),
     /// The connection breaks before there is an answer.
     Break,
+}
+
+/// A certificate as it is to be.
+#[derive(Clone, Debug)]
+pub struct Signing {
+    /// The server's authority, as PEM.
+    pub authority: String,
+    pub subject: &'static str,
+    pub issued_at: jiff::Timestamp,
+    pub expires_at: jiff::Timestamp,
 }
 
 /// How a stream ends.
@@ -193,13 +205,26 @@ pub fn refusal(code: u16, reason: &str, message: &str) -> Value {
 async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     let seen = see(request).await;
     let reply = shared.script.take(&seen);
+    let body = seen.body.clone();
     shared.script.seen.lock().unwrap().push(seen);
     shared.count.send_modify(|count| *count += 1);
     match reply {
         Reply::Json(code, document) => json_response(code, &document),
+        Reply::Sign(signing) => json_response(201, &signed(&body, &signing)),
         Reply::Stream(parts, end) => Response::new(stream(parts, end)),
         Reply::Break => Response::builder().header("content-length", "10").body(stream(vec![], End::Broken)).unwrap(),
     }
+}
+
+fn signed(body: &[u8], signing: &Signing) -> Value {
+    let asked: Value = serde_json::from_slice(body).unwrap();
+    let request = rcgen::CertificateSigningRequestParams::from_pem(asked["request"].as_str().unwrap()).unwrap();
+    let authority = rcgen::Issuer::new(rcgen::CertificateParams::default(), rcgen::KeyPair::generate().unwrap());
+    json!({
+        "certificate": request.signed_by(&authority).unwrap().pem(), "authority": signing.authority,
+        "subject": signing.subject, "name": "alice.x7k2p",
+        "issuedAt": signing.issued_at.to_string(), "expiresAt": signing.expires_at.to_string(),
+    })
 }
 
 async fn see(request: Request) -> Seen {

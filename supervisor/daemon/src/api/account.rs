@@ -37,7 +37,7 @@ pub(super) fn rows() -> Vec<Route> {
     ]
 }
 
-fn user(tx: &ReadTx<'_>, name: &str) -> Result<User, Error> {
+pub(super) fn user(tx: &ReadTx<'_>, name: &str) -> Result<User, Error> {
     let absent =
         || Refusal::NotFound { kind: "users.berth.dev".into(), namespace: String::new(), name: name.to_owned() };
     Ok(tx.get::<User>("", name)?.ok_or_else(absent)?)

@@ -1,7 +1,7 @@
 //! What keeps accounts from being turned against whoever set them up: nobody gives, takes or uses what he does not hold
 //! himself, and one owner who can log in stays. It is asked inside the transaction that writes.
 
-use berth_model::kinds::{API_KEY, ROLE, ROLE_BINDING, Registration, SESSION, USER};
+use berth_model::kinds::{API_KEY, CERTIFICATE, ROLE, ROLE_BINDING, Registration, SESSION, USER};
 use berth_model::meta;
 use berth_model::policy::Subject;
 use berth_model::resource::Role;
@@ -58,7 +58,9 @@ impl Guard {
         }
         let user = match () {
             () if *kind == USER => meta::name(object),
-            () if *kind == API_KEY || *kind == SESSION => object["spec"]["user"].as_str().unwrap_or_default(),
+            () if [&API_KEY, &CERTIFICATE, &SESSION].contains(&kind) => {
+                object["spec"]["user"].as_str().unwrap_or_default()
+            }
             () => return Ok(()),
         };
         holds_all_of(tx, &self.subject, &SubjectReference::user(user))

@@ -5,7 +5,7 @@
 //!   └─ stop: no new connections; open ones finish their requests within the grace, then end
 //! ```
 //!
-//! Every request carries the [`Peer`] it came from. A failed accept or handshake costs that
+//! Every request carries the [`Peer`] it came from, and the client certificate that was shown. A failed accept or handshake costs that
 //! connection only.
 
 use std::future::Future;
@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::auth::Peer;
+use crate::auth::client_certificate::Presented;
 
 /// After a failed accept, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -94,6 +95,11 @@ pub(super) trait Door: Send + Sync {
 
     /// The next connection: what is still to be done before it can be used, and who is there.
     fn accept(&self) -> impl Future<Output = io::Result<(Handshake<Self::Stream>, Peer)>> + Send;
+
+    /// The client certificate that was shown in the handshake, where there was one.
+    fn presented(_: &Self::Stream) -> Option<Presented> {
+        None
+    }
 }
 
 pub(super) type Handshake<S> = BoxFuture<'static, io::Result<S>>;
@@ -117,6 +123,10 @@ impl Door for Tls {
         let handshake = handshake.map(|done| done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())));
         Ok((handshake.boxed(), Peer::Network(address)))
     }
+
+    fn presented(stream: &Self::Stream) -> Option<Presented> {
+        Presented::of(stream.get_ref().1.peer_certificates())
+    }
 }
 
 impl Door for UnixListener {
@@ -137,7 +147,10 @@ pub(super) async fn serve<D: Door>(door: D, router: Router, limits: Limits, stop
                 let (router, stop) = (router.clone(), stop.clone());
                 tokio::spawn(async move {
                     match handshake.await {
-                        Ok(stream) => connection(stream, peer, router, limits, stop).await,
+                        Ok(stream) => {
+                            let who = (peer, D::presented(&stream));
+                            connection(stream, who, router, limits, stop).await;
+                        }
                         Err(error) => tracing::debug!("a handshake with {peer:?} failed: {error}"),
                     }
                     drop(permit);
@@ -163,8 +176,13 @@ async fn next<D: Door>(
     Ok((permit, handshake, peer))
 }
 
-async fn connection<S>(stream: S, peer: Peer, router: Router, limits: Limits, stop: CancellationToken)
-where
+async fn connection<S>(
+    stream: S,
+    (peer, presented): (Peer, Option<Presented>),
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let asked = Arc::new(Notify::new());
@@ -172,6 +190,9 @@ where
     let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
         asking.notify_one();
         request.extensions_mut().insert(peer);
+        if let Some(presented) = presented {
+            request.extensions_mut().insert(presented);
+        }
         request
     });
     let builder = http_settings(&limits);

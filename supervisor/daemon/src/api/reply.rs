@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::auth::ca::CaError;
 use crate::auth::password::PasswordError;
 use crate::auth::{AuthError, Refusal as AuthRefusal};
 use crate::secret::SecretError;
@@ -92,9 +93,7 @@ impl From<AuthRefusal> for Error {
         let reason = match refusal {
             AuthRefusal::NotRoot => Reason::Forbidden,
             AuthRefusal::Store(error) => return error.into(),
-            AuthRefusal::WrongToken | AuthRefusal::Malformed | AuthRefusal::Expired | AuthRefusal::Disabled => {
-                Reason::Unauthorized
-            }
+            _ => Reason::Unauthorized,
         };
         Self::new(reason, refusal.to_string())
     }
@@ -102,6 +101,12 @@ impl From<AuthRefusal> for Error {
 
 impl From<AuthError> for Error {
     fn from(error: AuthError) -> Self {
+        internal(&error)
+    }
+}
+
+impl From<CaError> for Error {
+    fn from(error: CaError) -> Self {
         internal(&error)
     }
 }

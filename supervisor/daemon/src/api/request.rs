@@ -20,6 +20,7 @@ use super::Api;
 use super::audit::Trail;
 use super::reply::{Error, Shape};
 use crate::auth::Peer;
+use crate::auth::client_certificate::Presented;
 
 /// Bytes of a body that is read whole.
 pub(super) const BODY_LIMIT: usize = 3 * 1024 * 1024;
@@ -32,6 +33,8 @@ pub(super) struct Ask {
     pub(super) subject: Subject,
     /// Where it came from.
     pub(super) peer: Peer,
+    /// The client certificate that it came with.
+    pub(super) presented: Option<Presented>,
     /// What it is recorded as.
     pub(super) trail: Arc<Trail>,
     pub(super) headers: HeaderMap,

@@ -31,6 +31,7 @@ use super::audit::{Asked, Trail};
 use super::reply::{Error, Reply};
 use super::request::{Ask, about, truth, way};
 use crate::auth::Peer;
+use crate::auth::client_certificate::Presented;
 
 type Running = Pin<Box<dyn Future<Output = Reply> + Send>>;
 type Handler = Arc<dyn Fn(Ask) -> Running + Send + Sync>;
@@ -187,12 +188,24 @@ async fn admitted(
     let Query(query) = query.map_err(|_| Error::bad_request("the query of the URL cannot be read"))?;
     let peer = head.extensions.get::<Peer>().copied();
     let peer = peer.ok_or_else(|| Error::new(Reason::InternalError, "a request came by no known way"))?;
+    let presented = head.extensions.get::<Presented>().copied();
     trail.asks(&deed(route, &head, &path, &query), way(&head.headers));
-    let subject = api.authenticator.identify(peer, &head.headers).await?;
+    let subject = api.authenticator.identify(peer, presented.as_ref(), &head.headers).await?;
     trail.by(subject.identity());
     permitted(&subject, route, &head, &path, &query, (api.clock)())?;
     let (upgrade, trail) = (head.extensions.remove(), trail.clone());
-    Ok(Ask { api, subject, peer, trail, headers: head.headers, path, query, body: Mutex::new(body), upgrade })
+    Ok(Ask {
+        api,
+        subject,
+        peer,
+        presented,
+        trail,
+        headers: head.headers,
+        path,
+        query,
+        body: Mutex::new(body),
+        upgrade,
+    })
 }
 
 /// What is asked for, as it is recorded.

@@ -3,6 +3,7 @@
 mod access;
 mod actions;
 mod apply;
+mod certificates;
 mod changesets;
 mod commands;
 mod connections;
@@ -51,6 +52,7 @@ use berth_model::pressure::{Disk, Level};
 
 use super::*;
 use crate::auth::attempts::Attempts;
+use crate::auth::ca::Authority;
 use crate::auth::{Authenticator, Peer};
 use crate::secret::MasterKey;
 use commands::FakeCommands;
@@ -194,6 +196,7 @@ impl World {
             store: store.clone(),
             sealer: sealer.clone(),
             authenticator: Authenticator::open(dir.path(), store.clone(), clock.clone()).unwrap(),
+            authority: authority(dir.path()),
             attempts: Attempts::default(),
             claim: claim.clone(),
             notary: Arc::new(crate::audit::Notary::open(dir.path()).unwrap()),
@@ -262,6 +265,11 @@ impl World {
         let spec = json!({ "image": "registry.example/web:1" });
         self.post(BUNDLES, json!({ "metadata": { "name": name }, "spec": spec })).await.created()
     }
+}
+
+/// The authority of a world, which is older than all that happens in it.
+fn authority(dir: &Path) -> Arc<Authority> {
+    Arc::new(Authority::open_or_create(dir, "2020-01-01T00:00:00Z".parse().unwrap()).unwrap())
 }
 
 /// A request of the owner.

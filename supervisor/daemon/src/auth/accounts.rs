@@ -1,11 +1,13 @@
 //! From a credential to whoever it stands for, with what was granted to him: read anew for each request, so that what is
 //! taken back is taken back at once.
 
-use berth_model::kinds::{API_KEY, SESSION};
+use berth_model::kinds::{API_KEY, CERTIFICATE, SESSION};
 use berth_model::meta;
 use berth_model::policy::{BUILT_IN, Grant, Known, OWNER, built_in};
+use berth_model::resource::api_key::ApiKeyStatus;
+use berth_model::resource::certificate::CertificateStatus;
 use berth_model::resource::role_binding::{RoleBindingSpec, SubjectKind, SubjectReference};
-use berth_model::resource::{ApiKey, Role, RoleBinding, Session, User};
+use berth_model::resource::{ApiKey, Certificate, Role, RoleBinding, Session, User};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::PolicyRule;
@@ -21,8 +23,37 @@ const USE_NOTED: SignedDuration = SignedDuration::from_hours(1);
 pub struct Recognised {
     /// He.
     pub known: Known,
-    /// The key that he showed, if its last use is to be noted.
-    pub used: Option<String>,
+    /// What he showed, if its last use is to be noted.
+    pub used: Option<Used>,
+}
+
+/// What was used, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Used {
+    /// An API key.
+    Key(String),
+    /// A user's client certificate.
+    Certificate(String),
+}
+
+/// Notes that it was used now.
+pub fn note_use(tx: &mut Tx<'_>, used: &Used) -> Result<(), StoreError> {
+    let now = Some(tx.now());
+    match used {
+        Used::Key(name) => {
+            let Some(found) = tx.get::<ApiKey>("", name)? else { return Ok(()) };
+            tx.update_status(&ApiKey { status: Some(ApiKeyStatus { last_used: now }), ..found }).map(drop)
+        }
+        Used::Certificate(name) => {
+            let Some(found) = tx.get::<Certificate>("", name)? else { return Ok(()) };
+            let status = CertificateStatus { last_seen: now, ..found.status.clone().unwrap_or_default() };
+            tx.update_status(&Certificate { status: Some(status), ..found }).map(drop)
+        }
+    }
+}
+
+fn is_stale(last: Option<Timestamp>, now: Timestamp) -> bool {
+    last.is_none_or(|last| now.duration_since(last) >= USE_NOTED)
 }
 
 type Answer<T> = Result<Result<T, Refusal>, StoreError>;
@@ -45,20 +76,37 @@ pub fn by_credential(tx: &ReadTx<'_>, purpose: Purpose, hash: &[u8; 32], now: Ti
     let key = ApiKey::deserialize(&object).ok().filter(|_| *kind == API_KEY);
     let Some(key) = key else { return Ok(Err(Refusal::WrongToken)) };
     let last = key.status.and_then(|status| status.last_used);
-    let stale = last.is_none_or(|last| now.duration_since(last) >= USE_NOTED);
+    let stale = is_stale(last, now);
     let within = match (&key.spec.role, &key.spec.namespace) {
         (None, None) => None,
         (role, namespace) => Some(limit(tx, role.as_deref(), namespace.clone())?),
     };
-    let used = key.metadata.name.filter(|_| stale);
+    let used = key.metadata.name.filter(|_| stale).map(Used::Key);
     of_user(tx, Some(key.spec.user), Shown { within, used, authenticated: None })
+}
+
+/// Whose client certificate it is.
+pub fn by_certificate(tx: &ReadTx<'_>, hash: &[u8; 32], now: Timestamp) -> Answer<Recognised> {
+    let Some(found) = tx.credential(Purpose::Certificate, hash)? else { return Ok(Err(Refusal::UnknownCertificate)) };
+    if worthless(&found, now).is_some() {
+        return Ok(Err(Refusal::ExpiredCertificate));
+    }
+    let object = tx.by_uid(&found.object)?.filter(|(kind, _)| **kind == CERTIFICATE);
+    let certificate = object.and_then(|(_, object)| Certificate::deserialize(&object).ok());
+    let Some(certificate) = certificate else { return Ok(Err(Refusal::UnknownCertificate)) };
+    if certificate.spec.revoked {
+        return Ok(Err(Refusal::RevokedCertificate));
+    }
+    let stale = is_stale(certificate.status.and_then(|status| status.last_seen), now);
+    let used = certificate.metadata.name.filter(|_| stale).map(Used::Certificate);
+    of_user(tx, Some(certificate.spec.user), Shown { used, ..Shown::default() })
 }
 
 /// What is known of the credential that was shown.
 #[derive(Default)]
 struct Shown {
     within: Option<Grant>,
-    used: Option<String>,
+    used: Option<Used>,
     authenticated: Option<Timestamp>,
 }
 
@@ -128,15 +176,17 @@ pub async fn show_built_in_roles(store: &Store) -> Result<(), StoreError> {
     store.write(&house_keeping(), show).await
 }
 
-/// Logs out everybody whose session has not been refreshed for too long.
+/// Logs out everybody whose session has not been refreshed for too long, and forgets certificates that ended long ago.
 ///
 /// # Errors
 /// The store cannot be written.
 pub async fn end_old_sessions(store: &Store) -> Result<(), StoreError> {
     let end = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
         let now = tx.now();
-        for old in tx.expired(&SESSION, now)? {
-            tx.expire(meta::uid(&old.object), now)?;
+        for kind in [&SESSION, &CERTIFICATE] {
+            for old in tx.expired(kind, now)? {
+                tx.expire(meta::uid(&old.object), now)?;
+            }
         }
         Ok(())
     };

@@ -20,7 +20,7 @@ use berth_host::fs::{FsError, atomic_write, ensure_dir, read_optional};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -28,6 +28,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::client_certificate::Verifier;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// Life of the authority: about twenty years, since every client would have to trust a new one.
@@ -56,6 +58,12 @@ pub enum CaError {
     /// The TLS library does not accept a key or certificate.
     #[error("handing a certificate to TLS")]
     Tls(#[from] rustls::Error),
+    /// Who comes with a certificate cannot be examined.
+    #[error("preparing to examine clients' certificates")]
+    Verifier(#[source] rustls::server::VerifierBuilderError),
+    /// A serial number cannot be drawn.
+    #[error("the machine gives no randomness")]
+    Random,
     /// The time is outside of what a certificate can say.
     #[error("the clock says {now}, which no certificate can hold; set the clock")]
     Clock {
@@ -95,6 +103,27 @@ impl Authority {
     /// The authority's certificate as PEM, for whoever has to trust it.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate
+    }
+
+    /// The same as DER.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn certificate_der(&self) -> Result<CertificateDer<'static>, CaError> {
+        let damaged = |_| CaError::Damaged { path: self.keys.join("ca.crt"), what: "the certificate of keys/ca.key" };
+        CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(damaged)
+    }
+
+    /// Signs a certificate for a public key.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn sign(
+        &self,
+        parameters: &CertificateParams,
+        key: &impl PublicKeyData,
+    ) -> Result<rcgen::Certificate, CaError> {
+        Ok(parameters.signed_by(key, &self.issuer)?)
     }
 
     /// Makes a server certificate for these names and keeps it, key and chain in one file.
@@ -185,13 +214,22 @@ fn called(name: &str) -> DistinguishedName {
 
 /// Valid from a day ago, for clients whose clock is behind, for `days` from now.
 fn live(parameters: &mut CertificateParams, now: Timestamp, days: i32) -> Result<(), CaError> {
+    live_for(parameters, now, DAY * days)
+}
+
+/// Valid from a day ago, for clients whose clock is behind, for so long from now.
+pub(super) fn live_for(
+    parameters: &mut CertificateParams,
+    now: Timestamp,
+    life: SignedDuration,
+) -> Result<(), CaError> {
     let date = |at: Result<Timestamp, jiff::Error>| {
         at.ok()
             .and_then(|at| time::OffsetDateTime::from_unix_timestamp(at.as_second()).ok())
             .ok_or(CaError::Clock { now })
     };
     parameters.not_before = date(now.checked_sub(DAY))?;
-    parameters.not_after = date(now.checked_add(DAY * days))?;
+    parameters.not_after = date(now.checked_add(life))?;
     Ok(())
 }
 
@@ -360,7 +398,7 @@ impl ServerCertificate {
         self.shown.read().unwrap_or_else(PoisonError::into_inner).facts.clone()
     }
 
-    /// The TLS settings of the API: rustls with ring, HTTP/2 and HTTP/1.1 offered.
+    /// The TLS settings of the API: rustls with ring, HTTP/2 and HTTP/1.1 offered, clients asked for a certificate.
     ///
     /// # Errors
     /// The TLS library refuses its own defaults.
@@ -368,7 +406,7 @@ impl ServerCertificate {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
+            .with_client_cert_verifier(Arc::new(Verifier::new(&self.authority)?))
             .with_cert_resolver(Arc::new(self.clone()));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))

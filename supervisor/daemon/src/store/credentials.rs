@@ -16,6 +16,8 @@ pub enum Purpose {
     Refresh,
     /// To ask on behalf of a user, as long as the key is there.
     Key,
+    /// A client certificate: its key proves who somebody is, its hash leads to its record.
+    Certificate,
 }
 
 impl Purpose {
@@ -24,6 +26,7 @@ impl Purpose {
             Self::Access => "access",
             Self::Refresh => "refresh",
             Self::Key => "key",
+            Self::Certificate => "certificate",
         }
     }
 }
@@ -83,6 +86,13 @@ impl Tx<'_> {
         let sql = "DELETE FROM credential WHERE object = ?1 AND expires_at <= ?2";
         self.execute(sql, params![object, self.now.as_second()], "forget old credentials")?;
         self.execute("UPDATE credential SET spent = 1 WHERE object = ?1", [object], "spend credentials").map(drop)
+    }
+
+    /// Forgets what an object's credentials of a purpose were that have expired.
+    pub fn forget_expired_credentials(&mut self, purpose: Purpose, object: &str) -> Result<(), StoreError> {
+        let sql = "DELETE FROM credential WHERE object = ?1 AND purpose = ?2 AND expires_at <= ?3";
+        let values = params![object, purpose.name(), self.now.as_second()];
+        self.execute(sql, values, "forget old credentials").map(drop)
     }
 
     /// Sets by what the password of the user with this uid is checked.

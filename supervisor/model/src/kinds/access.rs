@@ -8,8 +8,9 @@ use super::core;
 use super::table::{Column, count, since, text};
 use super::{Kind, Permanent, Registration, Shape};
 use crate::policy::Verb;
+use crate::resource::certificate::RECORD_LIFE;
 use crate::resource::session::SESSION_LIFE;
-use crate::resource::{self, ApiKey, AuditRecord, Role, RoleBinding, Session, User};
+use crate::resource::{self, ApiKey, AuditRecord, Certificate, Role, RoleBinding, Session, User};
 
 /// What clients may do with credentials that are made by other ways than writing them down.
 const CREDENTIAL_VERBS: &[Verb] =
@@ -44,7 +45,7 @@ pub static USER: Registration = Registration {
         vec![
             text(object, "/metadata/name"),
             text(object, "/spec/displayName"),
-            Value::from(if object.pointer("/spec/disabled") == Some(&Value::Bool(true)) { "True" } else { "False" }),
+            flag(object, "/spec/disabled"),
             at(object, "/status/lastLogin", now),
             since(object, "/metadata/creationTimestamp", now),
         ]
@@ -186,6 +187,44 @@ pub static SESSION: Registration = Registration {
     ..PLAIN
 };
 
+/// Client certificates of users.
+pub static CERTIFICATE: Registration = Registration {
+    kind: "Certificate",
+    plural: "certificates",
+    singular: "certificate",
+    short_names: &["cert"],
+    namespaced: false,
+    verbs: CREDENTIAL_VERBS,
+    instead: "a certificate is made by sending a signing request, not the object: `berth ca`",
+    columns: &[
+        Column::NAME,
+        Column::text("User", "Who is recognised by it."),
+        Column::text("Revoked", "Whether it was ended."),
+        Column::text("Expires", "When it ends."),
+        Column::text("Last-Seen", "Time since somebody came with it."),
+        Column::AGE,
+        Column::text("Serial", "Its serial number.").wide(),
+        Column::text("Description", "What it is for.").wide(),
+    ],
+    cells: |object, now| {
+        vec![
+            text(object, "/metadata/name"),
+            text(object, "/spec/user"),
+            flag(object, "/spec/revoked"),
+            text(object, "/status/expiresAt"),
+            at(object, "/status/lastSeen", now),
+            since(object, "/metadata/creationTimestamp", now),
+            text(object, "/status/serial"),
+            text(object, "/spec/description"),
+        ]
+    },
+    selectable: &["spec.user", "spec.revoked", "status.serial"],
+    life: |_| Some(RECORD_LIFE),
+    shape: Shape::of::<Certificate>(),
+    validate: resource::certificate::validate,
+    ..PLAIN
+};
+
 /// What was done and refused.
 pub static AUDIT_RECORD: Registration = Registration {
     kind: "AuditRecord",
@@ -226,6 +265,11 @@ pub static AUDIT_RECORD: Registration = Registration {
     shape: Shape::of::<AuditRecord>(),
     ..PLAIN
 };
+
+/// What is true or false, or is left out if it is false.
+fn flag(object: &Value, pointer: &str) -> Value {
+    Value::from(if object.pointer(pointer) == Some(&Value::Bool(true)) { "True" } else { "False" })
+}
 
 /// Time since something that may never have happened.
 fn at(object: &Value, pointer: &str, now: jiff::Timestamp) -> Value {
@@ -280,6 +324,12 @@ impl Kind for ApiKey {
 impl Kind for Session {
     fn registration() -> &'static Registration {
         &SESSION
+    }
+}
+
+impl Kind for Certificate {
+    fn registration() -> &'static Registration {
+        &CERTIFICATE
     }
 }
 

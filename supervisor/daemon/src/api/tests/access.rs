@@ -26,12 +26,12 @@ impl World {
         Answer::of(self.send_from(PEER, request.body(Body::from(body.to_string())).unwrap()).await).await
     }
 
-    async fn user(&self, name: &str) {
+    pub(super) async fn user(&self, name: &str) {
         self.post(USERS, json!({ "metadata": { "name": name } })).await.created();
         self.post(&format!("{USERS}/{name}/password"), json!({ "password": PASSWORD })).await.ok();
     }
 
-    async fn grant(&self, role: &str, namespace: Option<&str>, user: &str) {
+    pub(super) async fn grant(&self, role: &str, namespace: Option<&str>, user: &str) {
         let name = format!("{user}-{role}");
         let spec = json!({ "role": role, "namespace": namespace, "subjects": [{ "kind": "User", "name": user }] });
         self.post(BINDINGS, json!({ "metadata": { "name": name }, "spec": spec })).await.created();
@@ -357,7 +357,7 @@ async fn a_service_account_asks_with_its_token_until_either_ends() {
 const AUDIT: &str = "/apis/berth.dev/v1/auditrecords";
 
 /// Who did what, and what came of it, one line each.
-async fn recorded(world: &World) -> Vec<String> {
+pub(super) async fn recorded(world: &World) -> Vec<String> {
     let list = world.get(AUDIT).await.ok();
     let line = |record: &Value| {
         let part = |field: &str| record["spec"][field].as_str().unwrap_or("-").to_owned();

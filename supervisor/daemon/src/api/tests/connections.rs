@@ -46,10 +46,20 @@ impl Listening {
     }
 
     fn client(&self, name: &str) -> reqwest::Client {
+        self.builder(name).build().unwrap()
+    }
+
+    fn builder(&self, name: &str) -> reqwest::ClientBuilder {
         // Fails only if a test before has done it.
         drop(rustls::crypto::ring::default_provider().install_default());
         let authority = reqwest::Certificate::from_pem(self.authority.as_bytes()).unwrap();
-        reqwest::Client::builder().no_proxy().tls_certs_only([authority]).resolve(name, self.address).build().unwrap()
+        reqwest::Client::builder().no_proxy().tls_certs_only([authority]).resolve(name, self.address)
+    }
+
+    /// Whoever has this key and certificate.
+    pub(super) fn holder(&self, pem: &str) -> reqwest::Client {
+        let identity = reqwest::Identity::from_pem(pem.as_bytes()).unwrap();
+        self.builder("localhost").identity(identity).build().unwrap()
     }
 
     pub(super) fn url(&self, name: &str, path: &str) -> String {

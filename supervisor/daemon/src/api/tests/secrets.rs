@@ -206,6 +206,7 @@ async fn a_wrong_master_key_refuses_reads_of_values_and_shows_the_rest() {
         sealer: wrong,
         authenticator: Authenticator::open(world.dir.path(), world.store.clone(), Arc::new(|| NOW.parse().unwrap()))
             .unwrap(),
+        authority: authority(world.dir.path()),
         attempts: Attempts::default(),
         claim: Arc::default(),
         notary: Arc::new(crate::audit::Notary::open(world.dir.path()).unwrap()),

@@ -31,10 +31,14 @@ async fn everybody(world: &World) -> Vec<(char, Option<String>)> {
     all
 }
 
-async fn ask(world: &World, route: &Route, token: Option<&str>) -> Answer {
+fn asked(route: &Route) -> http::request::Builder {
     let path = route.path.replace("{namespace}", "default").replace("{name}", "web");
     let uri = format!("{path}?dryRun=All&timeoutSeconds=1&name=r.example/x");
-    let mut request = Request::builder().method(route.method.clone()).uri(uri);
+    Request::builder().method(route.method.clone()).uri(uri)
+}
+
+async fn ask(world: &World, route: &Route, token: Option<&str>) -> Answer {
+    let mut request = asked(route);
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
@@ -95,5 +99,12 @@ async fn what_was_taken_back_has_ended_or_was_never_given_opens_no_route() {
             let answer = ask(&world, route, Some(&token)).await;
             assert_eq!(answer.failed().0, 401, "{} {}: {}", route.method, route.path, answer.body);
         }
+    }
+    let token = world.logged_in("carla", "owner", None).await;
+    let (revoked, name) = world.certified(&token).await;
+    world.revoke(&name).await;
+    for route in &table().0 {
+        let answer = world.presenting(&revoked, asked(route).body(Body::from("{}")).unwrap()).await;
+        assert_eq!(answer.failed().0, 401, "{} {}: {}", route.method, route.path, answer.body);
     }
 }
