@@ -6,6 +6,7 @@
 //! from the same saved state.
 
 mod accounts;
+mod certificates;
 mod change;
 mod changes;
 mod cleanup;

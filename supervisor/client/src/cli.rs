@@ -15,8 +15,10 @@ mod changeset;
 mod config;
 mod delete;
 mod describe;
+mod device;
 mod diagnostics;
 mod edit;
+mod enrolment;
 mod events;
 mod exec;
 mod failure;
@@ -164,6 +166,8 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Role(args) => account::role(&context, args.command).await,
         Command::ApiKey(args) => account::api_key(&context, args.command).await,
         Command::Session(args) => account::session(&context, args.command).await,
+        Command::Device(args) => device::run(&context, args.command).await,
+        Command::Enrol(args) => enrolment::run(&context, args).await,
         Command::Ca(args) => certificate::run(&context, args).await,
         Command::Audit(args) => audit::run(&context, args.command).await,
         Command::Token(args) => account::token(&context, args).await,

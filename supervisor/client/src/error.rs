@@ -78,6 +78,12 @@ pub enum ClientError {
         #[source]
         source: reqwest::Error,
     },
+    /// A bootstrap token that cannot be sent.
+    #[error("this is no bootstrap token")]
+    Bootstrap,
+    /// The TLS library refuses its settings.
+    #[error("cannot prepare TLS")]
+    Tls(#[source] rustls::Error),
     /// The TLS library cannot be set up.
     #[error("cannot prepare the connection to {server}")]
     Setup {

@@ -27,6 +27,8 @@ pub struct Entry {
 /// How whoever asks proves who he is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
+    /// By this token, which stands in the configuration: for another machine.
+    Token(String),
     /// By the token in this file; an absolute path.
     TokenFile(PathBuf),
     /// As the user who is logged in: this program is asked for his token, and refreshes it.
@@ -71,6 +73,7 @@ impl Entry {
 
     fn user(&self) -> Value {
         match &self.proof {
+            Proof::Token(token) => json!({ "token": token }),
             Proof::TokenFile(file) => json!({ "tokenFile": file }),
             Proof::Session => json!({ "exec": {
                 "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never", "command": "berth",

@@ -12,6 +12,8 @@ pub mod curl;
 pub mod error;
 pub mod identity;
 pub mod kubeconfig;
+pub mod pinned;
+pub mod qr;
 pub mod request;
 pub mod resource;
 pub mod server;

@@ -21,6 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use crate::channels::PROTOCOL;
 use crate::curl;
 use crate::error::ClientError;
+use crate::pinned;
 use crate::request::{Body, Request};
 use crate::server::Server;
 
@@ -53,6 +54,19 @@ impl Transport {
         let http =
             builder_of(&server)?.build().map_err(|source| ClientError::Setup { server: shown.clone(), source })?;
         Ok(Self { server, shown, way: Way::Send { http, token } })
+    }
+
+    /// A way to a server of which nothing is known but the SHA-256 of its authority, with a token that is sent to no other.
+    ///
+    /// # Errors
+    /// The token is none, or TLS cannot be set up.
+    pub fn pinned(server: Server, fingerprint: &str, token: &str) -> Result<Self, ClientError> {
+        let shown = server.shown();
+        let settings = pinned::settings(fingerprint).map_err(ClientError::Tls)?;
+        let token = bearer(token.as_bytes()).ok_or(ClientError::Bootstrap)?;
+        let http = builder_of(&server)?.tls_backend_preconfigured(settings).build();
+        let http = http.map_err(|source| ClientError::Setup { server: shown.clone(), source })?;
+        Ok(Self { server, shown, way: Way::Send { http, token: Some(token) } })
     }
 
     /// Sends nothing: every request fails with [`ClientError::Printed`].
@@ -267,15 +281,15 @@ fn read_certificates(server: &Server, file: &Path) -> Result<Vec<Certificate>, C
 }
 
 fn read_token(file: &Path) -> Result<HeaderValue, ClientError> {
-    let text = read(file)?;
-    let token = text.trim_ascii();
+    bearer(read(file)?.trim_ascii()).ok_or_else(|| ClientError::Token(file.to_owned()))
+}
+
+/// What is sent of a token, unless it cannot be one.
+fn bearer(token: &[u8]) -> Option<HeaderValue> {
     let header = [b"Bearer ".as_slice(), token].concat();
-    let mut value = HeaderValue::from_bytes(&header).map_err(|_| ClientError::Token(file.to_owned()))?;
-    if token.is_empty() {
-        return Err(ClientError::Token(file.to_owned()));
-    }
+    let mut value = HeaderValue::from_bytes(&header).ok().filter(|_| !token.is_empty())?;
     value.set_sensitive(true);
-    Ok(value)
+    Some(value)
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, ClientError> {

@@ -22,6 +22,8 @@ mod declaring;
 mod diagnosing;
 #[path = "cli/editing.rs"]
 mod editing;
+#[path = "cli/enrolling.rs"]
+mod enrolling;
 #[path = "cli/fake.rs"]
 mod fake;
 #[path = "cli/following.rs"]

@@ -5,7 +5,8 @@
 //! unix socket, anybody else          -> refused
 //! TLS, `Authorization: Bearer <token>` -> Owner, a user (session or API key) or a service account;
 //!                                       refused if it is nobody's token
-//! TLS, a client certificate          -> its user; refused if it is good for nothing any more
+//! TLS, a bootstrap token             -> Bootstrap: he may enrol
+//! TLS, a client certificate          -> its user or device; refused if it is good for nothing any more
 //! TLS, nothing said                  -> Anonymous
 //! ```
 //!
@@ -95,6 +96,12 @@ pub enum Refusal {
     /// It cannot be looked up.
     #[error("looking up who asks")]
     Store(#[from] StoreError),
+    /// A bootstrap token that was used, or has ended.
+    #[error(
+        "the bootstrap token is not valid: it is good once, within five minutes; have another one made \
+             (`berth token --qr`)"
+    )]
+    WrongBootstrap,
     /// A client certificate that is recorded nowhere.
     #[error(
         "the client certificate is not known here, as it was deleted, or its user was; have another one issued \
@@ -168,8 +175,19 @@ impl Authenticator {
         };
         match bearer(headers)? {
             None => Ok(certified),
-            Some(token) => self.whose(token).await,
+            Some(token) => match bootstrap(token) {
+                Some(hash) => self.enrolling(hash).await,
+                None => self.whose(token).await,
+            },
         }
+    }
+
+    /// Who enrols with the bootstrap token that has this hash.
+    async fn enrolling(&self, hash: [u8; 32]) -> Result<Subject, Refusal> {
+        let now = (self.clock)();
+        let find = move |tx: &ReadTx<'_>| accounts::by_bootstrap(tx, &hash, now);
+        let enrolling = self.store.read(find).await??;
+        Ok(Subject::Bootstrap(format!("bootstrap:{}", enrolling.identity()).into()))
     }
 
     /// Whose client certificate it is.
@@ -204,8 +222,9 @@ impl Authenticator {
             };
             return Ok(known(self.store.read(find).await??.known));
         }
-        let (purpose, hash) =
-            secret::recognise(text).filter(|(found, _)| *found != Purpose::Refresh).ok_or(Refusal::WrongToken)?;
+        let (purpose, hash) = secret::recognise(text)
+            .filter(|(found, _)| [Purpose::Access, Purpose::Key].contains(found))
+            .ok_or(Refusal::WrongToken)?;
         let find = move |tx: &ReadTx<'_>| accounts::by_credential(tx, purpose, &hash, now);
         let found = self.store.read(find).await??;
         self.noted(found).await
@@ -231,6 +250,12 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
         true => Ok(Some(token.trim_ascii())),
         false => Err(Refusal::Malformed),
     }
+}
+
+/// By what a token is recognised, if it is a bootstrap token.
+pub fn bootstrap(token: &[u8]) -> Option<[u8; 32]> {
+    let recognised = secret::recognise(std::str::from_utf8(token).ok()?);
+    recognised.filter(|(purpose, _)| *purpose == Purpose::Bootstrap).map(|(_, hash)| hash)
 }
 
 /// The token in the bytes of its file, if there is one.

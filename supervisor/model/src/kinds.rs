@@ -23,7 +23,7 @@ mod reviews;
 mod table;
 mod views;
 
-pub use access::{API_KEY, AUDIT_RECORD, CERTIFICATE, ROLE, ROLE_BINDING, SERVICE_ACCOUNT, SESSION, USER};
+pub use access::{API_KEY, AUDIT_RECORD, CERTIFICATE, DEVICE, ROLE, ROLE_BINDING, SERVICE_ACCOUNT, SESSION, USER};
 pub use admit::{Admitted, Decoded, Request};
 pub use berth::{
     BUNDLE, CHANGE_SET, DATA_FINALIZER, OPERATION, OPERATION_LIFE, REVISION, SCHEDULE, SETTINGS, TEARDOWN_FINALIZER,
@@ -190,6 +190,7 @@ pub static KINDS: &[&Registration] = &[
     &API_KEY,
     &SESSION,
     &CERTIFICATE,
+    &DEVICE,
     &AUDIT_RECORD,
     &SETTINGS,
 ];

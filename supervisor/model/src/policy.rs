@@ -24,6 +24,8 @@ pub enum Subject {
     LocalRoot,
     /// A user or service account, with what was granted to it.
     Known(Arc<Known>),
+    /// Bearer of a bootstrap token, by the name that records speak of him: he may enrol, and nothing else.
+    Bootstrap(Arc<str>),
     /// Somebody who said nothing of himself.
     Anonymous,
 }
@@ -76,6 +78,7 @@ impl Subject {
             Self::Owner => "owner",
             Self::LocalRoot => "local-root",
             Self::Known(known) => &known.identity,
+            Self::Bootstrap(identity) => identity,
             Self::Anonymous => "anonymous",
         }
     }
@@ -85,7 +88,7 @@ impl Subject {
     pub fn lacks<'r>(&self, rules: &'r [PolicyRule], namespace: Option<&str>) -> Option<&'r PolicyRule> {
         let known = match self {
             Self::Owner | Self::LocalRoot => return None,
-            Self::Anonymous => return rules.first(),
+            Self::Anonymous | Self::Bootstrap(_) => return rules.first(),
             Self::Known(known) => known,
         };
         let holds = |grant: &&Grant| grant.namespace.is_none() || grant.namespace.as_deref() == namespace;
@@ -116,6 +119,7 @@ fn is_dangerous(verb: Verb, resource: &Resource<'_>) -> bool {
         ("", "secrets", "reveal") | (GROUP, "volumes", "actions/erase") => true,
         // What outlives the session it was made in.
         (GROUP, "certificates", "") => verb == Verb::Create,
+        (GROUP, "devices", "bootstraptokens" | "certificates") => true,
         (GROUP, "rolebindings" | "roles" | "users", _) | ("", "serviceaccounts", "token") => !reads,
         _ => false,
     }
@@ -235,15 +239,26 @@ pub const AUTH_PATH: &str = "/auth/";
 /// Decides. Owner and local root may do everything; users and service accounts what was granted to them, and what
 /// everybody may who has an account; who has not said who he is may ask whether the machine lives, and say it.
 pub fn authorize(subject: &Subject, verb: Verb, resource: &Resource<'_>) -> Decision {
-    if is_open(verb, resource) {
-        return Decision::Allowed;
-    }
     match subject {
+        Subject::Bootstrap(identity) => enrolls(identity, verb, resource),
+        _ if is_open(verb, resource) => Decision::Allowed,
         Subject::Owner | Subject::LocalRoot => Decision::Allowed,
         Subject::Known(known) => decide(known, verb, resource),
         Subject::Anonymous => Decision::Denied(format!(
             "anonymous may not {verb} {resource}; log in (`berth login`), send a token \
              (`Authorization: Bearer ...`), or ask as root on the machine itself"
+        )),
+    }
+}
+
+/// What is given to somebody who has nothing yet is good for one thing, and not even for what is open to everybody.
+fn enrolls(identity: &str, verb: Verb, resource: &Resource<'_>) -> Decision {
+    match resource {
+        Resource::Object { group: GROUP, plural: "certificates", subresource: "", .. } if verb == Verb::Create => {
+            Decision::Allowed
+        }
+        _ => Decision::Denied(format!(
+            "{identity} may not {verb} {resource}: a bootstrap token is good for enrolling alone (`berth enrol`)"
         )),
     }
 }
@@ -257,10 +272,13 @@ fn is_open(verb: Verb, resource: &Resource<'_>) -> bool {
 }
 
 fn decide(known: &Known, verb: Verb, resource: &Resource<'_>) -> Decision {
-    if roles::everybody().iter().any(|rule| rule::allows(rule, verb, resource)) {
+    // What everybody may who has an account is not for devices: they know what they have come for.
+    let is_person = !known.identity.starts_with(DEVICE);
+    if is_person && roles::everybody().iter().any(|rule| rule::allows(rule, verb, resource)) {
         return Decision::Allowed;
     }
-    let granted = known.grants.iter().any(|grant| grant.allows(verb, resource)) || is_own(known, verb, resource);
+    let own = is_own(known, verb, resource) || is_devices_own(known, verb, resource);
+    let granted = known.grants.iter().any(|grant| grant.allows(verb, resource)) || own;
     match (&known.within, granted) {
         (None, true) => Decision::Allowed,
         (Some(within), true) if within.allows(verb, resource) => Decision::Allowed,
@@ -279,11 +297,29 @@ fn is_own(known: &Known, verb: Verb, resource: &Resource<'_>) -> bool {
     let Resource::Object { group: GROUP, plural, subresource, name, .. } = resource else { return false };
     let called_after = name.rsplit_once('.').is_some_and(|(owner, _)| owner == user);
     match (*plural, *subresource, verb) {
-        ("users", "", Verb::Get) | ("users", "apikeys" | "certificates", Verb::Create) => *name == user,
+        ("users", "", Verb::Get) | ("users", "apikeys" | "bootstraptokens" | "certificates", Verb::Create) => {
+            *name == user
+        }
         // Whom it names is who asks.
         ("certificates", "", Verb::Create) => true,
         ("apikeys" | "certificates" | "sessions", "", Verb::Get | Verb::Delete) => called_after,
         ("certificates", "", Verb::Patch) => called_after,
+        _ => false,
+    }
+}
+
+/// How names of devices begin.
+const DEVICE: &str = "device:";
+
+/// Its own record: to read it, and to renew its certificate.
+fn is_devices_own(known: &Known, verb: Verb, resource: &Resource<'_>) -> bool {
+    let own = known.identity.strip_prefix(DEVICE).and_then(|own| own.split_once(':'));
+    let Some((inside, own)) = own else { return false };
+    let Resource::Object { group: GROUP, plural, subresource: "", namespace, name } = resource else { return false };
+    match (*plural, verb) {
+        ("devices", Verb::Get) => (*namespace, *name) == (inside, own),
+        // Whom it names is who asks.
+        ("certificates", Verb::Create) => true,
         _ => false,
     }
 }
@@ -371,6 +407,57 @@ mod tests {
         }
         let decision = authorize(&Subject::Anonymous, Verb::Create, &Resource::Path("/livez"));
         assert_ne!(decision, Decision::Allowed);
+    }
+
+    #[test]
+    fn a_device_reads_its_own_record_and_what_its_role_grants_and_nothing_else() {
+        let rules = built_in("viewer").unwrap().rules();
+        let grant = Grant { role: "viewer".into(), namespace: Some("team".into()), rules };
+        let device = |grants| {
+            let known = Known { identity: "device:team:lamp".into(), grants, within: None, authenticated: None };
+            Subject::Known(known.into())
+        };
+        let object =
+            |plural, namespace, name| Resource::Object { group: "berth.dev", plural, subresource: "", namespace, name };
+        let may = |who: &Subject, verb, resource| authorize(who, verb, &resource) == Decision::Allowed;
+        let (bare, viewer) = (device(Vec::new()), device(vec![grant]));
+        for who in [&bare, &viewer] {
+            assert!(may(who, Verb::Get, object("devices", "team", "lamp")));
+            assert!(may(who, Verb::Create, object("certificates", "", "")));
+            assert!(!may(who, Verb::Get, object("devices", "team", "door")));
+            assert!(!may(who, Verb::Get, object("devices", "other", "lamp")));
+            assert!(!may(who, Verb::Delete, object("devices", "team", "lamp")));
+            assert!(!may(who, Verb::List, object("devices", "team", "")));
+            assert!(!may(who, Verb::Get, Resource::Path("/apis")));
+        }
+        assert!(
+            may(&viewer, Verb::List, object("bundles", "team", ""))
+                && !may(&bare, Verb::List, object("bundles", "team", ""))
+        );
+        assert!(!may(&viewer, Verb::List, object("bundles", "other", "")));
+    }
+
+    #[test]
+    fn a_bootstrap_token_enrols_and_does_nothing_else() {
+        let subject = Subject::Bootstrap("bootstrap:user:alice".into());
+        let certificates = |subresource, name| Resource::Object {
+            group: "berth.dev",
+            plural: "certificates",
+            subresource,
+            namespace: "",
+            name,
+        };
+        assert_eq!(authorize(&subject, Verb::Create, &certificates("", "")), Decision::Allowed);
+        for (verb, resource) in [
+            (Verb::List, certificates("", "")),
+            (Verb::Create, certificates("status", "")),
+            (Verb::Create, BUNDLES),
+            (Verb::Get, Resource::Path("/livez")),
+            (Verb::Create, Resource::Path("/auth/login")),
+        ] {
+            assert_ne!(authorize(&subject, verb, &resource), Decision::Allowed, "{verb} {resource}");
+        }
+        assert!(subject.lacks(&built_in("viewer").unwrap().rules(), None).is_some());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::args::{ApiKeyCommand, CanArgs, GrantArgs, RoleCommand, SessionCommand, TokenArgs, UserCommand};
 use super::failure::Failure;
-use super::{Context, get, login};
+use super::{Context, enrolment, get, login};
 use crate::request::{Body, Request};
 use crate::resource::{ResourceType, Scope};
 
@@ -20,10 +20,10 @@ async fn list<K: Kind>(context: &Context) -> Result<(), Failure> {
     get::list(context, &ResourceType::of::<K>(), &Scope::default()).await
 }
 
-async fn delete<K: Kind>(context: &Context, names: &[String], done: &str) -> Result<(), Failure> {
+pub(super) async fn delete<K: Kind>(context: &Context, names: &[String], done: &str) -> Result<(), Failure> {
     let kind = ResourceType::of::<K>();
     for name in names {
-        context.client.delete_dynamic(&kind, "", name).await?;
+        context.client.delete_dynamic(&kind, &context.namespace, name).await?;
         context.say(&format!("{} {done}", kind.shown(name)))?;
     }
     Ok(())
@@ -177,6 +177,9 @@ pub(super) async fn session(context: &Context, command: SessionCommand) -> Resul
 }
 
 pub(super) async fn token(context: &Context, args: TokenArgs) -> Result<(), Failure> {
+    if args.qr {
+        return enrolment::invite(context, args).await;
+    }
     let Some(name) = args.service_account else { return login::token(context, args.exec_credential) };
     let seconds = args.expires_in.as_ref().map(Duration::as_secs);
     let body = json!({
@@ -191,7 +194,13 @@ pub(super) async fn token(context: &Context, args: TokenArgs) -> Result<(), Fail
     }
 }
 
-async fn review(context: &Context, group: &str, plural: &str, kind: &str, spec: Value) -> Result<Value, Failure> {
+pub(super) async fn review(
+    context: &Context,
+    group: &str,
+    plural: &str,
+    kind: &str,
+    spec: Value,
+) -> Result<Value, Failure> {
     let body = json!({ "apiVersion": format!("{group}/v1"), "kind": kind, "spec": spec });
     let request = Request::new(Method::POST, &["apis", group, "v1", plural]).body(Body::Json(body));
     Ok(context.client.transport().json(&request).await?)

@@ -22,7 +22,7 @@ pub(super) use accounts::{
     ApiKeyArgs, ApiKeyCommand, AuditArgs, AuditCommand, AuditListArgs, CanArgs, ClaimArgs, GrantArgs, LoginArgs,
     RoleArgs, RoleCommand, SessionArgs, SessionCommand, TokenArgs, UserArgs, UserCommand,
 };
-pub(super) use certificates::{CaArgs, CaCommand};
+pub(super) use certificates::{CaArgs, CaCommand, DeviceArgs, DeviceCommand, EnrolArgs, IntoArgs};
 pub(super) use changes::{AddArgs, ChangeSetArgs, ChangeSetCommand, Preferred};
 pub(super) use images::{ImageArgs, ImageCommand};
 pub(super) use machine::{
@@ -176,7 +176,12 @@ pub(super) enum Command {
     /// The key is made here and stays here. The certificate is good for seven days; that of a context is renewed whenever
     /// it is used and a third of that is left.
     Ca(CaArgs),
-    /// Make a token for a service account, or show the one of --context.
+    /// Show, make and end devices, which ask by themselves.
+    Device(DeviceArgs),
+    /// Have a client certificate from a machine by what `berth token --qr` showed there: the machine is examined by its
+    /// fingerprint before the token is sent, and the key is made here and stays here.
+    Enrol(EnrolArgs),
+    /// Make a token for a service account, or show the one of --context; with --qr, one to enrol with.
     Token(TokenArgs),
     /// Show who did what, and examine whether the record of it is whole.
     Audit(AuditArgs),

@@ -1,6 +1,6 @@
 //! `berth ca`: client certificates, and the server of a context that has one.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::args::{CaArgs, CaCommand};
+use super::args::{CaArgs, CaCommand, IntoArgs};
 use super::failure::Failure;
 use super::login::{sessions, unusable};
 use super::{Context, config, get};
@@ -46,20 +46,51 @@ async fn revoke(context: &Context, names: &[String]) -> Result<(), Failure> {
 async fn issue(context: &Context, args: CaArgs) -> Result<(), Failure> {
     no_key_is_printed(context)?;
     let user = args.user.unwrap_or_default();
-    // Before anything is signed: a file is made, or nothing is.
-    let out = args.out.as_deref().map(|path| Ok::<_, Failure>((path, create(path)?))).transpose()?;
-    let fresh = Fresh::draw().map_err(Failure::Key)?;
     let request = ResourceType::of::<User>().object(Method::POST, "", &user).below("certificates");
-    let issued = signed(context.client.transport(), request, &fresh, args.description).await?;
-    if let Some((path, mut file)) = out {
-        let write = |source| Failure::Create { path: path.to_owned(), source };
-        file.write_all(fresh.with(&issued).as_bytes()).and_then(|()| file.sync_all()).map_err(write)?;
-        context.say(&format!("{} is good until {}", path.display(), issued.expires_at))?;
-        return context.note(&format!("with it: berth --certificate {} ...", path.display()));
+    let here = Here { transport: context.client.transport(), server: address(context), request };
+    have_issued(context, here, args.into, args.description).await
+}
+
+/// Where a certificate is asked for, and how.
+pub(super) struct Here<'a> {
+    pub transport: &'a Transport,
+    /// Where the machine is reached with the certificate.
+    pub server: String,
+    pub request: Request,
+}
+
+/// Has a certificate issued for a key that is made here, and keeps both where they are to be.
+pub(super) async fn have_issued(
+    context: &Context,
+    here: Here<'_>,
+    into: IntoArgs,
+    description: Option<String>,
+) -> Result<(), Failure> {
+    // Before anything is signed: a file is made, or nothing is.
+    let out = into.out.as_deref().map(|path| Ok::<_, Failure>((path, create(path)?))).transpose()?;
+    let fresh = Fresh::draw().map_err(Failure::Key)?;
+    let issued = signed(here.transport, here.request, &fresh, description).await;
+    let Some((path, file)) = out else {
+        let issued = issued?;
+        let named = || format!("{}@{}", issued.subject.rsplit(':').next().unwrap_or_default(), host(&here.server));
+        let name = into.name.clone().unwrap_or_else(named);
+        return keep(context, &name, &here.server, &fresh, &issued, into.kubeconfig.as_deref());
+    };
+    match issued {
+        Ok(issued) => fill(context, path, file, &fresh, &issued),
+        Err(failure) => {
+            // It was made for this.
+            fs::remove_file(path).map_err(|source| Failure::Create { path: path.to_owned(), source })?;
+            Err(failure)
+        }
     }
-    let server = address(context);
-    let name = args.name.unwrap_or_else(|| format!("{user}@{}", host(&server)));
-    keep(context, &name, &server, &fresh, &issued, args.kubeconfig.as_deref())
+}
+
+fn fill(context: &Context, path: &Path, mut file: File, fresh: &Fresh, issued: &Issued) -> Result<(), Failure> {
+    let write = |source| Failure::Create { path: path.to_owned(), source };
+    file.write_all(fresh.with(issued).as_bytes()).and_then(|()| file.sync_all()).map_err(write)?;
+    context.say(&format!("{} is good for {} until {}", path.display(), issued.subject, issued.expires_at))?;
+    context.note(&format!("with it: berth --certificate {} ...", path.display()))
 }
 
 /// The machine's name in its address.
@@ -69,7 +100,7 @@ fn host(server: &str) -> String {
 }
 
 /// Where the machine is reached over the network: certificates are for that.
-fn address(context: &Context) -> String {
+pub(super) fn address(context: &Context) -> String {
     let transport = context.client.transport();
     if transport.is_socket() { config::HERE.to_owned() } else { transport.shown().to_owned() }
 }

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::Context;
 use super::args::ConfigArgs;
 use super::failure::Failure;
+use super::{Context, bounded};
+use crate::curl::quote;
 use crate::kubeconfig::{self, Entry, Proof};
+use crate::server::Server;
 use crate::yaml;
 
 /// Where this machine is, seen from itself.
@@ -20,6 +22,11 @@ const AUTHORITY: &str = "/var/lib/berth/ca.crt";
 const TOKEN: &str = "/var/lib/berth/token";
 
 pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<(), Failure> {
+    if let Some(token) = &args.token {
+        let entry = elsewhere(context, args, token)?;
+        let text = yaml::to_string(&entry.alone())?;
+        return context.say(&if args.script { script(&entry.name, &text) } else { text });
+    }
     let entry = entry(context, args)?;
     let Some(written) = &args.write else {
         return context.say(yaml::to_string(&entry.alone())?.trim_end());
@@ -71,6 +78,75 @@ fn entry(context: &Context, args: &ConfigArgs) -> Result<Entry, Failure> {
         proof: Proof::TokenFile(given(&server.token_file, TOKEN, "--token-file")?),
         namespace: context.namespace.clone(),
     })
+}
+
+/// The machine as another finds it, with the token in it.
+fn elsewhere(context: &Context, args: &ConfigArgs, token: &Path) -> Result<Entry, Failure> {
+    let server = context.client.transport().server();
+    let authority = match &server.ca_file {
+        None if server.socket.is_some() => fs::read(AUTHORITY),
+        None => Ok(Vec::new()),
+        Some(file) => fs::read(file),
+    };
+    let path = || server.ca_file.clone().unwrap_or_else(|| AUTHORITY.into());
+    let token = bounded::text(token)?.trim().to_owned();
+    if token.is_empty() || token.contains(char::is_whitespace) {
+        return Err(Failure::Usage("the file must hold the token and nothing else".to_owned()));
+    }
+    Ok(Entry {
+        name: args.name.clone(),
+        server: reached_at(context, args.url.as_deref())?,
+        authority: authority.map_err(|source| Failure::Read { path: path(), source })?,
+        proof: Proof::Token(token),
+        namespace: context.namespace.clone(),
+    })
+}
+
+/// A script that puts a configuration into the kubeconfig of the machine where it runs. What it holds is in a
+/// here-document, and so in no argument list; what is there already stays as it is.
+fn script(name: &str, configuration: &str) -> String {
+    let quoted = quote(name);
+    format!(
+        "#!/bin/sh\n\
+         # Tells kubectl here where {name} is. It holds a token: keep it as a secret.\n\
+         set -eu\n\
+         umask 077\n\
+         config=${{KUBECONFIG:-$HOME/.kube/config}}\n\
+         config=${{config%%:*}}\n\
+         mkdir -p \"$(dirname \"$config\")\"\n\
+         new=$(mktemp \"$config.XXXXXX\")\n\
+         trap 'rm -f \"$new\" \"$new.merged\"' EXIT\n\
+         cat >\"$new\" <<'END OF CONFIGURATION'\n\
+         {configuration}END OF CONFIGURATION\n\
+         if [ ! -s \"$config\" ]; then\n    \
+             mv \"$new\" \"$config\"\n\
+         elif ! command -v kubectl >/dev/null; then\n    \
+             echo \"$config is there, and without kubectl nothing can be added to it\" >&2\n    exit 1\n\
+         elif kubectl --kubeconfig \"$config\" config get-contexts -o name | grep -Fqx -- {quoted}; then\n    \
+             echo \"$config has a context of this name already; nothing was changed\" >&2\n    exit 1\n\
+         else\n    \
+             KUBECONFIG=\"$config:$new\" kubectl config view --flatten >\"$new.merged\"\n    \
+             mv \"$new.merged\" \"$config\"\n\
+         fi\n\
+         echo \"$config knows the machine\"\n"
+    )
+}
+
+/// How the machine calls itself.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+
+/// The address under which others reach the machine.
+pub(super) fn reached_at(context: &Context, said: Option<&str>) -> Result<String, Failure> {
+    let transport = context.client.transport();
+    match said {
+        Some(url) => return Ok(Server::choose(Some(url), None, None)?.shown()),
+        None if !transport.is_socket() => return Ok(transport.shown().to_owned()),
+        None => {}
+    }
+    let name = fs::read_to_string(HOST_NAME).map_err(|source| Failure::Read { path: HOST_NAME.into(), source })?;
+    let name = name.trim();
+    let own = if name.contains('.') { "" } else { ".local" };
+    Ok(format!("https://{name}{own}:6443"))
 }
 
 /// The file that kubectl writes: the first of $KUBECONFIG, or that of the home directory.

@@ -88,6 +88,12 @@ pub enum Failure {
         /// When.
         at: jiff::Timestamp,
     },
+    /// Who answers is not the machine that was meant.
+    #[error("who answers at {0} is not the machine that made this token; it was not sent")]
+    Impostor(String),
+    /// A text is too long for a QR code.
+    #[error("cannot draw the code")]
+    Code(#[source] qrcode::types::QrError),
     /// A key cannot be made.
     #[error("cannot make a key")]
     Key(#[source] rcgen::Error),
@@ -271,6 +277,8 @@ impl Failure {
                 let advice = format!("berth login --server https://HOST:6443 --name {context}");
                 Told::new("Unauthorized", self.to_string()).advise(&advice)
             }
+            Self::Impostor(_) => Told::new("Untrusted", self.to_string())
+                .advise("look whether the address is right, and have another token made: `berth token --qr`"),
             Self::Expired { .. } => {
                 let advice = "have another one made: `berth ca NAME`, logged in or as root on the machine";
                 Told::new("Unauthorized", self.to_string()).advise(advice)
@@ -298,6 +306,7 @@ impl Failure {
             | Self::Session { .. }
             | Self::Random(_)
             | Self::Key(_)
+            | Self::Code(_)
             | Self::Output(_)
             | Self::Runtime(_) => Told::new("Local", with_root(self)),
         }
@@ -381,9 +390,12 @@ fn client_name(error: &ClientError) -> &'static str {
         ClientError::Untrusted { .. } => "Untrusted",
         ClientError::Interrupted { .. } => "Interrupted",
         ClientError::Malformed { .. } => "Malformed",
-        ClientError::File { .. } | ClientError::Token(_) | ClientError::Identity { .. } | ClientError::Setup { .. } => {
-            "Local"
-        }
+        ClientError::File { .. }
+        | ClientError::Token(_)
+        | ClientError::Identity { .. }
+        | ClientError::Bootstrap
+        | ClientError::Tls(_)
+        | ClientError::Setup { .. } => "Local",
     }
 }
 

@@ -65,7 +65,7 @@ fn nothing(kind: &ResourceType, scope: &Scope) -> String {
     }
 }
 
-async fn objects(context: &Context, kind: &ResourceType, names: &[String]) -> Result<(), Failure> {
+pub(super) async fn objects(context: &Context, kind: &ResourceType, names: &[String]) -> Result<(), Failure> {
     let mut found = Vec::new();
     for name in names {
         found.push(context.client.get_dynamic(kind, &context.namespace, name).await?);

@@ -217,7 +217,7 @@ fn asked(what: &str) -> Result<String, Failure> {
     Ok(trimmed(&line))
 }
 
-fn hidden(what: &str) -> Result<String, Failure> {
+pub(super) fn hidden(what: &str) -> Result<String, Failure> {
     terminal()?;
     rpassword::prompt_password(what).map_err(Failure::Input)
 }

@@ -21,7 +21,7 @@ fn now() -> Timestamp {
 }
 
 /// A certificate for alice that began and ends so many hours from now.
-fn signing(fake: &Fake, from: i64, until: i64) -> Reply {
+pub fn signing(fake: &Fake, from: i64, until: i64) -> Reply {
     let authority = std::fs::read_to_string(fake.dir.path().join("ca.crt")).unwrap();
     let now = now();
     Reply::Sign(Signing {
@@ -32,15 +32,15 @@ fn signing(fake: &Fake, from: i64, until: i64) -> Reply {
     })
 }
 
-fn ca(fake: &Fake) -> String {
+pub fn ca(fake: &Fake) -> String {
     fake.dir.path().join("ca.crt").display().to_string()
 }
 
-fn kept(fake: &Fake, file: &str) -> PathBuf {
+pub fn kept(fake: &Fake, file: &str) -> PathBuf {
     fake.dir.path().join(".config/berth/sessions").join(file)
 }
 
-fn mode(path: &std::path::Path) -> u32 {
+pub fn mode(path: &std::path::Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 

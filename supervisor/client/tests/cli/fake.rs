@@ -288,7 +288,8 @@ fn authority(dir: &tempfile::TempDir) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(server_key.serialize_der()).unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![server.der().clone()], key).unwrap();
+    let config =
+        config.with_no_client_auth().with_single_cert(vec![server.der().clone(), ca.der().clone()], key).unwrap();
     TlsAcceptor::from(Arc::new(config))
 }
 

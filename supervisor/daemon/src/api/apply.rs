@@ -11,7 +11,7 @@ use berth_model::status::{Failure, Reason};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::guard::Guard;
+use super::guard::{Asker, Guard};
 use super::references;
 use super::reply::{Error, Reply};
 use super::request::Ask;
@@ -38,9 +38,9 @@ struct Wish {
 pub(super) async fn apply(mut ask: Ask, kind: &'static Registration) -> Reply {
     let wish = Wish::of(&mut ask, kind).await?;
     let (namespace, name, may_create) = (ask.namespace(), ask.name(), may_create(&ask, kind));
-    let subject = ask.subject.clone();
+    let asker = Asker::of(&ask);
     let work = move |tx: &mut Tx<'_>| -> Result<(StatusCode, Kept), Error> {
-        let guard = Guard::begin(tx, &subject, kind)?;
+        let guard = Guard::begin(tx, &asker, kind)?;
         let old = tx.get_value(kind, &namespace, &name)?;
         let (code, kept) = match &old {
             Some(old) => (StatusCode::OK, wish.change(tx, old)?),

@@ -1,37 +1,57 @@
 //! What keeps accounts from being turned against whoever set them up: nobody gives, takes or uses what he does not hold
 //! himself, and one owner who can log in stays. It is asked inside the transaction that writes.
 
-use berth_model::kinds::{API_KEY, CERTIFICATE, ROLE, ROLE_BINDING, Registration, SESSION, USER};
+use berth_model::kinds::{API_KEY, CERTIFICATE, DEVICE, ROLE, ROLE_BINDING, Registration, SESSION, SETTINGS, USER};
 use berth_model::meta;
 use berth_model::policy::Subject;
-use berth_model::resource::Role;
 use berth_model::resource::role_binding::{RoleBindingSpec, SubjectReference};
+use berth_model::resource::settings::Settings;
+use berth_model::resource::{Device, Role};
 use berth_model::status::Reason;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::reply::Error;
+use super::request::Ask;
 use crate::auth::accounts;
 use crate::store::ReadTx;
 
-/// One write of an object, from before it until after it.
-pub(super) struct Guard {
+/// Who writes, and how he comes.
+pub(super) struct Asker {
     subject: Subject,
+    /// He would still get in where nobody does without a client certificate.
+    is_certified: bool,
+}
+
+impl Asker {
+    /// Of a request.
+    pub(super) fn of(ask: &Ask) -> Self {
+        let is_certified = ask.presented.is_some() || ask.subject == Subject::LocalRoot;
+        Self { subject: ask.subject.clone(), is_certified }
+    }
+}
+
+/// One write of an object, from before it until after it.
+pub(super) struct Guard<'a> {
+    asker: &'a Asker,
     kind: &'static Registration,
     had_owner: bool,
 }
 
-impl Guard {
+impl<'a> Guard<'a> {
     /// Looks at what there is before.
-    pub(super) fn begin(tx: &ReadTx<'_>, subject: &Subject, kind: &'static Registration) -> Result<Self, Error> {
+    pub(super) fn begin(tx: &ReadTx<'_>, asker: &'a Asker, kind: &'static Registration) -> Result<Self, Error> {
         let matters = *kind == USER || *kind == ROLE_BINDING;
-        Ok(Self { subject: subject.clone(), kind, had_owner: matters && accounts::has_owner(tx)? })
+        Ok(Self { asker, kind, had_owner: matters && accounts::has_owner(tx)? })
     }
 
     /// Refuses what was written, an object in the place of another, if whoever wrote it may not.
     pub(super) fn end(&self, tx: &ReadTx<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<(), Error> {
         for object in [old, new].into_iter().flatten() {
             self.may_touch(tx, object)?;
+        }
+        if *self.kind == SETTINGS {
+            self.stays_inside(old, new)?;
         }
         if self.had_owner && !accounts::has_owner(tx)? {
             let message = "this would leave nobody who is owner of the machine; make another user one first";
@@ -40,21 +60,39 @@ impl Guard {
         Ok(())
     }
 
+    /// Refuses whoever would close the door behind which he stands himself.
+    fn stays_inside(&self, old: Option<&Value>, new: Option<&Value>) -> Result<(), Error> {
+        let closed = |object: Option<&Value>| {
+            let settings = object.and_then(|object| Settings::deserialize(object).ok());
+            settings.is_some_and(|settings| settings.spec.api.require_client_certificate)
+        };
+        if closed(old) || !closed(new) || self.asker.is_certified {
+            return Ok(());
+        }
+        let message = "with this nobody gets in over the network without a client certificate, and you come without one; \
+                       have one made (`berth ca NAME`) and ask with it, or do this as root on the machine itself";
+        Err(Error::new(Reason::Forbidden, message))
+    }
+
     /// Refuses whoever may not have anything to do with an object.
     pub(super) fn may_touch(&self, tx: &ReadTx<'_>, object: &Value) -> Result<(), Error> {
         let kind = self.kind;
         if *kind == ROLE_BINDING {
             let Ok(spec) = RoleBindingSpec::deserialize(&object["spec"]) else { return Ok(()) };
             let granted = accounts::granted(tx, &spec)?;
-            let lacks = self.subject.lacks(&granted.rules, granted.namespace.as_deref());
-            return refuse(lacks.is_some(), &self.subject, || granted.to_string());
+            let lacks = self.asker.subject.lacks(&granted.rules, granted.namespace.as_deref());
+            return refuse(lacks.is_some(), &self.asker.subject, || granted.to_string());
         }
         if *kind == ROLE {
             let Ok(role) = Role::deserialize(object) else { return Ok(()) };
-            let lacks = self.subject.lacks(&role.spec.rules, None);
-            return refuse(lacks.is_some(), &self.subject, || {
+            let lacks = self.asker.subject.lacks(&role.spec.rules, None);
+            return refuse(lacks.is_some(), &self.asker.subject, || {
                 "all that this role allows, on the whole machine".to_owned()
             });
+        }
+        if *kind == DEVICE {
+            let Ok(device) = Device::deserialize(object) else { return Ok(()) };
+            return holds_all_of_device(tx, &self.asker.subject, &device);
         }
         let user = match () {
             () if *kind == USER => meta::name(object),
@@ -63,7 +101,7 @@ impl Guard {
             }
             () => return Ok(()),
         };
-        holds_all_of(tx, &self.subject, &SubjectReference::user(user))
+        holds_all_of(tx, &self.asker.subject, &SubjectReference::user(user))
     }
 }
 
@@ -72,6 +110,15 @@ pub(super) fn holds_all_of(tx: &ReadTx<'_>, subject: &Subject, other: &SubjectRe
     for grant in accounts::grants(tx, other)? {
         let lacks = subject.lacks(&grant.rules, grant.namespace.as_deref()).is_some();
         refuse(lacks, subject, || format!("all that {} holds: {grant}", other.identity()))?;
+    }
+    Ok(())
+}
+
+/// Refuses whoever does not hold what a device may do.
+pub(super) fn holds_all_of_device(tx: &ReadTx<'_>, subject: &Subject, device: &Device) -> Result<(), Error> {
+    for grant in accounts::grants_of_device(tx, device)? {
+        let lacks = subject.lacks(&grant.rules, grant.namespace.as_deref()).is_some();
+        refuse(lacks, subject, || format!("all that {} holds: {grant}", device.identity()))?;
     }
     Ok(())
 }

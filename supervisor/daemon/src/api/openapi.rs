@@ -154,7 +154,7 @@ fn done(kind: &Registration, verb: Verb, whole: &Value) -> Vec<(u16, Value)> {
 fn beside(method: &str, path: &str, verb: Verb, subresource: &str) -> Value {
     let code = match (verb, subresource) {
         (Verb::Exec, _) => 101,
-        (_, "import" | "apikeys" | "certificates" | "token") | (Verb::Create, "") => 201,
+        (_, "import" | "apikeys" | "bootstraptokens" | "certificates" | "token") | (Verb::Create, "") => 201,
         (Verb::Create, action) if action.starts_with("actions/") && !path.contains("/changesets/") => 202,
         _ => 200,
     };

@@ -20,6 +20,7 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter};
 use berth_model::kinds::Registration;
 use berth_model::policy::{Decision, FRESH, Resource, Subject, Verb, authorize, is_stale};
+use berth_model::resource::settings::{self, Settings};
 use berth_model::status::{About, Reason};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
@@ -30,8 +31,8 @@ use super::Api;
 use super::audit::{Asked, Trail};
 use super::reply::{Error, Reply};
 use super::request::{Ask, about, truth, way};
-use crate::auth::Peer;
 use crate::auth::client_certificate::Presented;
+use crate::auth::{Peer, bearer, bootstrap};
 
 type Running = Pin<Box<dyn Future<Output = Reply> + Send>>;
 type Handler = Arc<dyn Fn(Ask) -> Running + Send + Sync>;
@@ -190,6 +191,9 @@ async fn admitted(
     let peer = peer.ok_or_else(|| Error::new(Reason::InternalError, "a request came by no known way"))?;
     let presented = head.extensions.get::<Presented>().copied();
     trail.asks(&deed(route, &head, &path, &query), way(&head.headers));
+    if presented.is_none() && matches!(peer, Peer::Network(_)) {
+        open_without_certificate(&api, &head).await?;
+    }
     let subject = api.authenticator.identify(peer, presented.as_ref(), &head.headers).await?;
     trail.by(subject.identity());
     permitted(&subject, route, &head, &path, &query, (api.clock)())?;
@@ -206,6 +210,25 @@ async fn admitted(
         body: Mutex::new(body),
         upgrade,
     })
+}
+
+/// Refuses who comes over the network without a client certificate, if the machine is set so: but for the question
+/// whether it lives, and for those who come to enrol. It is looked up for each request, so that it holds on connections
+/// that are open.
+async fn open_without_certificate(api: &Api, head: &Parts) -> Result<(), Error> {
+    let enrols = bearer(&head.headers).ok().flatten().and_then(bootstrap).is_some();
+    if head.uri.path() == "/livez" || enrols {
+        return Ok(());
+    }
+    let settings = api.store.read(|tx| tx.get::<Settings>("", settings::NAME)).await?;
+    match settings.is_some_and(|settings| settings.spec.api.require_client_certificate) {
+        false => Ok(()),
+        true => {
+            let message = "nobody gets in here without a client certificate; enrol (`berth enrol`), or have one made as \
+                           root on the machine itself (`berth ca NAME`)";
+            Err(Error::new(Reason::Unauthorized, message))
+        }
+    }
 }
 
 /// What is asked for, as it is recorded.

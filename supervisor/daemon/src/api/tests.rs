@@ -9,6 +9,7 @@ mod commands;
 mod connections;
 mod crowds;
 mod documents;
+mod enrolment;
 mod forwards;
 mod hostile;
 mod kubectl;
@@ -322,6 +323,7 @@ fn names(list: &Value) -> Vec<&str> {
 fn on_disk(dir: &Path, needle: &[u8]) -> bool {
     std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).any(|path| match path.is_dir() {
         true => on_disk(&path, needle),
-        false => std::fs::read(&path).unwrap().windows(needle.len()).any(|window| window == needle),
+        // A socket holds nothing.
+        false => path.is_file() && std::fs::read(&path).unwrap().windows(needle.len()).any(|window| window == needle),
     })
 }

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
 use super::apply;
-use super::guard::Guard;
+use super::guard::{Asker, Guard};
 use super::read::{scope, selector, visible};
 use super::references;
 use super::reply::{self, Error, Reply};
@@ -45,9 +45,9 @@ pub(super) async fn create(mut ask: Ask, kind: &'static Registration) -> Reply {
     sealer.resolve_digests(kind.sealed, &mut body, None)?;
     let admitted = admit(kind, body, &Request::Create)?;
     let warnings = validation.judge(kind, &admitted.unknown, &repeated)?;
-    let (subject, trail) = (ask.subject.clone(), ask.trail.clone());
+    let (asker, trail) = (Asker::of(&ask), ask.trail.clone());
     let work = move |tx: &mut Tx<'_>| -> Result<Kept, Error> {
-        let guard = Guard::begin(tx, &subject, kind)?;
+        let guard = Guard::begin(tx, &asker, kind)?;
         let seal = |object: &mut Value| seal(&sealer, kind, object, None);
         let object = tx.create_finished(kind, admitted.object, seal)?;
         references::check(tx, kind, &object, None)?;
@@ -99,9 +99,9 @@ enum Replacement {
 async fn replace(ask: Ask, kind: &'static Registration, by: Replacement, repeated: Vec<String>) -> Reply {
     let validation = FieldValidation::of(&ask, kind)?;
     let (namespace, name, sealer) = (ask.namespace(), ask.name(), ask.api.sealer.clone());
-    let subject = ask.subject.clone();
+    let asker = Asker::of(&ask);
     let work = move |tx: &mut Tx<'_>| -> Result<Kept, Error> {
-        let guard = Guard::begin(tx, &subject, kind)?;
+        let guard = Guard::begin(tx, &asker, kind)?;
         let old = must_get(tx, kind, &namespace, &name)?;
         let clear = in_the_clear(&sealer, kind, &old)?;
         let (mut body, request) = match by {
@@ -124,9 +124,9 @@ async fn replace(ask: Ask, kind: &'static Registration, by: Replacement, repeate
 /// `DELETE` of an object: a `Status` if it is gone, the object if something holds it.
 pub(super) async fn delete(mut ask: Ask, kind: &'static Registration) -> Reply {
     let how = deletion(&mut ask).await?;
-    let (namespace, name, subject) = (ask.namespace(), ask.name(), ask.subject.clone());
+    let (namespace, name, asker) = (ask.namespace(), ask.name(), Asker::of(&ask));
     let work = move |tx: &mut Tx<'_>| -> Result<_, Error> {
-        let guard = Guard::begin(tx, &subject, kind)?;
+        let guard = Guard::begin(tx, &asker, kind)?;
         let old = tx.get_value(kind, &namespace, &name)?;
         let deleted = tx.delete_value(kind, &namespace, &name, &how)?;
         guard.end(tx, old.as_ref(), None)?;
@@ -144,9 +144,9 @@ pub(super) async fn delete(mut ask: Ask, kind: &'static Registration) -> Reply {
 pub(super) async fn delete_collection(mut ask: Ask, kind: &'static Registration) -> Reply {
     let how = deletion(&mut ask).await?;
     let chosen = PageRequest { namespace: scope(&ask), selector: selector(&ask, kind)?, ..PageRequest::default() };
-    let subject = ask.subject.clone();
+    let asker = Asker::of(&ask);
     let work = move |tx: &mut Tx<'_>| -> Result<Vec<Value>, Error> {
-        let guard = Guard::begin(tx, &subject, kind)?;
+        let guard = Guard::begin(tx, &asker, kind)?;
         let page = tx.page(kind, &chosen)?;
         let mut deleted = Vec::new();
         for object in page.items {

@@ -1,13 +1,14 @@
 //! From a credential to whoever it stands for, with what was granted to him: read anew for each request, so that what is
 //! taken back is taken back at once.
 
-use berth_model::kinds::{API_KEY, CERTIFICATE, SESSION};
+use berth_model::kinds::{API_KEY, CERTIFICATE, DEVICE, SESSION, USER};
 use berth_model::meta;
 use berth_model::policy::{BUILT_IN, Grant, Known, OWNER, built_in};
 use berth_model::resource::api_key::ApiKeyStatus;
 use berth_model::resource::certificate::CertificateStatus;
+use berth_model::resource::device::DeviceStatus;
 use berth_model::resource::role_binding::{RoleBindingSpec, SubjectKind, SubjectReference};
-use berth_model::resource::{ApiKey, Certificate, Role, RoleBinding, Session, User};
+use berth_model::resource::{ApiKey, Certificate, Device, Role, RoleBinding, Session, User};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::PolicyRule;
@@ -34,6 +35,8 @@ pub enum Used {
     Key(String),
     /// A user's client certificate.
     Certificate(String),
+    /// The certificate of a device, by the names of namespace and device.
+    Device(String, String),
 }
 
 /// Notes that it was used now.
@@ -48,6 +51,11 @@ pub fn note_use(tx: &mut Tx<'_>, used: &Used) -> Result<(), StoreError> {
             let Some(found) = tx.get::<Certificate>("", name)? else { return Ok(()) };
             let status = CertificateStatus { last_seen: now, ..found.status.clone().unwrap_or_default() };
             tx.update_status(&Certificate { status: Some(status), ..found }).map(drop)
+        }
+        Used::Device(namespace, name) => {
+            let Some(found) = tx.get::<Device>(namespace, name)? else { return Ok(()) };
+            let status = DeviceStatus { last_seen: now, ..found.status.clone().unwrap_or_default() };
+            tx.update_status(&Device { status: Some(status), ..found }).map(drop)
         }
     }
 }
@@ -91,8 +99,12 @@ pub fn by_certificate(tx: &ReadTx<'_>, hash: &[u8; 32], now: Timestamp) -> Answe
     if worthless(&found, now).is_some() {
         return Ok(Err(Refusal::ExpiredCertificate));
     }
-    let object = tx.by_uid(&found.object)?.filter(|(kind, _)| **kind == CERTIFICATE);
-    let certificate = object.and_then(|(_, object)| Certificate::deserialize(&object).ok());
+    let Some((kind, object)) = tx.by_uid(&found.object)? else { return Ok(Err(Refusal::UnknownCertificate)) };
+    if *kind == DEVICE {
+        return Device::deserialize(&object)
+            .map_or(Ok(Err(Refusal::UnknownCertificate)), |one| of_device(tx, one, now));
+    }
+    let certificate = Certificate::deserialize(&object).ok().filter(|_| *kind == CERTIFICATE);
     let Some(certificate) = certificate else { return Ok(Err(Refusal::UnknownCertificate)) };
     if certificate.spec.revoked {
         return Ok(Err(Refusal::RevokedCertificate));
@@ -100,6 +112,65 @@ pub fn by_certificate(tx: &ReadTx<'_>, hash: &[u8; 32], now: Timestamp) -> Answe
     let stale = is_stale(certificate.status.and_then(|status| status.last_seen), now);
     let used = certificate.metadata.name.filter(|_| stale).map(Used::Certificate);
     of_user(tx, Some(certificate.spec.user), Shown { used, ..Shown::default() })
+}
+
+fn of_device(tx: &ReadTx<'_>, device: Device, now: Timestamp) -> Answer<Recognised> {
+    if device.spec.revoked {
+        return Ok(Err(Refusal::RevokedCertificate));
+    }
+    if device.metadata.deletion_timestamp.is_some() {
+        return Ok(Err(Refusal::UnknownCertificate));
+    }
+    let grants = grants_of_device(tx, &device)?;
+    let known = Known { identity: device.identity(), grants, within: None, authenticated: None };
+    let last = device.status.and_then(|status| status.last_seen);
+    let place = (device.metadata.namespace.unwrap_or_default(), device.metadata.name.unwrap_or_default());
+    let used = is_stale(last, now).then_some(Used::Device(place.0, place.1));
+    Ok(Ok(Recognised { known, used }))
+}
+
+/// What a device may do: its role, in its namespace.
+pub fn grants_of_device(tx: &ReadTx<'_>, device: &Device) -> Result<Vec<Grant>, StoreError> {
+    let Some(role) = &device.spec.role else { return Ok(Vec::new()) };
+    let namespace = Some(device.metadata.namespace.clone().unwrap_or_default());
+    Ok(vec![Grant { role: role.clone(), namespace, rules: rules(tx, role)? }])
+}
+
+/// Whoever enrols with a bootstrap token.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Enrolling {
+    /// A user.
+    User(Box<User>),
+    /// A device.
+    Device(Box<Device>),
+}
+
+impl Enrolling {
+    /// The name by which records speak of him.
+    pub fn identity(&self) -> String {
+        match self {
+            Self::Device(device) => device.identity(),
+            Self::User(user) => SubjectReference::user(user.metadata.name.as_deref().unwrap_or_default()).identity(),
+        }
+    }
+}
+
+/// Whose bootstrap token it is.
+pub fn by_bootstrap(tx: &ReadTx<'_>, hash: &[u8; 32], now: Timestamp) -> Answer<Enrolling> {
+    let found = tx.credential(Purpose::Bootstrap, hash)?.filter(|found| worthless(found, now).is_none());
+    let Some(found) = found else { return Ok(Err(Refusal::WrongBootstrap)) };
+    let Some((kind, object)) = tx.by_uid(&found.object)? else { return Ok(Err(Refusal::WrongBootstrap)) };
+    if *kind == DEVICE {
+        let device = Device::deserialize(&object).ok();
+        let device = device.filter(|one| !one.spec.revoked && one.metadata.deletion_timestamp.is_none());
+        return Ok(device.map(|one| Enrolling::Device(one.into())).ok_or(Refusal::WrongBootstrap));
+    }
+    let user = User::deserialize(&object).ok().filter(|_| *kind == USER);
+    Ok(match user {
+        None => Err(Refusal::WrongBootstrap),
+        Some(user) if user.spec.disabled || user.metadata.deletion_timestamp.is_some() => Err(Refusal::Disabled),
+        Some(user) => Ok(Enrolling::User(user.into())),
+    })
 }
 
 /// What is known of the credential that was shown.

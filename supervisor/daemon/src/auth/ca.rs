@@ -30,6 +30,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::client_certificate::Verifier;
+use crate::store::hex;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// Life of the authority: about twenty years, since every client would have to trust a new one.
@@ -112,6 +113,14 @@ impl Authority {
     pub fn certificate_der(&self) -> Result<CertificateDer<'static>, CaError> {
         let damaged = |_| CaError::Damaged { path: self.keys.join("ca.crt"), what: "the certificate of keys/ca.key" };
         CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(damaged)
+    }
+
+    /// The SHA-256 of the certificate, in hexadecimal.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn fingerprint(&self) -> Result<String, CaError> {
+        Ok(hex(ring::digest::digest(&ring::digest::SHA256, &self.certificate_der()?).as_ref()))
     }
 
     /// Signs a certificate for a public key.

@@ -16,6 +16,8 @@ pub enum Purpose {
     Refresh,
     /// To ask on behalf of a user, as long as the key is there.
     Key,
+    /// To enrol on behalf of what it belongs to, once.
+    Bootstrap,
     /// A client certificate: its key proves who somebody is, its hash leads to its record.
     Certificate,
 }
@@ -26,6 +28,7 @@ impl Purpose {
             Self::Access => "access",
             Self::Refresh => "refresh",
             Self::Key => "key",
+            Self::Bootstrap => "bootstrap",
             Self::Certificate => "certificate",
         }
     }
@@ -93,6 +96,13 @@ impl Tx<'_> {
         let sql = "DELETE FROM credential WHERE object = ?1 AND purpose = ?2 AND expires_at <= ?3";
         let values = params![object, purpose.name(), self.now.as_second()];
         self.execute(sql, values, "forget old credentials").map(drop)
+    }
+
+    /// Forgets a credential; answers whether there was one.
+    pub fn take_credential(&mut self, purpose: Purpose, hash: &[u8; 32]) -> Result<bool, StoreError> {
+        let sql = "DELETE FROM credential WHERE hash = ?1 AND purpose = ?2";
+        let gone = self.execute(sql, params![hash.as_slice(), purpose.name()], "take a credential")?;
+        Ok(gone > 0)
     }
 
     /// Sets by what the password of the user with this uid is checked.

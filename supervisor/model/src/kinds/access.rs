@@ -10,7 +10,7 @@ use super::{Kind, Permanent, Registration, Shape};
 use crate::policy::Verb;
 use crate::resource::certificate::RECORD_LIFE;
 use crate::resource::session::SESSION_LIFE;
-use crate::resource::{self, ApiKey, AuditRecord, Certificate, Role, RoleBinding, Session, User};
+use crate::resource::{self, ApiKey, AuditRecord, Certificate, Device, Role, RoleBinding, Session, User};
 
 /// What clients may do with credentials that are made by other ways than writing them down.
 const CREDENTIAL_VERBS: &[Verb] =
@@ -225,6 +225,45 @@ pub static CERTIFICATE: Registration = Registration {
     ..PLAIN
 };
 
+/// Machines that ask by themselves.
+pub static DEVICE: Registration = Registration {
+    kind: "Device",
+    plural: "devices",
+    singular: "device",
+    label_name: true,
+    columns: &[
+        Column::NAME,
+        Column::text("Role", "What it may do in its namespace."),
+        Column::text("Revoked", "Whether it was kept out."),
+        Column::text("Expires", "When its certificate ends."),
+        Column::text("Last-Seen", "Time since it came with its certificate."),
+        Column::AGE,
+        Column::text("Serial", "The serial number of its certificate.").wide(),
+        Column::text("Description", "What it is.").wide(),
+    ],
+    cells: |object, now| {
+        vec![
+            text(object, "/metadata/name"),
+            text(object, "/spec/role"),
+            flag(object, "/spec/revoked"),
+            text(object, "/status/expiresAt"),
+            at(object, "/status/lastSeen", now),
+            since(object, "/metadata/creationTimestamp", now),
+            text(object, "/status/serial"),
+            text(object, "/spec/description"),
+        ]
+    },
+    selectable: &["spec.role", "spec.revoked", "status.serial"],
+    complete: |body, _| {
+        if let Some(fields) = body.as_object_mut() {
+            fields.entry("spec").or_insert_with(|| serde_json::json!({}));
+        }
+    },
+    shape: Shape::of::<Device>(),
+    validate: resource::device::validate,
+    ..PLAIN
+};
+
 /// What was done and refused.
 pub static AUDIT_RECORD: Registration = Registration {
     kind: "AuditRecord",
@@ -330,6 +369,12 @@ impl Kind for Session {
 impl Kind for Certificate {
     fn registration() -> &'static Registration {
         &CERTIFICATE
+    }
+}
+
+impl Kind for Device {
+    fn registration() -> &'static Registration {
+        &DEVICE
     }
 }
 

@@ -67,9 +67,10 @@ const MARK: &[&str] = &["get", "list", "watch", "update", "patch"];
 const PROJECTED: &[&str] =
     &["events", "namespaces", "nodes", "persistentvolumeclaims", "pods", "serviceaccounts", "services"];
 /// Who has an account, and what he may do.
-const ACCOUNTS: &[&str] = &["apikeys", "certificates", "rolebindings", "roles", "sessions", "users"];
+const ACCOUNTS: &[&str] = &["apikeys", "certificates", "devices", "rolebindings", "roles", "sessions", "users"];
 
-const STATUS_OF_ACCOUNTS: &[&str] = &["apikeys/status", "certificates/status", "sessions/status", "users/status"];
+const STATUS_OF_ACCOUNTS: &[&str] =
+    &["apikeys/status", "certificates/status", "devices/status", "sessions/status", "users/status"];
 
 fn rule(verbs: &[&str], groups: &[&str], resources: &[&str]) -> PolicyRule {
     let owned = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
@@ -111,7 +112,12 @@ fn admin() -> Vec<PolicyRule> {
         rule(WRITE, &["berth.dev"], ACCOUNTS),
         rule(READ, &["berth.dev"], STATUS_OF_ACCOUNTS),
         rule(READ, &["berth.dev"], &["auditrecords", "auditrecords/*"]),
-        rule(&["create"], &["berth.dev"], &["users/apikeys", "users/certificates", "users/password"]),
+        rule(&["create"], &["berth.dev"], &["devices/bootstraptokens", "devices/certificates"]),
+        rule(
+            &["create"],
+            &["berth.dev"],
+            &["users/apikeys", "users/bootstraptokens", "users/certificates", "users/password"],
+        ),
         rule(WRITE, &[""], &["configmaps", "events", "namespaces", "secrets", "serviceaccounts"]),
         rule(READ, &[""], &["secrets/reveal"]),
         rule(&["create"], &[""], &["serviceaccounts/token"]),

@@ -36,6 +36,17 @@ pub struct SettingsSpec {
     pub cleanup: CleanupSettings,
     /// How long work is carried out.
     pub operations: OperationSettings,
+    /// Who gets in.
+    pub api: ApiSettings,
+}
+
+/// Who gets in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiSettings {
+    /// Over the network, everything but `/livez` and enrolling is closed to clients without a client certificate of this
+    /// machine. It is turned on by somebody who comes with one, or by root on the machine, whose socket stays open.
+    pub require_client_certificate: bool,
 }
 
 /// How long work is carried out.
@@ -206,7 +217,8 @@ mod tests {
         let cleanup = json!({"unusedImageDays": 7, "finishedOperationDays": 30, "eventDays": 7, "disk": disk});
         let operations = json!({"parallel": 16, "hold": []});
         let network = json!({"openNamespaces": [], "multicastDns": true});
-        let default = json!({"network": network, "cleanup": cleanup, "operations": operations});
+        let api = json!({"requireClientCertificate": false});
+        let default = json!({"network": network, "cleanup": cleanup, "operations": operations, "api": api});
         assert_eq!(admitted(json!({})), Ok(json!([default, []])));
         assert_eq!(admitted(json!({"network": {"nosuch": 1}})), Ok(json!([default, ["spec.network.nosuch"]])));
     }

@@ -186,6 +186,19 @@ pub(in crate::cli) struct TokenArgs {
     /// In the form in which kubectl asks for it.
     #[arg(long, hide = true)]
     pub exec_credential: bool,
+    /// A bootstrap token: with it somebody who has no certificate has one made (`berth enrol`), once, within five minutes.
+    /// It is shown as text and as a QR code, with the machine's address and the fingerprint of its authority.
+    #[arg(long, conflicts_with_all = ["service_account", "exec_credential"])]
+    pub qr: bool,
+    /// The user whom that certificate names; whoever asks, if nobody is named.
+    #[arg(long, value_name = "NAME", value_parser = name, requires = "qr", conflicts_with = "device")]
+    pub user: Option<String>,
+    /// The device in the namespace that it names.
+    #[arg(long, value_name = "NAME", value_parser = name, requires = "qr")]
+    pub device: Option<String>,
+    /// Where the machine is reached, if not at the address that is used now: https://HOST:PORT.
+    #[arg(long, value_name = "URL", requires = "qr")]
+    pub url: Option<String>,
 }
 
 #[derive(Debug, Args)]

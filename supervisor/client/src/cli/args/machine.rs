@@ -35,8 +35,19 @@ pub(in crate::cli) struct ConfigArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     pub write: Option<Option<PathBuf>>,
     /// How the machine is called there.
-    #[arg(long, default_value = "berth")]
+    #[arg(long, default_value = "berth", value_parser = super::name)]
     pub name: String,
+    /// The file that holds a token, - for standard input: the configuration is for another machine, and holds the token
+    /// itself.
+    #[arg(long, value_name = "FILE", conflicts_with = "write")]
+    pub token: Option<PathBuf>,
+    /// Show a script for another machine, which puts the configuration into its kubeconfig. It holds the token: it is to
+    /// be kept as a secret, and goes through a pipe best: `berth config --token FILE --script | ssh HOST sh`.
+    #[arg(long, requires = "token")]
+    pub script: bool,
+    /// Where the machine is reached from there, if not at the address that is used now: https://HOST:PORT.
+    #[arg(long, value_name = "URL", requires = "token")]
+    pub url: Option<String>,
 }
 
 #[derive(Debug, Args)]

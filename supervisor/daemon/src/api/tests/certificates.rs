@@ -69,7 +69,7 @@ pub(super) async fn asked(
     (code, serde_json::from_str(&answer.text().await.unwrap()).unwrap_or_default())
 }
 
-async fn got(listening: &Listening, client: &reqwest::Client, path: &str) -> (u16, String) {
+pub(super) async fn got(listening: &Listening, client: &reqwest::Client, path: &str) -> (u16, String) {
     let (code, body) = asked(listening, client, Method::GET, path, Value::Null).await;
     (code, body["message"].as_str().unwrap_or_default().to_owned())
 }

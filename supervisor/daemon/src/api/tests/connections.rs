@@ -45,7 +45,7 @@ impl Listening {
         Self { world, address, socket, certificate, authority: pem, serving }
     }
 
-    fn client(&self, name: &str) -> reqwest::Client {
+    pub(super) fn client(&self, name: &str) -> reqwest::Client {
         self.builder(name).build().unwrap()
     }
 

@@ -5,14 +5,24 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::access::PASSWORD;
+use super::certificates::{CERTIFICATES, request};
+use super::enrolment::DEVICES;
 use super::*;
 
 const EXPECTED: &str = include_str!("table.txt");
 const PEER: Peer = Peer::Network(std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1));
 
+/// With what somebody comes.
+enum With {
+    Nothing,
+    Token(String),
+    /// A client certificate and its key.
+    Certificate(String),
+}
+
 /// A letter for each: who he is, and with what he comes.
-async fn everybody(world: &World) -> Vec<(char, Option<String>)> {
-    let mut all = vec![('-', None)];
+async fn everybody(world: &World) -> Vec<(char, With)> {
+    let mut all = vec![('-', With::Nothing)];
     for (letter, name, role, namespace) in [
         ('v', "vera", "viewer", None),
         ('a', "ada", "auditor", None),
@@ -22,12 +32,14 @@ async fn everybody(world: &World) -> Vec<(char, Option<String>)> {
         ('i', "ines", "operator", Some("default")),
         ('m', "max", "operator", Some("other")),
     ] {
-        all.push((letter, Some(world.logged_in(name, role, namespace).await)));
+        all.push((letter, With::Token(world.logged_in(name, role, namespace).await)));
     }
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     world.post(accounts, json!({ "metadata": { "name": "robot" } })).await.created();
     let token = world.post(&format!("{accounts}/robot/token"), json!({})).await.created();
-    all.push(('s', Some(token["status"]["token"].as_str().unwrap().to_owned())));
+    all.push(('s', With::Token(token["status"]["token"].as_str().unwrap().to_owned())));
+    all.push(('b', With::Token(world.bootstrap("users/olivia").await)));
+    all.push(('e', With::Certificate(world.device("lamp", Some("viewer")).await)));
     all
 }
 
@@ -37,10 +49,12 @@ fn asked(route: &Route) -> http::request::Builder {
     Request::builder().method(route.method.clone()).uri(uri)
 }
 
-async fn ask(world: &World, route: &Route, token: Option<&str>) -> Answer {
+async fn ask(world: &World, route: &Route, comes: &With) -> Answer {
     let mut request = asked(route);
-    if let Some(token) = token {
-        request = request.header("authorization", format!("Bearer {token}"));
+    match comes {
+        With::Nothing => {}
+        With::Token(token) => request = request.header("authorization", format!("Bearer {token}")),
+        With::Certificate(pem) => return world.presenting(pem, request.body(Body::from("{}")).unwrap()).await,
     }
     Answer::of(world.send_from(PEER, request.body(Body::from("{}")).unwrap()).await).await
 }
@@ -60,25 +74,25 @@ async fn every_route_answers_those_who_may_use_it_and_nobody_else() {
     routes.sort_by_key(|route| route.path == "/auth/logout");
     for route in &routes {
         let mut who = String::new();
-        for (letter, token) in &everybody {
-            let answer = ask(&world, route, token.as_deref()).await;
+        for (letter, comes) in &everybody {
+            let answer = ask(&world, route, comes).await;
             assert!(answer.code < 500 || answer.code == 503, "{} {}: {}", route.method, route.path, answer.body);
-            let known = answer.code != 401 || token.is_none() || route.path.starts_with("/auth/");
+            let known = answer.code != 401 || matches!(comes, With::Nothing) || route.path.starts_with("/auth/");
             assert!(known, "{letter} {} {}: {}", route.method, route.path, answer.body);
             if !is_refused(&answer) {
                 who.push(*letter);
             }
         }
-        writeln!(found, "{who:<9} {} {}", route.method, route.path).unwrap();
+        writeln!(found, "{who:<11} {} {}", route.method, route.path).unwrap();
     }
     if std::env::var_os("BERTH_WRITE_TABLE").is_some() {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/tests/table.txt"), &found).unwrap();
     }
     let lines =
-        |text: &'static str| text.lines().map(|line| line.split_at(10)).map(|(who, route)| (route, who)).collect();
+        |text: &'static str| text.lines().map(|line| line.split_at(12)).map(|(who, route)| (route, who)).collect();
     let expected: BTreeMap<&str, &str> = lines(EXPECTED);
     for line in found.lines() {
-        let (who, route) = line.split_at(10);
+        let (who, route) = line.split_at(12);
         assert_eq!(expected.get(route), Some(&who), "{route}: say in table.txt who may use it");
     }
     assert_eq!(found.lines().count(), EXPECTED.lines().count(), "table.txt tells of routes that are not there");
@@ -94,17 +108,18 @@ async fn what_was_taken_back_has_ended_or_was_never_given_opens_no_route() {
     let refresh = refresh["refreshToken"].as_str().unwrap().to_owned();
     world.merge("/apis/berth.dev/v1/users/vera", json!({ "spec": { "disabled": true } })).await.ok();
     let never = "berth_key_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned();
-    for token in [disabled, ended, refresh, never] {
-        for route in &table().0 {
-            let answer = ask(&world, route, Some(&token)).await;
-            assert_eq!(answer.failed().0, 401, "{} {}: {}", route.method, route.path, answer.body);
-        }
-    }
+    let used = world.bootstrap("users/olivia").await;
+    world.bearing(&used, Method::POST, CERTIFICATES, request().1).await.created();
     let token = world.logged_in("carla", "owner", None).await;
     let (revoked, name) = world.certified(&token).await;
     world.revoke(&name).await;
-    for route in &table().0 {
-        let answer = world.presenting(&revoked, asked(route).body(Body::from("{}")).unwrap()).await;
-        assert_eq!(answer.failed().0, 401, "{} {}: {}", route.method, route.path, answer.body);
+    let deleted = world.device("door", Some("owner")).await;
+    world.delete(&format!("{DEVICES}/door")).await.ok();
+    let tokens = [disabled, ended, refresh, never, used].map(With::Token);
+    for comes in tokens.into_iter().chain([revoked, deleted].map(With::Certificate)) {
+        for route in &table().0 {
+            let answer = ask(&world, route, &comes).await;
+            assert_eq!(answer.failed().0, 401, "{} {}: {}", route.method, route.path, answer.body);
+        }
     }
 }
