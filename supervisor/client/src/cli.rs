@@ -37,6 +37,7 @@ mod output;
 mod ports;
 mod progress;
 mod revisions;
+mod second_factor;
 mod settings;
 mod setup;
 mod sheet;

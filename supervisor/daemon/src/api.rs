@@ -17,6 +17,7 @@
 //! cleanup.rs  what nothing needs any more        system.rs  what is used, and how it is found
 //! review.rs   what whoever asks may do, and who he is
 //! login.rs    from a name and a password to a session, and back
+//! second_factor.rs  codes of an authenticator app
 //! account.rs  passwords, keys and tokens that are made for others
 //! certificate.rs  client certificates: signed, renewed
 //! audit.rs    what is recorded of requests
@@ -56,6 +57,7 @@ mod request;
 mod review;
 mod rollback;
 mod route;
+mod second_factor;
 mod stream;
 mod system;
 mod volume;
@@ -211,6 +213,7 @@ fn table() -> Table {
     rows.extend(login::rows());
     rows.extend(account::rows());
     rows.extend(certificate::rows());
+    rows.extend(second_factor::rows());
     rows.extend(audit::rows());
     Table(rows)
 }

@@ -19,9 +19,11 @@ pub mod attempts;
 pub mod ca;
 pub mod claim;
 pub mod client_certificate;
+pub mod code;
 pub mod password;
 pub mod secret;
 pub mod service_token;
+pub mod totp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -76,6 +78,9 @@ pub enum AuthError {
     /// A token cannot be written.
     #[error("writing a token")]
     Token(#[source] jsonwebtoken::errors::Error),
+    /// The secret of an authenticator app is none.
+    #[error("making codes of an authenticator app")]
+    Totp(#[source] totp_rs::TotpUrlError),
     /// The machine gives no randomness.
     #[error("the machine gives no randomness")]
     Random,

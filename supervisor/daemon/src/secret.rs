@@ -12,6 +12,8 @@
 //! them, inside the store's writing thread, so that a record never outlives its key. Removing a
 //! namespace's file makes all its values unreadable at once, in backups of the database too.
 //!
+//! What is kept of accounts is sealed like a value, under a key of its own in the same place ([`ACCOUNTS`]).
+//!
 //! Without the right master key the sealer is *locked*: every call fails with what to do, and no
 //! file is written. `object.rs` applies it to whole Secret objects.
 
@@ -52,6 +54,9 @@ use volumes::Ring;
 
 /// The keys of volumes, below the keys.
 const VOLUMES: &str = "volumes.keys";
+
+/// Under which name the key is kept by which parts of accounts are sealed. No namespace can be called so.
+pub const ACCOUNTS: &str = "_accounts";
 
 /// Why a secret cannot be sealed or opened.
 #[derive(Debug, thiserror::Error)]
@@ -381,7 +386,7 @@ impl Keyring {
     fn keep_only(&self, namespaces: &[String]) -> Result<(), SecretError> {
         let mut open = self.opened();
         for namespace in key_files(&self.keys) {
-            if !namespaces.contains(&namespace) {
+            if namespace != ACCOUNTS && !namespaces.contains(&namespace) {
                 remove_file(&self.path(&namespace))?;
                 open.namespaces.remove(&namespace);
             }

@@ -51,7 +51,7 @@ pub use audit::{Checkpoint, Link, hex};
 pub use berth_model::kinds::DEFAULT_NAMESPACE;
 pub use changes::Change;
 pub use collect::{Deletion, Expired, Propagation};
-pub use credentials::{Credential, Purpose};
+pub use credentials::{Credential, Purpose, Verifier};
 pub use error::{Fault, Refusal, StoreError};
 pub use event::EventType;
 pub use read::{Page, PageRequest, ReadTx};

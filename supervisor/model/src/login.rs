@@ -13,6 +13,9 @@ pub struct Login {
     pub user: String,
     /// His password.
     pub password: String,
+    /// The code of his authenticator app, or one of his recovery codes; asked for with a cause in the field `code`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 /// `POST /auth/refresh`: new tokens for old ones.
@@ -49,6 +52,46 @@ pub struct ChangePassword {
     pub password: String,
     /// The one that he wants.
     pub new_password: String,
+    /// As for a login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+/// The answer to `POST .../users/NAME/totp`: what an authenticator app needs, shown this once.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Enrolment {
+    /// To be typed into the app, in base 32.
+    pub secret: String,
+    /// The same as an address that apps read from a QR code.
+    pub uri: String,
+    /// Seconds within which it has to be confirmed.
+    pub expires_in: i64,
+}
+
+/// `POST .../users/NAME/totp/confirm`: a code that the app shows.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConfirmTotp {
+    /// The code.
+    pub code: String,
+}
+
+/// The answer to it.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryCodes {
+    /// Good once each in the place of a code of the app; shown this once.
+    pub recovery_codes: Vec<String>,
+}
+
+/// `POST .../users/NAME/totp/disable`.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DisableTotp {
+    /// A code of the app, or a recovery code: from whoever takes away his own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 /// `POST .../users/NAME/password`: a password that somebody else sets.

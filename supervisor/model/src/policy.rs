@@ -290,16 +290,16 @@ fn decide(known: &Known, verb: Verb, resource: &Resource<'_>) -> Decision {
     }
 }
 
-/// Himself, and his keys, certificates and sessions, which are called after him: to see them, to end them, and to have
-/// keys and certificates made.
+/// Himself, and his keys, certificates and sessions, which are called after him: to see them, to end them, to have keys and
+/// certificates made, and to say what he needs to log in.
 fn is_own(known: &Known, verb: Verb, resource: &Resource<'_>) -> bool {
     let Some(user) = known.identity.strip_prefix("user:") else { return false };
     let Resource::Object { group: GROUP, plural, subresource, name, .. } = resource else { return false };
     let called_after = name.rsplit_once('.').is_some_and(|(owner, _)| owner == user);
     match (*plural, *subresource, verb) {
-        ("users", "", Verb::Get) | ("users", "apikeys" | "bootstraptokens" | "certificates", Verb::Create) => {
-            *name == user
-        }
+        ("users", "", Verb::Get) => *name == user,
+        ("users", "apikeys" | "bootstraptokens" | "certificates", Verb::Create) => *name == user,
+        ("users", "totp" | "totp/confirm" | "totp/disable", Verb::Create) => *name == user,
         // Whom it names is who asks.
         ("certificates", "", Verb::Create) => true,
         ("apikeys" | "certificates" | "sessions", "", Verb::Get | Verb::Delete) => called_after,
@@ -385,6 +385,7 @@ mod tests {
             (Verb::Create, object("berth.dev", "rolebindings", ""), true),
             (Verb::List, object("berth.dev", "rolebindings", ""), false),
             (Verb::Create, object("berth.dev", "users", "apikeys"), true),
+            (Verb::Create, object("berth.dev", "users", "totp"), true),
             (Verb::Delete, object("berth.dev", "bundles", ""), false),
         ] {
             assert_eq!(is_stale(&alice, verb, &resource, late), dangerous, "{verb} {resource}");

@@ -9,7 +9,11 @@ const SERVER: &str = "--server https://localhost:6443 --ca /var/lib/berth/ca.crt
 
 /// A command of somebody who is no root here: his home is another, and he asks over the network.
 fn as_alice(machine: &Machine, line: &str) -> (i32, String) {
-    let out = machine.sh(&format!("export HOME={HOME} KUBECONFIG={HOME}/config; {line}")).unwrap();
+    at_home(machine, HOME, line)
+}
+
+fn at_home(machine: &Machine, home: &str, line: &str) -> (i32, String) {
+    let out = machine.sh(&format!("export HOME={home} KUBECONFIG={home}/config; {line}")).unwrap();
     (out.code(), out.text() + &out.errors())
 }
 
@@ -64,6 +68,55 @@ fn a_user_logs_in_does_what_his_role_allows_with_berth_and_kubectl_and_all_of_it
         .ok(&format!("berth delete user/alice; berth delete namespace/accounts --timeout 10m; rm -r {HOME}"))
         .unwrap();
     machine.ok("berth role revoke operator alice --in accounts").unwrap();
+}
+
+/// What an authenticator app with this secret shows, so many seconds from now as the machine counts them.
+fn app_shows(machine: &Machine, secret: &str, seconds: u64) -> String {
+    let secret = totp_rs::Secret::Encoded(secret.to_owned()).to_bytes().unwrap();
+    let app = totp_rs::TOTP::new(totp_rs::Algorithm::SHA1, 6, 1, 30, secret, None, "erin".into()).unwrap();
+    app.generate(machine.ok("date +%s").unwrap().trim().parse::<u64>().unwrap() + seconds)
+}
+
+#[test]
+fn who_has_set_up_an_app_needs_its_code_to_log_in_or_one_for_recovery_until_it_is_taken_away() {
+    let (_lock, machine) = shared();
+    let home = "/run/accounts-of-erin";
+    let as_erin = |line: &str| at_home(machine, home, line);
+    let create = "berth user create erin --role viewer --password-file -";
+    machine
+        .ok(&format!("mkdir -m 700 -p {home}; printf 'correct horse battery' > {home}/word; {create} < {home}/word"))
+        .unwrap();
+    let login = format!("berth {SERVER} login --name erins --user erin --password-file {home}/word");
+    let (code, said) = as_erin(&login);
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = as_erin("berth --context erins user totp enable");
+    assert!(code == 0 && said.contains("otpauth://totp/Berth%20"), "{code} {said}");
+    let secret = said.lines().find_map(|line| line.strip_prefix("secret: ")).unwrap().to_owned();
+    let confirm =
+        format!("printf {} | berth --context erins user totp confirm --code-file -", app_shows(machine, &secret, 0));
+    let (code, said) = as_erin(&confirm);
+    let codes: Vec<&str> = said.lines().filter(|line| line.len() == 19 && !line.contains(' ')).collect();
+    assert!(code == 0 && codes.len() == 10, "{said}");
+    let (code, said) = as_erin("berth --context erins whoami");
+    assert_eq!((code, said.as_str()), (0, "user:erin\n  role viewer\n  second factor: totp\n"));
+
+    let (code, said) = as_erin(&login);
+    assert!(code == 2 && said.contains("give --code-file"), "{code} {said}");
+    let with = |code: &str| format!("printf %s '{code}' | {login} --code-file -");
+    let (code, said) = as_erin(&with("000000"));
+    assert!(code == 4 && said.contains("the code is wrong"), "{code} {said}");
+    let (code, said) = as_erin(&with(&app_shows(machine, &secret, 30)));
+    assert!(code == 0 && said.contains("erin is logged in"), "{code} {said}");
+    let (code, said) = as_erin(&with(codes[3]));
+    assert_eq!(code, 0, "{said}");
+    let needle = format!("{secret}\\|{}", codes[0]);
+    let leaks = format!("(journalctl --boot; cat /var/lib/berth/berth.db*) | grep -c -a '{needle}' || true");
+    assert_eq!(machine.ok(&leaks).unwrap().trim(), "0");
+
+    machine.ok("berth user totp disable erin").unwrap();
+    let (code, said) = as_erin(&login);
+    assert_eq!(code, 0, "{said}");
+    machine.ok(&format!("berth user delete erin; berth role revoke viewer erin; rm -r {home}")).unwrap();
 }
 
 #[test]

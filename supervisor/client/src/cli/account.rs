@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::args::{ApiKeyCommand, CanArgs, GrantArgs, RoleCommand, SessionCommand, TokenArgs, UserCommand};
 use super::failure::Failure;
-use super::{Context, enrolment, get, login};
+use super::{Context, enrolment, get, login, second_factor};
 use crate::request::{Body, Request};
 use crate::resource::{ResourceType, Scope};
 
@@ -50,6 +50,7 @@ pub(super) async fn user(context: &Context, command: UserCommand) -> Result<(), 
         }
         UserCommand::Disable { name } => disable(context, &name, true).await,
         UserCommand::Enable { name } => disable(context, &name, false).await,
+        UserCommand::Totp(args) => second_factor::totp(context, args.command).await,
         UserCommand::Delete { name } => delete::<User>(context, &[name], "deleted").await,
     }
 }
@@ -206,16 +207,23 @@ pub(super) async fn review(
     Ok(context.client.transport().json(&request).await?)
 }
 
-pub(super) async fn who_am_i(context: &Context) -> Result<(), Failure> {
+/// Who asks, as the server sees him.
+pub(super) async fn me(context: &Context) -> Result<Value, Failure> {
     let group = "authentication.k8s.io";
-    let review = review(context, group, "selfsubjectreviews", "SelfSubjectReview", json!({})).await?;
-    let me = &review["status"]["userInfo"];
+    let mut review = review(context, group, "selfsubjectreviews", "SelfSubjectReview", json!({})).await?;
+    Ok(review["status"]["userInfo"].take())
+}
+
+pub(super) async fn who_am_i(context: &Context) -> Result<(), Failure> {
+    let me = me(context).await?;
     if !context.output.is_table() {
-        return context.document(&ResourceType::of::<User>(), me);
+        return context.document(&ResourceType::of::<User>(), &me);
     }
     context.say(me["username"].as_str().unwrap_or_default())?;
-    let granted = me["extra"]["berth.dev/granted"].as_array();
-    granted.into_iter().flatten().filter_map(Value::as_str).try_for_each(|one| context.say(&format!("  {one}")))
+    let said = |what: &str| me["extra"][what].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let (granted, factors): (Vec<&str>, Vec<&str>) = (said("berth.dev/granted"), said("berth.dev/second-factor"));
+    granted.into_iter().try_for_each(|one| context.say(&format!("  {one}")))?;
+    factors.into_iter().try_for_each(|one| context.say(&format!("  second factor: {one}")))
 }
 
 pub(super) async fn can_i(context: &Context, args: &CanArgs) -> Result<(), Failure> {

@@ -20,7 +20,7 @@ use clap_complete::Shell;
 
 pub(super) use accounts::{
     ApiKeyArgs, ApiKeyCommand, AuditArgs, AuditCommand, AuditListArgs, CanArgs, ClaimArgs, GrantArgs, LoginArgs,
-    RoleArgs, RoleCommand, SessionArgs, SessionCommand, TokenArgs, UserArgs, UserCommand,
+    RoleArgs, RoleCommand, SessionArgs, SessionCommand, TokenArgs, TotpCommand, UserArgs, UserCommand,
 };
 pub(super) use certificates::{CaArgs, CaCommand, DeviceArgs, DeviceCommand, EnrolArgs, IntoArgs};
 pub(super) use changes::{AddArgs, ChangeSetArgs, ChangeSetCommand, Preferred};

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use berth_model::login::{Claim, Login, Refresh, Tokens};
 use berth_model::resource::Certificate;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -50,7 +51,8 @@ pub(super) async fn run(context: &Context, args: &LoginArgs) -> Result<(), Failu
         None => hidden(&format!("password of {user}: "))?,
     };
     let authority = server.ca_file.as_deref().map(bounded::read).transpose()?;
-    let tokens: Tokens = context.client.transport().json(&log_in(user, password)).await?;
+    let code = args.code_file.as_deref().map(|file| code(context, Some(file))).transpose()?;
+    let tokens = log_in(context, Login { user, password, code }).await?;
     keep(context, &name, &server, &tokens, authority.as_deref())?;
     let entry = Entry {
         name: name.clone(),
@@ -77,9 +79,43 @@ pub(super) async fn claim(context: &Context, args: ClaimArgs) -> Result<(), Fail
     context.note("log in with: berth login")
 }
 
-fn log_in(user: String, password: String) -> Request {
-    let body = serde_json::to_value(Login { user, password }).unwrap_or_default();
-    Request::new(Method::POST, &["auth", "login"]).body(Body::Json(body))
+/// Logs in; a code is asked for when the server says that one is needed.
+async fn log_in(context: &Context, mut login: Login) -> Result<Tokens, Failure> {
+    let request = |login: &Login| {
+        let body = serde_json::to_value(login).unwrap_or_default();
+        Request::new(Method::POST, &["auth", "login"]).body(Body::Json(body))
+    };
+    match context.client.transport().json(&request(&login)).await {
+        Err(ClientError::Refused(status)) if login.code.is_none() && needs_code(&status) => {
+            login.code = Some(code(context, None)?);
+            Ok(context.client.transport().json(&request(&login)).await?)
+        }
+        tokens => Ok(tokens?),
+    }
+}
+
+/// Whether it is only the second factor that is missing.
+fn needs_code(status: &Status) -> bool {
+    let causes = status.details.as_ref().and_then(|details| details.causes.as_ref());
+    causes
+        .into_iter()
+        .flatten()
+        .any(|cause| (cause.field.as_deref(), cause.reason.as_deref()) == (Some("code"), Some("FieldValueRequired")))
+}
+
+/// The code of an authenticator app, in a file or on standard input, or asked for.
+pub(super) fn code(context: &Context, file: Option<&Path>) -> Result<String, Failure> {
+    match file {
+        Some(file) => password_of(context, file),
+        None => match io::stdin().is_terminal() {
+            true => asked("code of the authenticator app, or a recovery code: "),
+            false => Err(Failure::Usage(
+                "a code of the authenticator app is needed, and nobody can be asked here: give --code-file (- is \
+                 standard input)"
+                    .to_owned(),
+            )),
+        },
+    }
 }
 
 fn keep(context: &Context, name: &str, server: &Server, tokens: &Tokens, ca: Option<&[u8]>) -> Result<(), Failure> {

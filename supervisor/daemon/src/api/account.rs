@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::guard;
-use super::login::{owned_by, replace_password, said, unkept};
+use super::login::{done, owned_by, replace_password, said, unkept};
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::route::{Access, Route};
@@ -58,7 +58,7 @@ async fn set_password(mut ask: Ask) -> Reply {
         replace_password(tx, &name, &phc)
     };
     ask.api.store.write(&ask.actor(), work).await?;
-    Ok(reply::json(&json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200 })))
+    Ok(done())
 }
 
 /// `POST .../users/{name}/apikeys`: the key, which is shown this once.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! POST /auth/claim     code, name, password: the first owner of a machine that nobody owns
-//! POST /auth/login     name, password  -> access token (15 min), refresh token (7 days, good once)
+//! POST /auth/login     name, password  -> access token (15 min), refresh token (7 days, good once);
+//!                                         who has a second factor is asked for its code, too
 //! POST /auth/refresh   refresh token   -> both anew; one that was used before ends the session
 //! POST /auth/logout    access token    -> the session is gone
 //! POST /auth/password  name, password, new password; other sessions of his are gone
@@ -25,17 +26,19 @@ use http::header::USER_AGENT;
 use http::{Method, StatusCode};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::route::{Access, Route};
+use super::second_factor;
 use super::write::admit;
 use crate::auth::secret::{self, Fresh};
 use crate::auth::{Peer, Refusal, accounts, bearer, password};
-use crate::store::{Deletion, Purpose, ReadTx, StoreError, Tx};
+use crate::secret::Sealer;
+use crate::store::{Deletion, Purpose, ReadTx, StoreError, Tx, Verifier};
 
 /// The routes.
 pub(super) fn rows() -> Vec<Route> {
@@ -97,14 +100,22 @@ fn first_owner(tx: &mut Tx<'_>, name: &str, phc: &str) -> Result<(), Error> {
     replace_password(tx, name, phc)
 }
 
-/// A user whose password was right.
+/// A user whose password was right, with the code that he shows.
 struct Proven {
     name: String,
     uid: String,
+    code: Option<Zeroizing<String>>,
 }
 
-/// Finds out whether somebody knows the password of a user.
-async fn prove(ask: &Ask, name: &str, word: String) -> Result<Proven, Error> {
+impl Proven {
+    /// Uses the code, in the transaction that he is let in by. Only then he was right.
+    fn code(&self, tx: &mut Tx<'_>, sealer: &Sealer) -> Result<(), Error> {
+        second_factor::prove(tx, sealer, &self.name, &self.uid, self.code.as_ref().map(|code| code.as_str()))
+    }
+}
+
+/// Finds out whether somebody knows the password of a user, and has shown a code if he needs one.
+async fn prove(ask: &Ask, name: &str, word: String, code: Option<String>) -> Result<Proven, Error> {
     let (from, now) = (address(ask), (ask.api.clock)());
     ask.api.attempts.allowed(name, from, now).map_err(too_often)?;
     // Counted before it is known, so that many at the same time are not let through.
@@ -113,30 +124,34 @@ async fn prove(ask: &Ask, name: &str, word: String) -> Result<Proven, Error> {
     let find = move |tx: &ReadTx<'_>| -> Result<_, StoreError> {
         let user = tx.get::<User>("", &wanted)?.filter(|user| !user.spec.disabled);
         let Some(uid) = user.and_then(|user| user.metadata.uid) else { return Ok(None) };
-        Ok(Some((tx.password(&uid)?, uid)))
+        let needs_code = second_factor::is_needed(tx, &uid)?;
+        Ok(Some((tx.verifier(&uid, Verifier::Password)?, uid, needs_code)))
     };
-    let (phc, uid) = match ask.api.store.read(find).await? {
-        Some((phc, uid)) => (phc, Some(uid)),
-        None => (None, None),
+    let (phc, uid, needs_code) = match ask.api.store.read(find).await? {
+        Some((phc, uid, needs_code)) => (phc, Some(uid), needs_code),
+        None => (None, None, false),
     };
     let right = password::verify(Zeroizing::new(word), phc).await?;
     let uid = uid.filter(|_| right).ok_or_else(wrong)?;
-    ask.api.attempts.succeeded(name, from);
-    Ok(Proven { name: name.to_owned(), uid })
+    if needs_code && code.is_none() {
+        ask.api.attempts.forgiven(name, from);
+        return Err(second_factor::needed());
+    }
+    Ok(Proven { name: name.to_owned(), uid, code: code.map(Zeroizing::new) })
 }
 
 fn wrong() -> Error {
     Error::new(Reason::Unauthorized, "there is no such user with that password; check both, or ask an administrator")
 }
 
-fn too_often(seconds: u64) -> Error {
+pub(super) fn too_often(seconds: u64) -> Error {
     let message = format!("too many were wrong from here or about this user; try again in {seconds} s");
     let failure = Failure::new(Reason::TooManyRequests, message);
     Failure { retry_after_seconds: Some(i32::try_from(seconds).unwrap_or(i32::MAX)), ..failure }.into()
 }
 
 /// From where somebody asks.
-fn address(ask: &Ask) -> IpAddr {
+pub(super) fn address(ask: &Ask) -> IpAddr {
     match ask.peer {
         Peer::Network(address) => address.ip(),
         Peer::Socket { .. } => Ipv4Addr::LOCALHOST.into(),
@@ -145,18 +160,21 @@ fn address(ask: &Ask) -> IpAddr {
 
 /// `POST /auth/login`.
 async fn login(mut ask: Ask) -> Reply {
-    let Login { user, password } = said(&mut ask).await?;
+    let Login { user, password, code } = said(&mut ask).await?;
     ask.trail.about(&user);
-    let proven = prove(&ask, &user, password).await?;
+    let proven = prove(&ask, &user, password, code).await?;
     let (made, seen) = (Pair::draw()?, seen(&ask));
     let (hashes, name, trail) = (made.hashes(), proven.name.clone(), ask.trail.clone());
     trail.by(&format!("user:{name}"));
+    let sealer = ask.api.sealer.clone();
     let work = move |tx: &mut Tx<'_>| -> Result<String, Error> {
+        proven.code(tx, &sealer)?;
         let session = begin(tx, &proven, seen, &hashes)?;
         trail.done(tx)?;
         Ok(session)
     };
     let session = ask.api.store.write(&ask.actor_of(&format!("user:{name}")), work).await?;
+    ask.api.attempts.succeeded(&name, address(&ask));
     answer(&made.tokens(session, name))
 }
 
@@ -263,27 +281,32 @@ async fn logout(ask: Ask) -> Reply {
         Ok(())
     };
     ask.api.store.write(&ask.actor(), work).await?;
-    Ok(reply::json(&json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200 })))
+    Ok(done())
 }
 
 /// `POST /auth/password`.
 async fn change_password(mut ask: Ask) -> Reply {
-    let ChangePassword { user, password: old, new_password } = said(&mut ask).await?;
+    let ChangePassword { user, password: old, new_password, code } = said(&mut ask).await?;
     let new_password = Zeroizing::new(new_password);
     ask.trail.about(&user);
-    let proven = prove(&ask, &user, old).await?;
+    let proven = prove(&ask, &user, old, code).await?;
     ask.trail.by(&format!("user:{user}"));
-    password::check(&user, &new_password)?;
+    password::check(&user, &new_password).inspect_err(|_| ask.api.attempts.forgiven(&user, address(&ask)))?;
     let phc = password::hash(new_password).await?;
-    let work = move |tx: &mut Tx<'_>| replace_password(tx, &proven.name, &phc);
+    let sealer = ask.api.sealer.clone();
+    let work = move |tx: &mut Tx<'_>| {
+        proven.code(tx, &sealer)?;
+        replace_password(tx, &proven.name, &phc)
+    };
     ask.api.store.write(&ask.actor_of(&format!("user:{user}")), work).await?;
-    Ok(reply::json(&json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200 })))
+    ask.api.attempts.succeeded(&user, address(&ask));
+    Ok(done())
 }
 
 /// Sets a password, and ends all sessions that began with another.
 pub(super) fn replace_password(tx: &mut Tx<'_>, name: &str, phc: &str) -> Result<(), Error> {
     let user = tx.get::<User>("", name)?.ok_or_else(wrong)?;
-    tx.set_password(user.metadata.uid.as_deref().unwrap_or_default(), phc)?;
+    tx.set_verifier(user.metadata.uid.as_deref().unwrap_or_default(), Verifier::Password, phc)?;
     let status = UserStatus { password_set: Some(tx.now()), ..user.status.clone().unwrap_or_default() };
     tx.update_status(&User { status: Some(status), ..user })?;
     for session in tx.list::<Session>(None)?.into_iter().filter(|session| session.spec.user == name) {
@@ -362,8 +385,18 @@ pub(super) fn unkept(mut response: axum::response::Response) -> axum::response::
     response
 }
 
-fn answer(tokens: &Tokens) -> Reply {
+/// An answer that says no more than that it was done.
+pub(super) fn done() -> axum::response::Response {
+    reply::json(&json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200 }))
+}
+
+/// An answer with secrets in it.
+pub(super) fn secretly(code: StatusCode, said: &impl Serialize) -> Reply {
     let body =
-        serde_json::to_value(tokens).map_err(|_| Error::new(Reason::InternalError, "the answer cannot be written"))?;
-    Ok(unkept(reply::with_code(StatusCode::OK, reply::json(&body))))
+        serde_json::to_value(said).map_err(|_| Error::new(Reason::InternalError, "the answer cannot be written"))?;
+    Ok(unkept(reply::with_code(code, reply::json(&body))))
+}
+
+fn answer(tokens: &Tokens) -> Reply {
+    secretly(StatusCode::OK, tokens)
 }

@@ -7,6 +7,7 @@ use berth_model::kinds::{
 };
 use berth_model::policy::{Decision, Resource, Subject, Verb, authorize};
 use berth_model::repeated::Read;
+use berth_model::resource::User;
 use http::StatusCode;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -23,7 +24,7 @@ pub(super) async fn review(mut ask: Ask, kind: &'static Registration) -> Reply {
     review["status"] = match kind {
         _ if *kind == SELF_SUBJECT_ACCESS_REVIEW => may_i(&ask, &review)?,
         _ if *kind == SELF_SUBJECT_RULES_REVIEW => what_may_i(&ask, &review)?,
-        _ if *kind == SELF_SUBJECT_REVIEW => json!({ "userInfo": user(&ask.subject) }),
+        _ if *kind == SELF_SUBJECT_REVIEW => json!({ "userInfo": me(&ask).await? }),
         _ if *kind == TOKEN_REVIEW => whose(&ask, &mut review).await?,
         _ => return super::write::instead(ask, kind).await,
     };
@@ -127,6 +128,17 @@ fn user(subject: &Subject) -> Value {
         _ => Vec::new(),
     };
     json!({ "username": subject.identity(), "groups": ["system:authenticated"], "extra": { "berth.dev/granted": granted } })
+}
+
+/// The same, with what he needs to log in.
+async fn me(ask: &Ask) -> Result<Value, Error> {
+    let mut me = user(&ask.subject);
+    let Some(name) = ask.subject.identity().strip_prefix("user:").map(str::to_owned) else { return Ok(me) };
+    let status = ask.api.store.read(move |tx| Ok(tx.get::<User>("", &name)?.and_then(|user| user.status))).await?;
+    if status.is_some_and(|status| status.totp_set.is_some()) {
+        me["extra"]["berth.dev/second-factor"] = json!(["totp"]);
+    }
+    Ok(me)
 }
 
 /// `TokenReview`: whose token it is. The answer does not repeat it.

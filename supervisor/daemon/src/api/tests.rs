@@ -24,6 +24,7 @@ mod reviews;
 mod rights;
 mod rollback;
 mod schemathesis;
+mod second_factor;
 mod secrets;
 mod system;
 mod table;

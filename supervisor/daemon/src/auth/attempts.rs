@@ -62,9 +62,8 @@ impl Attempts {
     /// Somebody was right, whose try was counted before that was known. What was wrong before counts on: else whoever has
     /// an account of his own could guess others' for ever.
     pub fn succeeded(&self, name: &str, from: IpAddr) {
+        self.forgiven(name, from);
         let (mut seen, from) = (self.seen(), neighbourhood(from));
-        seen.take_back(&Tried::Address(from));
-        seen.take_back(&Tried::Name(name.to_owned()));
         let places = seen.known.entry(name.to_owned()).or_default();
         if !places.contains(&from) {
             places.push_back(from);
@@ -72,6 +71,13 @@ impl Attempts {
         if places.len() > OF_NAME {
             places.pop_front();
         }
+    }
+
+    /// Somebody was not wrong, but is not in yet either. What was wrong before counts on, as above.
+    pub fn forgiven(&self, name: &str, from: IpAddr) {
+        let (mut seen, from) = (self.seen(), neighbourhood(from));
+        seen.take_back(&Tried::Address(from));
+        seen.take_back(&Tried::Name(name.to_owned()));
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {

@@ -7,19 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_host::fs::{FsError, atomic_write, ensure_dir, read_optional, remove_file};
-use ring::digest::{SHA256, digest};
-use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use super::{AuthError, accounts};
+use super::{AuthError, accounts, code};
 use crate::store::{Store, StoreError};
 
-/// Letters and digits that nobody takes for one another.
-const ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 /// Characters of a code: 60 bits.
 const LENGTH: usize = 12;
-/// Characters between two dashes.
-const GROUP: usize = 4;
 
 /// Why a code cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -56,12 +50,12 @@ impl Claim {
             return Ok(claim);
         }
         let kept = read_optional(&file)?.and_then(|bytes| String::from_utf8(bytes).ok());
-        let code = match kept.map(|text| plain(&text)).filter(|code| is_code(code)) {
+        let code = match kept.map(|text| code::plain(&text)).filter(|kept| code::is_one(kept, LENGTH)) {
             Some(code) => code,
-            None => draw()?,
+            None => code::draw(LENGTH)?,
         };
         ensure_dir(console, 0o755)?;
-        let shown = Zeroizing::new(grouped(&code));
+        let shown = code::grouped(&code);
         atomic_write(&file, format!("{}\n", shown.as_str()).as_bytes(), 0o600)?;
         let text = format!(
             "Nobody owns this machine yet. Its code is {}: berth claim --server https://\\4:6443\n\n",
@@ -76,11 +70,10 @@ impl Claim {
         self.code.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it is the code. How long it takes tells nothing: hashes are compared.
+    /// Whether it is the code.
     pub fn is_right(&self, said: &str) -> bool {
-        let hash = |text: &str| digest(&SHA256, text.as_bytes());
-        let said = plain(said);
-        self.held().as_ref().is_some_and(|code| hash(code).as_ref() == hash(&said).as_ref())
+        let said = code::plain(said);
+        self.held().as_ref().is_some_and(|code| code::is_same(code, &said))
     }
 
     /// Ends it: somebody owns the machine.
@@ -97,32 +90,8 @@ impl Claim {
 impl Claim {
     /// Takes this for the code.
     pub fn set(&self, code: &str) {
-        *self.held() = Some(plain(code));
+        *self.held() = Some(code::plain(code));
     }
-}
-
-/// As people type it: in any case, with or without dashes.
-fn plain(text: &str) -> Zeroizing<String> {
-    let letters = text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_uppercase());
-    Zeroizing::new(letters.collect())
-}
-
-fn is_code(text: &str) -> bool {
-    text.len() == LENGTH && text.bytes().all(|byte| ALPHABET.contains(&byte))
-}
-
-fn grouped(code: &str) -> String {
-    let groups: Vec<&str> =
-        (0..code.len()).step_by(GROUP).filter_map(|at| code.get(at..(at + GROUP).min(code.len()))).collect();
-    groups.join("-")
-}
-
-fn draw() -> Result<Zeroizing<String>, AuthError> {
-    let mut random = Zeroizing::new([0; LENGTH]);
-    SystemRandom::new().fill(random.as_mut()).map_err(|_| AuthError::Random)?;
-    // A byte has a whole number of alphabets in it: each letter comes as often as another.
-    let letters = random.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)]));
-    Ok(Zeroizing::new(letters.collect()))
 }
 
 #[cfg(test)]

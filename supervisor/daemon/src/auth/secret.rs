@@ -49,6 +49,11 @@ pub fn recognise(secret: &str) -> Option<(Purpose, [u8; LENGTH])> {
     Some((purpose, hash(secret)))
 }
 
+/// By what a code is recognised that is one of few for somebody, as long as it is drawn with 80 bits or more.
+pub fn of_code(purpose: Purpose, plain: &str) -> [u8; LENGTH] {
+    hash(&format!("{purpose:?}:{plain}"))
+}
+
 fn prefix(purpose: Purpose) -> &'static str {
     PREFIXES.iter().find(|(known, _)| *known == purpose).map_or("", |(_, prefix)| prefix)
 }

@@ -13,6 +13,8 @@ use ring::hmac;
 use ring::rand::SecureRandom;
 use zeroize::Zeroizing;
 
+use super::ACCOUNTS;
+
 const VERSION: u8 = 1;
 const SALT: usize = 16;
 const DIGEST: usize = 16;
@@ -33,7 +35,10 @@ pub struct Record<'a> {
 
 impl fmt::Display for Record<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "key {} of secret {}/{}", self.key, self.namespace, self.name)
+        match self.namespace {
+            ACCOUNTS => write!(f, "{} of user {}", self.key, self.name),
+            namespace => write!(f, "key {} of secret {namespace}/{}", self.key, self.name),
+        }
     }
 }
 

@@ -20,6 +20,29 @@ pub enum Purpose {
     Bootstrap,
     /// A client certificate: its key proves who somebody is, its hash leads to its record.
     Certificate,
+    /// In the place of a code of an authenticator app, once.
+    Recovery,
+}
+
+/// What is kept of a user to check what he shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verifier {
+    /// By what his password is checked: a PHC string.
+    Password,
+    /// By what codes of his authenticator app are checked, sealed.
+    Totp,
+    /// The same, before he has shown that his app has it.
+    Enrolment,
+}
+
+impl Verifier {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Totp => "totp",
+            Self::Enrolment => "enrolment",
+        }
+    }
 }
 
 impl Purpose {
@@ -30,6 +53,7 @@ impl Purpose {
             Self::Key => "key",
             Self::Bootstrap => "bootstrap",
             Self::Certificate => "certificate",
+            Self::Recovery => "recovery",
         }
     }
 }
@@ -61,11 +85,18 @@ impl ReadTx<'_> {
         }))
     }
 
-    /// By what a password is checked: a PHC string.
-    pub fn password(&self, user: &str) -> Result<Option<String>, StoreError> {
-        let sql = "SELECT body FROM verifier WHERE object = ?1 AND purpose = 'password'";
-        let found = self.rows(sql, [user], |row| row.get(0), "look a password up")?;
+    /// By what something is checked that the user with this uid shows; `None`, if he has no such thing.
+    pub fn verifier(&self, user: &str, what: Verifier) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT body FROM verifier WHERE object = ?1 AND purpose = ?2";
+        let found = self.rows(sql, [user, what.name()], |row| row.get(0), "look a verifier up")?;
         Ok(found.into_iter().next())
+    }
+
+    /// How many credentials for a purpose the object with this uid has.
+    pub fn credentials(&self, purpose: Purpose, object: &str) -> Result<u32, StoreError> {
+        let sql = "SELECT count(*) FROM credential WHERE object = ?1 AND purpose = ?2";
+        let found = self.rows(sql, [object, purpose.name()], |row| row.get(0), "count credentials")?;
+        Ok(found.into_iter().next().unwrap_or_default())
     }
 }
 
@@ -105,10 +136,22 @@ impl Tx<'_> {
         Ok(gone > 0)
     }
 
-    /// Sets by what the password of the user with this uid is checked.
-    pub fn set_password(&mut self, user: &str, phc: &str) -> Result<(), StoreError> {
-        let sql = "INSERT INTO verifier (object, purpose, body) VALUES (?1, 'password', ?2)
+    /// Takes all credentials of an object away that it has for a purpose.
+    pub fn drop_credentials(&mut self, purpose: Purpose, object: &str) -> Result<(), StoreError> {
+        let sql = "DELETE FROM credential WHERE object = ?1 AND purpose = ?2";
+        self.execute(sql, params![object, purpose.name()], "drop credentials").map(drop)
+    }
+
+    /// Sets by what something is checked that the user with this uid shows.
+    pub fn set_verifier(&mut self, user: &str, what: Verifier, body: &str) -> Result<(), StoreError> {
+        let sql = "INSERT INTO verifier (object, purpose, body) VALUES (?1, ?2, ?3)
                    ON CONFLICT (object, purpose) DO UPDATE SET body = excluded.body";
-        self.execute(sql, params![user, phc], "keep a password").map(drop)
+        self.execute(sql, params![user, what.name(), body], "keep a verifier").map(drop)
+    }
+
+    /// Forgets by what something is checked; says whether it was known.
+    pub fn drop_verifier(&mut self, user: &str, what: Verifier) -> Result<bool, StoreError> {
+        let sql = "DELETE FROM verifier WHERE object = ?1 AND purpose = ?2";
+        Ok(self.execute(sql, params![user, what.name()], "forget a verifier")? > 0)
     }
 }

@@ -38,6 +38,7 @@ pub static USER: Registration = Registration {
         Column::NAME,
         Column::text("Display-Name", "How he is called by others."),
         Column::text("Disabled", "Whether he is kept out."),
+        Column::text("Totp", "Whether he needs a code of an authenticator app to log in."),
         Column::text("Last-Login", "Time since he last logged in."),
         Column::AGE,
     ],
@@ -46,6 +47,7 @@ pub static USER: Registration = Registration {
             text(object, "/metadata/name"),
             text(object, "/spec/displayName"),
             flag(object, "/spec/disabled"),
+            truth(object.pointer("/status/totpSet").is_some_and(Value::is_string)),
             at(object, "/status/lastLogin", now),
             since(object, "/metadata/creationTimestamp", now),
         ]
@@ -307,7 +309,11 @@ pub static AUDIT_RECORD: Registration = Registration {
 
 /// What is true or false, or is left out if it is false.
 fn flag(object: &Value, pointer: &str) -> Value {
-    Value::from(if object.pointer(pointer) == Some(&Value::Bool(true)) { "True" } else { "False" })
+    truth(object.pointer(pointer) == Some(&Value::Bool(true)))
+}
+
+fn truth(is: bool) -> Value {
+    Value::from(if is { "True" } else { "False" })
 }
 
 /// Time since something that may never have happened.

@@ -116,7 +116,7 @@ fn admin() -> Vec<PolicyRule> {
         rule(
             &["create"],
             &["berth.dev"],
-            &["users/apikeys", "users/bootstraptokens", "users/certificates", "users/password"],
+            &["users/apikeys", "users/bootstraptokens", "users/certificates", "users/password", "users/totp/disable"],
         ),
         rule(WRITE, &[""], &["configmaps", "events", "namespaces", "secrets", "serviceaccounts"]),
         rule(READ, &[""], &["secrets/reveal"]),
@@ -287,6 +287,7 @@ mod tests {
             authorize(&alice, verb, &resource) == Decision::Allowed
         };
         assert!(may(Verb::Get, "users", "", "alice") && may(Verb::Create, "users", "apikeys", "alice"));
+        assert!(may(Verb::Create, "users", "totp/confirm", "alice") && !may(Verb::Create, "users", "totp", "bob"));
         assert!(may(Verb::Delete, "sessions", "", "alice.x7k2p") && may(Verb::Get, "apikeys", "", "alice.ci"));
         for (verb, plural, subresource, name) in [
             (Verb::Get, "users", "", "bob"),

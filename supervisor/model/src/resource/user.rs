@@ -34,4 +34,11 @@ pub struct UserStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub last_login: Option<Timestamp>,
+    /// Since when he needs a code of an authenticator app to log in; none, if he does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub totp_set: Option<Timestamp>,
+    /// How many recovery codes he has left, if he needs a code to log in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery_codes: Option<u32>,
 }

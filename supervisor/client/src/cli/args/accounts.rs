@@ -15,6 +15,9 @@ pub(in crate::cli) struct LoginArgs {
     /// The file that holds the password, - for standard input; asked for on the terminal if it is not said.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// The file that holds the code of the authenticator app, or a recovery code; asked for if one is needed.
+    #[arg(long, value_name = "FILE")]
+    pub code_file: Option<PathBuf>,
     /// What the machine is called from then on, in the kubeconfig and after --context; its host name if it is not said.
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub name: Option<String>,
@@ -83,11 +86,40 @@ pub(in crate::cli) enum UserCommand {
         #[arg(value_parser = name)]
         name: String,
     },
+    /// Need codes of an authenticator app to log in, or no longer.
+    Totp(TotpArgs),
     /// Remove a user, his keys and his sessions.
     Delete {
         /// His name.
         #[arg(value_parser = name)]
         name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TotpArgs {
+    #[command(subcommand)]
+    pub command: TotpCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum TotpCommand {
+    /// Show a secret for an authenticator app, and confirm it with a code. Asks for a login of the last 15 minutes.
+    Enable,
+    /// Confirm with a code that the app has the secret; shows recovery codes.
+    Confirm {
+        /// The file that holds the code, - for standard input; asked for on the terminal if it is not said.
+        #[arg(long, value_name = "FILE")]
+        code_file: Option<PathBuf>,
+    },
+    /// Take the second factor away: one's own with a code, or that of somebody who has lost his app.
+    Disable {
+        /// Whose; one's own if it is not said.
+        #[arg(value_parser = name)]
+        name: Option<String>,
+        /// The file that holds the code, - for standard input; asked for on the terminal if it is not said.
+        #[arg(long, value_name = "FILE")]
+        code_file: Option<PathBuf>,
     },
 }
 

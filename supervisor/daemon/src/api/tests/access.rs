@@ -2,11 +2,11 @@
 
 use super::*;
 
-const USERS: &str = "/apis/berth.dev/v1/users";
+pub(super) const USERS: &str = "/apis/berth.dev/v1/users";
 const ROLES: &str = "/apis/berth.dev/v1/roles";
 const BINDINGS: &str = "/apis/berth.dev/v1/rolebindings";
 const SESSIONS: &str = "/apis/berth.dev/v1/sessions";
-const KEYS: &str = "/apis/berth.dev/v1/apikeys";
+pub(super) const KEYS: &str = "/apis/berth.dev/v1/apikeys";
 const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
 pub(super) const PASSWORD: &str = "correct horse battery";
 const PEER: Peer =
@@ -37,7 +37,7 @@ impl World {
         self.post(BINDINGS, json!({ "metadata": { "name": name }, "spec": spec })).await.created();
     }
 
-    async fn login(&self, user: &str) -> Value {
+    pub(super) async fn login(&self, user: &str) -> Value {
         self.stranger("/auth/login", json!({ "user": user, "password": PASSWORD })).await.ok()
     }
 
@@ -49,7 +49,7 @@ impl World {
     }
 }
 
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap()
 }
 

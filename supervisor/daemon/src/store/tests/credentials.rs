@@ -61,7 +61,10 @@ async fn the_last_password_that_was_set_counts() {
     let uid = session(&fixture, "one").await;
     for phc in ["first", "second"] {
         let uid = uid.clone();
-        fixture.write(move |tx| tx.set_password(&uid, phc)).await.unwrap();
+        fixture.write(move |tx| tx.set_verifier(&uid, Verifier::Password, phc)).await.unwrap();
     }
-    assert_eq!(fixture.store.read(move |tx| tx.password(&uid)).await.unwrap().as_deref(), Some("second"));
+    assert_eq!(
+        fixture.store.read(move |tx| tx.verifier(&uid, Verifier::Password)).await.unwrap().as_deref(),
+        Some("second")
+    );
 }
