@@ -36,7 +36,7 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use zeroize::Zeroizing;
 
-use crate::store::{Clock, Purpose, ReadTx, Store, StoreError, house_keeping};
+use crate::store::{Purpose, ReadTx, Store, StoreError, house_keeping};
 use accounts::{Recognised, Used};
 use client_certificate::Presented;
 use service_token::ServiceTokens;
@@ -132,7 +132,6 @@ pub struct Authenticator {
     key: hmac::Key,
     owner: hmac::Tag,
     store: Store,
-    clock: Clock,
     /// Tokens of service accounts.
     pub service_tokens: ServiceTokens,
 }
@@ -148,7 +147,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// The token is not there, or no token; a key is damaged.
-    pub fn open(data: &Path, store: Store, clock: Clock) -> Result<Self, AuthError> {
+    pub fn open(data: &Path, store: Store) -> Result<Self, AuthError> {
         let token = data.join("token");
         let no_token = || AuthError::NoToken { path: token.clone() };
         let text = Zeroizing::new(read_optional(&token)?.ok_or_else(no_token)?);
@@ -156,7 +155,7 @@ impl Authenticator {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
         let key = key.map_err(|_| AuthError::Random)?;
         let service_tokens = ServiceTokens::open(data)?;
-        Ok(Self { owner: hmac::sign(&key, text.as_bytes()), key, store, clock, service_tokens })
+        Ok(Self { owner: hmac::sign(&key, text.as_bytes()), key, store, service_tokens })
     }
 
     /// Says who asks.
@@ -197,7 +196,7 @@ impl Authenticator {
 
     /// Whose client certificate it is.
     async fn certified(&self, presented: &Presented) -> Result<Subject, Refusal> {
-        let (hash, now) = (presented.hash, (self.clock)());
+        let (hash, now) = (presented.hash, self.store.steady_now());
         let found = self.store.read(move |tx: &ReadTx<'_>| accounts::by_certificate(tx, &hash, now)).await??;
         self.noted(found).await
     }
@@ -219,7 +218,7 @@ impl Authenticator {
             return Ok(Subject::Owner);
         }
         let text = std::str::from_utf8(token).map_err(|_| Refusal::WrongToken)?;
-        let now = (self.clock)();
+        let now = self.store.steady_now();
         if ServiceTokens::is_one(text) {
             let account = self.service_tokens.whose(text, now).ok_or(Refusal::WrongToken)?;
             let find = move |tx: &ReadTx<'_>| {
@@ -298,9 +297,9 @@ mod tests {
     fn opened(content: &str) -> Result<(tempfile::TempDir, Authenticator), AuthError> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("token"), content).unwrap();
-        let clock: Clock = std::sync::Arc::new(|| "2026-03-01T12:00:00Z".parse().unwrap());
-        let store = Store::open(&dir.path().join("berth.db"), clock.clone()).unwrap();
-        let who = Authenticator::open(dir.path(), store, clock)?;
+        let clock: crate::store::Clock = std::sync::Arc::new(|| "2026-03-01T12:00:00Z".parse().unwrap());
+        let store = Store::open(&dir.path().join("berth.db"), clock).unwrap();
+        let who = Authenticator::open(dir.path(), store)?;
         Ok((dir, who))
     }
 

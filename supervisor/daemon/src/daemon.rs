@@ -296,7 +296,7 @@ fn router(
     Ok(api::router(Api {
         store: parts.store.clone(),
         sealer: parts.sealer.clone(),
-        authenticator: Authenticator::open(&config.data, parts.store.clone(), Arc::clone(&parts.clock))?,
+        authenticator: Authenticator::open(&config.data, parts.store.clone())?,
         authority,
         attempts: Attempts::default(),
         claim,

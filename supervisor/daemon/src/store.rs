@@ -33,6 +33,7 @@ mod readers;
 mod recent;
 mod schema;
 mod shape;
+mod steady;
 mod tx;
 mod writer;
 
@@ -59,6 +60,7 @@ pub use tx::{Tx, Written};
 
 use readers::Readers;
 use recent::Recent;
+use steady::Steady;
 use writer::Writer;
 
 /// Where transactions get their time from.
@@ -71,6 +73,7 @@ pub struct Store {
     readers: Readers,
     recent: Recent,
     newest: watch::Receiver<u64>,
+    steady: Arc<Steady>,
 }
 
 impl Store {
@@ -94,8 +97,9 @@ impl Store {
         prepare(&mut connection).map_err(Fault::sql("prepare the writing connection"))?;
         schema::bring_up(&mut connection, path, clock())?;
         let recent = Recent::new(read::version(&connection)?);
-        let (writer, newest) = Writer::start(connection, clock, recent.clone())?;
-        Ok(Store { writer, readers: Readers::new(path), recent, newest })
+        let steady = Arc::new(Steady::open(&connection, clock.clone())?);
+        let (writer, newest) = Writer::start(connection, clock, steady.clone(), recent.clone())?;
+        Ok(Store { writer, readers: Readers::new(path), recent, newest, steady })
     }
 
     /// Runs `f` on one snapshot.
@@ -150,6 +154,11 @@ impl Store {
     /// [`Fault`] if the database cannot be written.
     pub async fn compact(&self, keep_since: u64) -> Result<(), StoreError> {
         self.write(&house_keeping(), move |tx| tx.compact(keep_since)).await
+    }
+
+    /// The time by which credentials end: the machine's, which here goes on when it is set back.
+    pub fn steady_now(&self) -> Timestamp {
+        self.steady.now()
     }
 
     /// Writes that wait for the writer.

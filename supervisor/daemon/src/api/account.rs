@@ -95,7 +95,7 @@ fn keep_key(tx: &mut Tx<'_>, user: &User, name: &str, wanted: NewKey, hash: &[u8
         ..ObjectMeta::default()
     };
     let life = wanted.expires_in.map(|seconds| SignedDuration::from_secs(i64::from(seconds)));
-    let expires_at = life.map(|life| tx.now() + life);
+    let expires_at = life.map(|life| tx.steady_now() + life);
     let spec = ApiKeySpec { user: name.to_owned(), role: wanted.role, namespace: wanted.namespace, expires_at };
     let key = tx.create(&ApiKey { metadata, spec, status: None })?;
     tx.add_credential(Purpose::Key, hash, key.metadata.uid.as_deref().unwrap_or_default(), expires_at)?;
@@ -130,7 +130,7 @@ async fn new_token(mut ask: Ask) -> Reply {
         Ok(Account { namespace, name, uid })
     };
     let account = transact(&ask, find).await?;
-    let (now, life) = ((ask.api.clock)(), SignedDuration::from_secs(seconds));
+    let (now, life) = (ask.api.store.steady_now(), SignedDuration::from_secs(seconds));
     let token = ask.api.authenticator.service_tokens.make(account, audiences, now, life)?;
     request["apiVersion"] = "authentication.k8s.io/v1".into();
     request["kind"] = "TokenRequest".into();

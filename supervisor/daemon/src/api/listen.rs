@@ -1,19 +1,22 @@
 //! The two ways in: TLS on a port, and a unix socket whose peers the kernel names.
 //!
 //! ```text
-//! accept ─> permit (connections are capped) ─> TLS handshake in time ─> HTTP/1.1 or 2 ─> router
+//! accept ─> permit (connections are capped, in all and from one address) ─> TLS handshake in time
+//!   ─> first request in time ─> HTTP/1.1 or 2 ─> router
 //!   └─ stop: no new connections; open ones finish their requests within the grace, then end
 //! ```
 //!
 //! Every request carries the [`Peer`] it came from, and the client certificate that was shown. A failed accept or handshake costs that
 //! connection only.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -32,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::auth::Peer;
+use crate::auth::attempts::neighbourhood;
 use crate::auth::client_certificate::Presented;
 
 /// After a failed accept, such as for want of file descriptors.
@@ -42,7 +46,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Limits {
     /// Connections at a time, each listener by itself, so that the network cannot lock local root out.
     pub(super) connections: u32,
-    /// Time for a handshake, and for the head of a request.
+    /// The same from one address; the socket has none.
+    pub(super) of_address: u32,
+    /// Time for a handshake, and for the head of a request; also for all that comes before the first.
     pub(super) head: Duration,
     /// Without a new request a connection takes no further ones; what it has begun goes on.
     pub(super) idle: Duration,
@@ -55,7 +61,9 @@ pub(super) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 512,
+            // 10,000 that wait for something, and room for those who ask.
+            connections: 10_240,
+            of_address: 1024,
             head: SERVER_WAITS,
             idle: Duration::from_secs(300),
             ping: Duration::from_secs(30),
@@ -80,7 +88,16 @@ pub fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves TLS connections until `stop`, and returns when the last one has ended.
 pub async fn serve_tls(listener: TcpListener, tls: Arc<rustls::ServerConfig>, router: Router, stop: CancellationToken) {
-    let limits = Limits::default();
+    serve_tls_within(Limits::default(), listener, tls, router, stop).await;
+}
+
+pub(super) async fn serve_tls_within(
+    limits: Limits,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
+    stop: CancellationToken,
+) {
     serve(Tls { listener, acceptor: TlsAcceptor::from(tls), patience: limits.head }, router, limits, stop).await;
 }
 
@@ -141,9 +158,14 @@ impl Door for UnixListener {
 
 pub(super) async fn serve<D: Door>(door: D, router: Router, limits: Limits, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(limits.connections as usize));
+    let places = Arc::<Places>::default();
     while let Some(accepted) = stop.run_until_cancelled(next(&permits, &door)).await {
         match accepted {
             Ok((permit, handshake, peer)) => {
+                let Some(place) = places.take(peer, limits.of_address) else {
+                    tracing::debug!("a connection from {peer:?} is one too many from there");
+                    continue;
+                };
                 let (router, stop) = (router.clone(), stop.clone());
                 tokio::spawn(async move {
                     match handshake.await {
@@ -153,7 +175,7 @@ pub(super) async fn serve<D: Door>(door: D, router: Router, limits: Limits, stop
                         }
                         Err(error) => tracing::debug!("a handshake with {peer:?} failed: {error}"),
                     }
-                    drop(permit);
+                    drop((place, permit));
                 });
             }
             Err(error) => {
@@ -165,6 +187,44 @@ pub(super) async fn serve<D: Door>(door: D, router: Router, limits: Limits, stop
     drop(door);
     // Whoever holds all permits is the last; the semaphore is never closed.
     drop(permits.acquire_many(limits.connections).await);
+}
+
+/// How many connections there are, by where they come from.
+#[derive(Default)]
+struct Places(Mutex<HashMap<IpAddr, u32>>);
+
+/// One of them, given back when it is dropped.
+struct Place {
+    places: Arc<Places>,
+    /// None on the socket.
+    address: Option<IpAddr>,
+}
+
+impl Places {
+    fn take(self: &Arc<Self>, peer: Peer, most: u32) -> Option<Place> {
+        let address = match peer {
+            Peer::Socket { .. } => None,
+            Peer::Network(address) => Some(neighbourhood(address.ip())),
+        };
+        if let Some(address) = address {
+            let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let taken = taken.entry(address).or_default();
+            *taken = taken.checked_add(1).filter(|taken| *taken <= most)?;
+        }
+        Some(Place { places: self.clone(), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(address) = self.address else { return };
+        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = taken.get(&address).map_or(0, |taken| taken.saturating_sub(1));
+        match left {
+            0 => drop(taken.remove(&address)),
+            left => drop(taken.insert(address, left)),
+        }
+    }
 }
 
 async fn next<D: Door>(
@@ -198,12 +258,14 @@ async fn connection<S>(
     let builder = http_settings(&limits);
     let mut serving =
         pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service)));
+    // Whoever has asked nothing yet is not waited for as long as one who has.
+    let mut patience = limits.head;
     loop {
         tokio::select! {
             ended = serving.as_mut() => return told(peer, ended),
-            () = asked.notified() => {}
+            () = asked.notified() => patience = limits.idle,
             () = stop.cancelled() => break,
-            () = tokio::time::sleep(limits.idle) => break,
+            () = tokio::time::sleep(patience) => break,
         }
     }
     // What has begun is finished, a watch included; nothing new begins.

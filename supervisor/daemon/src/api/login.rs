@@ -64,7 +64,7 @@ const CODE: &str = "the code of the machine";
 /// `POST /auth/claim`.
 async fn claim(mut ask: Ask) -> Reply {
     let Claim { code, user, password: word } = said(&mut ask).await?;
-    let (from, now, word) = (address(&ask), (ask.api.clock)(), Zeroizing::new(word));
+    let (from, now, word) = (address(&ask), ask.api.store.steady_now(), Zeroizing::new(word));
     ask.api.attempts.allowed(CODE, from, now).map_err(too_often)?;
     if !ask.api.claim.is_right(&code) {
         ask.api.attempts.failed(CODE, from, now);
@@ -116,7 +116,7 @@ impl Proven {
 
 /// Finds out whether somebody knows the password of a user, and has shown a code if he needs one.
 async fn prove(ask: &Ask, name: &str, word: String, code: Option<String>) -> Result<Proven, Error> {
-    let (from, now) = (address(ask), (ask.api.clock)());
+    let (from, now) = (address(ask), ask.api.store.steady_now());
     ask.api.attempts.allowed(name, from, now).map_err(too_often)?;
     // Counted before it is known, so that many at the same time are not let through.
     ask.api.attempts.failed(name, from, now);
@@ -184,7 +184,7 @@ fn begin(tx: &mut Tx<'_>, who: &Proven, seen: SessionStatus, hashes: &Hashes) ->
         .get::<User>("", &who.name)?
         .filter(|user| user.metadata.uid.as_deref() == Some(&who.uid))
         .ok_or_else(wrong)?;
-    let now = tx.now();
+    let now = tx.steady_now();
     user.status = Some(UserStatus { last_login: Some(now), ..user.status.unwrap_or_default() });
     tx.update_status(&user)?;
     let metadata = ObjectMeta {
@@ -253,14 +253,14 @@ fn exchange(tx: &mut Tx<'_>, hash: &[u8; 32], seen: SessionStatus, made: Pair) -
         tx.delete::<Session>("", &name, &Deletion::default())?;
         return Ok(Refreshed::Twice { user });
     }
-    if found.expires_at.is_some_and(|at| at <= tx.now()) {
+    if found.expires_at.is_some_and(|at| at <= tx.steady_now()) {
         return Err(Refusal::Expired.into());
     }
     if tx.get::<User>("", &user)?.is_none_or(|user| user.spec.disabled) {
         return Err(Refusal::Disabled.into());
     }
     let authenticated = session.status.as_ref().and_then(|status| status.authenticated);
-    let status = SessionStatus { authenticated, refreshed: Some(tx.now()), ..seen };
+    let status = SessionStatus { authenticated, refreshed: Some(tx.steady_now()), ..seen };
     tx.update_status(&Session { status: Some(status), ..session })?;
     tx.spend_credentials(&found.object)?;
     made.hashes().keep(tx, &found.object)?;
@@ -367,7 +367,7 @@ impl Pair {
 
 impl Hashes {
     fn keep(&self, tx: &mut Tx<'_>, session: &str) -> Result<(), StoreError> {
-        let now = tx.now();
+        let now = tx.steady_now();
         tx.add_credential(
             Purpose::Access,
             &self.access,

@@ -187,16 +187,19 @@ impl Ask {
 
     /// The whole body, within the limit and in time.
     pub(super) async fn bytes(&mut self) -> Result<bytes::Bytes, Error> {
-        let whole = Limited::new(self.take_body(), BODY_LIMIT).collect();
-        match tokio::time::timeout(BODY_TIME, whole).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                let message = format!("the body is larger than {BODY_LIMIT} bytes; send less at once");
-                Err(Error::new(Reason::RequestEntityTooLarge, message))
-            }
-            Ok(Err(error)) => Err(Error::bad_request(format!("the body could not be read: {error}"))),
-            Err(_) => Err(Error::new(Reason::Timeout, "the body did not arrive in time; send it again")),
+        whole(self.take_body(), BODY_TIME).await
+    }
+}
+
+async fn whole(body: Body, time: Duration) -> Result<bytes::Bytes, Error> {
+    match tokio::time::timeout(time, Limited::new(body, BODY_LIMIT).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let message = format!("the body is larger than {BODY_LIMIT} bytes; send less at once");
+            Err(Error::new(Reason::RequestEntityTooLarge, message))
         }
+        Ok(Err(error)) => Err(Error::bad_request(format!("the body could not be read: {error}"))),
+        Err(_) => Err(Error::new(Reason::Timeout, "the body did not arrive in time; send it again")),
     }
 }
 
@@ -255,6 +258,14 @@ mod tests {
         assert_eq!(source_of(Some("reconciler"), "curl/8"), "api");
         assert_eq!(source_of(None, "berth/0.1.0"), "cli");
         assert_eq!(source_of(None, "kubectl/v1.32"), "api");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_in_time_is_waited_for_no_longer() {
+        let (first, rest) = (Ok::<_, std::io::Error>("{"), futures_util::stream::pending());
+        let trickle = Body::from_stream(futures_util::StreamExt::chain(futures_util::stream::iter([first]), rest));
+        let error = whole(trickle, Duration::from_millis(10)).await.unwrap_err().status();
+        assert_eq!((&error["reason"], &error["code"]), (&Value::from("Timeout"), &Value::from(504)));
     }
 
     #[test]

@@ -196,7 +196,7 @@ async fn admitted(
     }
     let subject = api.authenticator.identify(peer, presented.as_ref(), &head.headers).await?;
     trail.by(subject.identity());
-    permitted(&subject, route, &head, &path, &query, (api.clock)())?;
+    permitted(&subject, route, &head, &path, &query, api.store.steady_now())?;
     let (upgrade, trail) = (head.extensions.remove(), trail.clone());
     Ok(Ask {
         api,

@@ -277,7 +277,7 @@ struct Guess<'a> {
 
 impl<'a> Guess<'a> {
     fn begin(ask: &'a Ask, name: &str) -> Result<Self, Error> {
-        let (from, now) = (address(ask), (ask.api.clock)());
+        let (from, now) = (address(ask), ask.api.store.steady_now());
         ask.api.attempts.allowed(name, from, now).map_err(too_often)?;
         ask.api.attempts.failed(name, from, now);
         Ok(Self { ask, name: name.to_owned() })

@@ -2,6 +2,7 @@
 //! which the wiring fills.
 
 use std::io;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -13,6 +14,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
@@ -86,8 +88,39 @@ pub(super) async fn import(mut ask: Ask) -> Reply {
         return Err(Error::bad_request("say what the image is to be called: ?name=<registry/repository:tag>"));
     };
     let body = ask.take_body().into_data_stream();
-    let image = ask.api.images.import(reference, body.map_err(io::Error::other).boxed()).await?;
+    let image = ask.api.images.import(reference, brisk(body.map_err(io::Error::other).boxed(), BRISK)).await?;
     Ok(reply::with_code(StatusCode::CREATED, reply::json(&image)))
+}
+
+/// At least so many bytes of an archive within so much time that is spent waiting for them.
+const BRISK: (usize, Duration) = (64 * 1024, Duration::from_mins(1));
+
+/// The same, until it comes so slowly that somebody only wants to hold the connection.
+pub(super) fn brisk(body: ByteStream, least: (usize, Duration)) -> ByteStream {
+    let piece = move |(mut body, mut waited, mut come): (ByteStream, Duration, usize)| async move {
+        loop {
+            let began = Instant::now();
+            match tokio::time::timeout(least.1.saturating_sub(waited), body.next()).await {
+                Ok(piece) => {
+                    let piece = piece?;
+                    come += piece.as_ref().map_or(0, Bytes::len);
+                    return Some((piece, (body, waited + began.elapsed(), come)));
+                }
+                Err(_) if come >= least.0 => (waited, come) = (Duration::ZERO, 0),
+                Err(_) => {
+                    let end = futures_util::stream::empty().boxed();
+                    return Some((Err(too_slow(least)), (end, Duration::ZERO, 0)));
+                }
+            }
+        }
+    };
+    futures_util::stream::unfold((body, Duration::ZERO, 0), piece).boxed()
+}
+
+fn too_slow((bytes, time): (usize, Duration)) -> io::Error {
+    let message =
+        format!("less than {bytes} bytes came within {} s; send it again, over a faster link", time.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, message)
 }
 
 /// `GET .../images`.

@@ -20,6 +20,7 @@ mod openapi;
 mod operations;
 mod references;
 mod relations;
+mod replays;
 mod reviews;
 mod rights;
 mod rollback;
@@ -28,6 +29,7 @@ mod second_factor;
 mod secrets;
 mod system;
 mod table;
+mod transport;
 mod views;
 mod volumes;
 mod watches;
@@ -79,6 +81,8 @@ struct World {
     logs: Arc<FakeLogs>,
     commands: Arc<FakeCommands>,
     claim: Arc<crate::auth::claim::Claim>,
+    /// What the machine's clock says.
+    now: Arc<Mutex<Timestamp>>,
 }
 
 /// What came back.
@@ -188,7 +192,9 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("token"), TOKEN).unwrap();
         std::fs::create_dir(dir.path().join("keys")).unwrap();
-        let clock: Clock = Arc::new(|| NOW.parse::<Timestamp>().unwrap());
+        let now = Arc::new(Mutex::new(NOW.parse::<Timestamp>().unwrap()));
+        let (clock, told) = (now.clone(), now);
+        let clock: Clock = Arc::new(move || *clock.lock().unwrap());
         let store = Store::open(&dir.path().join("berth.db"), clock.clone()).unwrap();
         let (metrics, readiness, stop) = (Metrics::new(), Readiness::default(), CancellationToken::new());
         let (images, logs) = (Arc::<FakeImages>::default(), Arc::<FakeLogs>::default());
@@ -197,7 +203,7 @@ impl World {
         let api = Api {
             store: store.clone(),
             sealer: sealer.clone(),
-            authenticator: Authenticator::open(dir.path(), store.clone(), clock.clone()).unwrap(),
+            authenticator: Authenticator::open(dir.path(), store.clone()).unwrap(),
             authority: authority(dir.path()),
             attempts: Attempts::default(),
             claim: claim.clone(),
@@ -215,7 +221,8 @@ impl World {
             stop: stop.clone(),
             pace,
         };
-        Self { dir, store, sealer, router: router(api), metrics, readiness, stop, images, logs, commands, claim }
+        let (router, now) = (router(api), told);
+        Self { dir, store, sealer, router, metrics, readiness, stop, images, logs, commands, claim, now }
     }
 
     /// The owner, over the network.

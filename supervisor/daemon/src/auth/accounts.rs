@@ -41,7 +41,7 @@ pub enum Used {
 
 /// Notes that it was used now.
 pub fn note_use(tx: &mut Tx<'_>, used: &Used) -> Result<(), StoreError> {
-    let now = Some(tx.now());
+    let now = Some(tx.steady_now());
     match used {
         Used::Key(name) => {
             let Some(found) = tx.get::<ApiKey>("", name)? else { return Ok(()) };
@@ -253,13 +253,13 @@ pub async fn show_built_in_roles(store: &Store) -> Result<(), StoreError> {
 /// The store cannot be written.
 pub async fn end_old_sessions(store: &Store) -> Result<(), StoreError> {
     let end = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
-        let now = tx.now();
+        let now = tx.steady_now();
         for kind in [&SESSION, &CERTIFICATE] {
             for old in tx.expired(kind, now)? {
                 tx.expire(meta::uid(&old.object), now)?;
             }
         }
-        Ok(())
+        tx.note_steady()
     };
     store.write(&house_keeping(), end).await
 }

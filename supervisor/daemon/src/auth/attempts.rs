@@ -112,8 +112,8 @@ impl Seen {
     }
 }
 
-/// Somebody has all of an IPv6 network of 64 bits to ask from.
-fn neighbourhood(address: IpAddr) -> IpAddr {
+/// What counts as one address: somebody has all of an IPv6 network of 64 bits to ask from.
+pub fn neighbourhood(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::from((u128::from(v6) & !u128::from(u64::MAX)).to_be_bytes()),
         v4 => v4,

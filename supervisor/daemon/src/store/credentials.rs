@@ -101,7 +101,8 @@ impl ReadTx<'_> {
 }
 
 impl Tx<'_> {
-    /// Makes what has this hash a credential of the object with this uid; goes with the object.
+    /// Makes what has this hash a credential of the object with this uid; goes with the object. It ends by
+    /// [`Tx::steady_now`], not by the machine's clock.
     pub fn add_credential(
         &mut self,
         purpose: Purpose,
@@ -111,14 +112,15 @@ impl Tx<'_> {
     ) -> Result<(), StoreError> {
         let sql = "INSERT INTO credential (hash, purpose, object, expires_at) VALUES (?1, ?2, ?3, ?4)";
         let values = params![hash.as_slice(), purpose.name(), object, expires_at.map(Timestamp::as_second)];
-        self.execute(sql, values, "keep a credential").map(drop)
+        self.execute(sql, values, "keep a credential")?;
+        self.note_steady()
     }
 
     /// Makes the credentials of an object good for nothing. They are known until they expire, so that it is seen when
     /// somebody uses one again.
     pub fn spend_credentials(&mut self, object: &str) -> Result<(), StoreError> {
         let sql = "DELETE FROM credential WHERE object = ?1 AND expires_at <= ?2";
-        self.execute(sql, params![object, self.now.as_second()], "forget old credentials")?;
+        self.execute(sql, params![object, self.steady.as_second()], "forget old credentials")?;
         self.execute("UPDATE credential SET spent = 1 WHERE object = ?1", [object], "spend credentials").map(drop)
     }
 

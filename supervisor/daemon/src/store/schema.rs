@@ -239,7 +239,7 @@ fn step_to(connection: &mut Connection, to: i64, step: &str) -> rusqlite::Result
 
 fn first_objects(connection: &mut Connection, now: Timestamp) -> Result<(), StoreError> {
     let transaction = connection.transaction().map_err(Fault::of("begin"))?;
-    let mut tx = Tx::new(&transaction, now, house_keeping());
+    let mut tx = Tx::new(&transaction, (now, now), house_keeping());
     if tx.get_value(&NAMESPACE, "", DEFAULT_NAMESPACE)?.is_none() {
         let namespace = json!({
             "metadata": { "name": DEFAULT_NAMESPACE },

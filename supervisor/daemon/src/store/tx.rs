@@ -62,6 +62,7 @@ impl<T> Written<T> {
 pub struct Tx<'c> {
     read: ReadTx<'c>,
     pub(super) now: Timestamp,
+    pub(super) steady: Timestamp,
     actor: Actor,
     pub(super) manager: String,
     pub(super) news: News,
@@ -76,9 +77,9 @@ impl<'c> Deref for Tx<'c> {
 }
 
 impl<'c> Tx<'c> {
-    pub(super) fn new(connection: &'c Connection, now: Timestamp, actor: Actor) -> Self {
+    pub(super) fn new(connection: &'c Connection, (now, steady): (Timestamp, Timestamp), actor: Actor) -> Self {
         let manager = actor.identity.clone();
-        Self { read: ReadTx::new(connection), now, actor, manager, news: News::default() }
+        Self { read: ReadTx::new(connection), now, steady, actor, manager, news: News::default() }
     }
 
     /// What it has changed.

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{Fault, StoreError};
 use super::recent::{News, Recent};
+use super::steady::Steady;
 use super::tx::Tx;
 use super::{Clock, read};
 
@@ -32,6 +33,7 @@ type Job = Box<dyn FnOnce(Result<Open<'_>, Fault>) -> Settle + Send>;
 struct Open<'a> {
     connection: &'a Connection,
     now: Timestamp,
+    steady: Timestamp,
     /// What it has changed so far.
     news: &'a mut News,
 }
@@ -52,13 +54,14 @@ impl Writer {
     pub(super) fn start(
         connection: Connection,
         clock: Clock,
+        steady: Arc<Steady>,
         recent: Recent,
     ) -> Result<(Writer, watch::Receiver<u64>), StoreError> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (newest, told) = watch::channel(read::version(&connection)?);
         std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || Thread { connection, clock, recent, newest }.run(jobs))
+            .spawn(move || Thread { connection, clock, steady, recent, newest }.run(jobs))
             .map_err(|error| Fault::Spawn(Arc::new(error)))?;
         Ok((Writer { queue }, told))
     }
@@ -76,7 +79,7 @@ impl Writer {
         let job = move |open: Result<Open<'_>, Fault>| -> Settle {
             let result = match open {
                 Ok(open) => {
-                    let mut tx = Tx::new(open.connection, open.now, actor);
+                    let mut tx = Tx::new(open.connection, (open.now, open.steady), actor);
                     let result = isolated(open.connection, || f(&mut tx));
                     if result.is_ok() {
                         open.news.extend(tx.into_news());
@@ -142,6 +145,7 @@ fn told(panic: &(dyn Any + Send)) -> Fault {
 struct Thread {
     connection: Connection,
     clock: Clock,
+    steady: Arc<Steady>,
     recent: Recent,
     newest: watch::Sender<u64>,
 }
@@ -200,7 +204,8 @@ impl Thread {
                 }
                 (Message::Write(job), Err(fault)) => settles.push(job(Err(fault.clone()))),
                 (Message::Write(job), Ok(())) => {
-                    let open = Open { connection: &self.connection, now: (self.clock)(), news: &mut news };
+                    let (now, steady) = ((self.clock)(), self.steady.now());
+                    let open = Open { connection: &self.connection, now, steady, news: &mut news };
                     settles.push(job(Ok(open)));
                     if self.connection.is_autocommit() {
                         begun = Err(Fault::Lost);

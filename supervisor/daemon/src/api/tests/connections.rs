@@ -15,8 +15,8 @@ use crate::auth::ca::{Authority, Names, ServerCertificate};
 /// A world that listens.
 pub(super) struct Listening {
     pub(super) world: World,
-    address: SocketAddr,
-    socket: PathBuf,
+    pub(super) address: SocketAddr,
+    pub(super) socket: PathBuf,
     certificate: ServerCertificate,
     pub(super) authority: String,
     serving: JoinHandle<()>,
@@ -67,7 +67,7 @@ impl Listening {
     }
 
     /// One request over the unix socket, as text.
-    async fn local(&self, request: &str) -> String {
+    pub(super) async fn local(&self, request: &str) -> String {
         let mut stream = UnixStream::connect(&self.socket).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();

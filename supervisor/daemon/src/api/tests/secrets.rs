@@ -204,8 +204,7 @@ async fn a_wrong_master_key_refuses_reads_of_values_and_shows_the_rest() {
     let api = Api {
         store: world.store.clone(),
         sealer: wrong,
-        authenticator: Authenticator::open(world.dir.path(), world.store.clone(), Arc::new(|| NOW.parse().unwrap()))
-            .unwrap(),
+        authenticator: Authenticator::open(world.dir.path(), world.store.clone()).unwrap(),
         authority: authority(world.dir.path()),
         attempts: Attempts::default(),
         claim: Arc::default(),

@@ -68,3 +68,21 @@ async fn the_last_password_that_was_set_counts() {
         Some("second")
     );
 }
+
+#[tokio::test]
+async fn the_time_by_which_credentials_end_goes_on_when_the_clock_is_set_back_also_over_a_restart() {
+    let mut fixture = Fixture::new();
+    let uid = session(&fixture, "one").await;
+    let before = fixture.store.steady_now();
+    fixture.write(move |tx| tx.add_credential(Purpose::Access, &HASH, &uid, None)).await.unwrap();
+    fixture.let_pass(-3600);
+    assert!(fixture.store.steady_now() >= before);
+    fixture.reopen().await;
+    assert!(fixture.store.steady_now() >= before);
+    assert!(fixture.write(|tx| Ok(tx.steady_now())).await.unwrap() >= before);
+    // It is the machine's clock again when that has caught up, and a clock that is set a little is believed.
+    fixture.let_pass(3600 + 90);
+    assert_eq!(fixture.store.steady_now(), before + SignedDuration::from_secs(90));
+    fixture.let_pass(-10);
+    assert_eq!(fixture.store.steady_now(), before + SignedDuration::from_secs(80));
+}
