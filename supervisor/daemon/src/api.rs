@@ -21,6 +21,7 @@
 //! account.rs  passwords, keys and tokens that are made for others
 //! certificate.rs  client certificates: signed, renewed
 //! audit.rs    what is recorded of requests
+//! limits.rs   how much anybody may ask
 //! guard.rs    nobody gives more than he has, and one owner stays
 //! network.rs  who reaches whom, and by which rule
 //! reply.rs    objects in the shape asked for; errors as `Status`, nowhere else
@@ -43,6 +44,7 @@ mod document;
 mod exec;
 mod guard;
 mod health;
+mod limits;
 mod listen;
 mod login;
 mod network;
@@ -90,6 +92,7 @@ pub use audit::Refusals;
 pub use cleanup::CleanupPort;
 pub use exec::{Begun, CommandRequest, CommandsPort};
 pub use health::Readiness;
+pub use limits::Limiter;
 pub use listen::{bind_socket, serve_socket, serve_tls};
 pub use stream::{ByteStream, ImagesPort, LogRequest, LogsPort, PortError};
 pub use system::{DiagnoseRequest, SystemPort};
@@ -113,6 +116,8 @@ pub struct Api {
     pub authority: Arc<Authority>,
     /// Who was wrong about who he is.
     pub attempts: Attempts,
+    /// Who asks how much.
+    pub limiter: Limiter,
     /// By what a machine that nobody owns is claimed.
     pub claim: Arc<Claim>,
     /// Signs and examines the audit records.

@@ -299,6 +299,7 @@ fn router(
         authenticator: Authenticator::open(&config.data, parts.store.clone())?,
         authority,
         attempts: Attempts::default(),
+        limiter: api::Limiter::default(),
         claim,
         notary: parts.notary.clone(),
         refusals: api::Refusals::default(),

@@ -30,7 +30,8 @@ pub(super) async fn attach(ask: Ask) -> Reply {
         previous: false,
     };
     let output = ask.api.logs.open(request).await?;
-    let (upgrade, stop, session) = (ask.upgrade()?, ask.api.stop.clone(), ask.api.metrics.session_opened());
+    let (upgrade, stop, session) =
+        (ask.upgrade()?, ask.api.stop.clone(), (ask.api.metrics.session_opened(), ask.stream.clone()));
     tokio::spawn(async move {
         if let Some((sink, stream)) = open(upgrade).await {
             serve(sink, stream, output, stop).await;

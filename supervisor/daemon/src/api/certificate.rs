@@ -147,7 +147,7 @@ async fn invite(
     let (hash, fingerprint) = (made.hash, ask.api.authority.fingerprint()?);
     let work = move |tx: &mut Tx<'_>| -> Result<(String, Timestamp), Error> {
         let Invited { uid, identity } = find(tx, &subject)?;
-        let expires_at = tx.now() + BOOTSTRAP_LIFE;
+        let expires_at = tx.steady_now() + BOOTSTRAP_LIFE;
         tx.forget_expired_credentials(Purpose::Bootstrap, &uid)?;
         tx.add_credential(Purpose::Bootstrap, &hash, &uid, Some(expires_at))?;
         Ok((identity, expires_at))

@@ -75,7 +75,7 @@ pub(super) async fn exec(ask: Ask) -> Reply {
     tell(&ask.subject, &request);
     let begun = ask.api.commands.begin(request).await?;
     let stop = ask.api.stop.clone();
-    let open = ask.api.metrics.session_opened();
+    let open = (ask.api.metrics.session_opened(), ask.stream);
     tokio::spawn(async move {
         serve(upgrade, begun, wanted, stop).await;
         drop(open);

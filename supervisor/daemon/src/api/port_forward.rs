@@ -48,7 +48,8 @@ pub(super) async fn port_forward(ask: Ask) -> Reply {
     let address = address(&ask).await?;
     let (who, namespace, name) = (ask.subject.identity(), ask.namespace(), ask.name());
     tracing::info!(who, namespace, bundle = name, "port-forward");
-    let (upgrade, stop, session) = (ask.upgrade()?, ask.api.stop.clone(), ask.api.metrics.session_opened());
+    let (upgrade, stop, session) =
+        (ask.upgrade()?, ask.api.stop.clone(), (ask.api.metrics.session_opened(), ask.stream.clone()));
     tokio::spawn(async move {
         if let Some((sink, stream)) = open(upgrade).await {
             let serve = async {

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use super::Api;
 use super::audit::Trail;
+use super::limits::OpenStream;
 use super::reply::{Error, Shape};
 use crate::auth::Peer;
 use crate::auth::client_certificate::Presented;
@@ -43,6 +44,8 @@ pub(super) struct Ask {
     pub(super) query: Vec<(String, String)>,
     /// Behind a lock that is never waited for: a body alone could not be shared between threads.
     pub(super) body: Mutex<Body>,
+    /// It is counted as open as long as this is kept.
+    pub(super) stream: Option<Arc<OpenStream>>,
     /// How the connection becomes something else than HTTP, if it can.
     pub(super) upgrade: Option<OnUpgrade>,
 }

@@ -29,6 +29,7 @@ use jiff::Timestamp;
 
 use super::Api;
 use super::audit::{Asked, Trail};
+use super::limits::{self, OpenStream};
 use super::reply::{Error, Reply};
 use super::request::{Ask, about, truth, way};
 use crate::auth::client_certificate::Presented;
@@ -140,7 +141,14 @@ async fn answer(api: Arc<Api>, route: &Route, params: RawPathParams, request: Re
     let about = route.kind.map_or_else(about, |kind| self::about(kind, find(&path, "name")));
     let trail = Arc::new(Trail::new(api.notary.clone(), address(&request)));
     let reply = match admitted(api.clone(), route, path, request, &trail).await {
-        Ok(ask) => (route.handler)(ask).await,
+        Ok(ask) => {
+            let stream = ask.stream.clone();
+            let reply = (route.handler)(ask).await;
+            match stream {
+                Some(stream) => reply.map(|response| limits::held(response, stream)),
+                None => reply,
+            }
+        }
         Err(error) => Err(error),
     };
     let refused = reply.as_ref().err().filter(|error| error.is_refusal()).map(|error| error.message().to_owned());
@@ -191,15 +199,14 @@ async fn admitted(
     let peer = peer.ok_or_else(|| Error::new(Reason::InternalError, "a request came by no known way"))?;
     let presented = head.extensions.get::<Presented>().copied();
     trail.asks(&deed(route, &head, &path, &query), way(&head.headers));
-    if presented.is_none() && matches!(peer, Peer::Network(_)) {
-        open_without_certificate(&api, &head).await?;
-    }
-    let subject = api.authenticator.identify(peer, presented.as_ref(), &head.headers).await?;
+    let subject = identified(&api, peer, route, &head).await?;
     trail.by(subject.identity());
     permitted(&subject, route, &head, &path, &query, api.store.steady_now())?;
+    let stream = opened(&api, &subject, peer, route, &query).await?;
     let (upgrade, trail) = (head.extensions.remove(), trail.clone());
     Ok(Ask {
         api,
+        stream,
         subject,
         peer,
         presented,
@@ -228,6 +235,40 @@ async fn open_without_certificate(api: &Api, head: &Parts) -> Result<(), Error> 
                            root on the machine itself (`berth ca NAME`)";
             Err(Error::new(Reason::Unauthorized, message))
         }
+    }
+}
+
+/// Who asks, if he has not asked too much of late.
+async fn identified(api: &Api, peer: Peer, route: &Route, head: &Parts) -> Result<Subject, Error> {
+    let presented = head.extensions.get::<Presented>();
+    let identified = api.authenticator.identify(peer, presented, &head.headers).await;
+    let who = match &identified {
+        Ok(subject) => limits::counted_as(subject, peer),
+        Err(_) => limits::stranger(peer),
+    };
+    if let Some(who) = who.filter(|_| !limits::is_about_health(&route.path)) {
+        api.limiter.admit(&api.store, &who).await?;
+    }
+    if presented.is_none() && matches!(peer, Peer::Network(_)) {
+        open_without_certificate(api, head).await?;
+    }
+    Ok(identified?)
+}
+
+/// A place for what stays open.
+async fn opened(
+    api: &Api,
+    subject: &Subject,
+    peer: Peer,
+    route: &Route,
+    query: &[(String, String)],
+) -> Result<Option<Arc<OpenStream>>, Error> {
+    let Access::Object { verb, subresource, .. } = route.access else { return Ok(None) };
+    let (verb, subresource) = asked(route, verb, subresource, query);
+    let stays = limits::is_stream(verb, subresource, truth(find(query, "follow")) == Some(true));
+    match limits::counted_as(subject, peer).filter(|_| stays) {
+        Some(who) => Ok(Some(api.limiter.open(&api.store, &who).await?)),
+        None => Ok(None),
     }
 }
 

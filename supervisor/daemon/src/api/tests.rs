@@ -13,6 +13,7 @@ mod enrolment;
 mod forwards;
 mod hostile;
 mod kubectl;
+mod limits;
 mod lists;
 mod network;
 mod objects;
@@ -206,6 +207,7 @@ impl World {
             authenticator: Authenticator::open(dir.path(), store.clone()).unwrap(),
             authority: authority(dir.path()),
             attempts: Attempts::default(),
+            limiter: Limiter::default(),
             claim: claim.clone(),
             notary: Arc::new(crate::audit::Notary::open(dir.path()).unwrap()),
             refusals: Refusals::default(),

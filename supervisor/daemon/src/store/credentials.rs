@@ -127,7 +127,7 @@ impl Tx<'_> {
     /// Forgets what an object's credentials of a purpose were that have expired.
     pub fn forget_expired_credentials(&mut self, purpose: Purpose, object: &str) -> Result<(), StoreError> {
         let sql = "DELETE FROM credential WHERE object = ?1 AND purpose = ?2 AND expires_at <= ?3";
-        let values = params![object, purpose.name(), self.now.as_second()];
+        let values = params![object, purpose.name(), self.steady.as_second()];
         self.execute(sql, values, "forget old credentials").map(drop)
     }
 

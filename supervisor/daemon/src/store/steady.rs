@@ -39,7 +39,11 @@ impl Steady {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        let clock = (self.clock)();
+        self.at((self.clock)())
+    }
+
+    /// The same when the machine's clock has been read just now.
+    pub(super) fn at(&self, clock: Timestamp) -> Timestamp {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = SignedDuration::try_from(last.at.elapsed()).unwrap_or(SignedDuration::ZERO);
         let expected = last.said.checked_add(gone).unwrap_or(Timestamp::MAX);

@@ -204,7 +204,8 @@ impl Thread {
                 }
                 (Message::Write(job), Err(fault)) => settles.push(job(Err(fault.clone()))),
                 (Message::Write(job), Ok(())) => {
-                    let (now, steady) = ((self.clock)(), self.steady.now());
+                    let now = (self.clock)();
+                    let steady = self.steady.at(now);
                     let open = Open { connection: &self.connection, now, steady, news: &mut news };
                     settles.push(job(Ok(open)));
                     if self.connection.is_autocommit() {

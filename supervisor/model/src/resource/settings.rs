@@ -36,17 +36,37 @@ pub struct SettingsSpec {
     pub cleanup: CleanupSettings,
     /// How long work is carried out.
     pub operations: OperationSettings,
-    /// Who gets in.
+    /// Who gets in, and how much he may ask.
     pub api: ApiSettings,
 }
 
-/// Who gets in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Who gets in, and how much he may ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiSettings {
     /// Over the network, everything but `/livez` and enrolling is closed to clients without a client certificate of this
     /// machine. It is turned on by somebody who comes with one, or by root on the machine, whose socket stays open.
     pub require_client_certificate: bool,
+    /// How much may be asked over the network. Local root and questions about health are not limited.
+    pub limits: ApiLimits,
+}
+
+/// How much may be asked; more is answered with 429 and when to ask again. Whoever is not known counts by his address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiLimits {
+    /// Requests a second of all together.
+    pub requests_per_second: u32,
+    /// Requests a second of one user or service account, by whatever keys and sessions.
+    pub requests_per_second_per_subject: u32,
+    /// Watches, followed logs, commands and forwarded ports that one user or service account has open at a time.
+    pub streams_per_subject: u32,
+}
+
+impl Default for ApiLimits {
+    fn default() -> Self {
+        Self { requests_per_second: 2000, requests_per_second_per_subject: 1000, streams_per_subject: 500 }
+    }
 }
 
 /// How long work is carried out.
@@ -130,6 +150,7 @@ pub fn validate(new: &Value, _: Option<&Value>) -> Vec<FieldError> {
     }
     errors.extend(cleanup_rules(&new["spec"]["cleanup"]));
     errors.extend(operation_rules(&new["spec"]["operations"]));
+    errors.extend(limit_rules(&new["spec"]["api"]["limits"]));
     let open = new.pointer("/spec/network/openNamespaces").and_then(Value::as_array);
     let names: Vec<&str> = open.into_iter().flatten().filter_map(Value::as_str).collect();
     if names.len() > usize::from(SERVICES) {
@@ -168,6 +189,25 @@ fn operation_rules(new: &Value) -> Vec<FieldError> {
         }
     }
     errors
+}
+
+/// The least and the most requests a second: with fewer, nobody could set it right again over the network.
+const RATES: (u32, u32) = (10, 100_000);
+/// The most streams of one subject.
+const MOST_STREAMS: u32 = 10_000;
+
+fn limit_rules(new: &Value) -> Vec<FieldError> {
+    let Ok(set) = ApiLimits::deserialize(new) else { return Vec::new() };
+    let checked = [
+        ("requestsPerSecond", set.requests_per_second, RATES, "requests a second"),
+        ("requestsPerSecondPerSubject", set.requests_per_second_per_subject, RATES, "requests a second"),
+        ("streamsPerSubject", set.streams_per_subject, (1, MOST_STREAMS), "streams"),
+    ];
+    let wrong = checked.into_iter().filter(|(_, set, (least, most), _)| !(least..=most).contains(&set));
+    let told = |(field, _, (least, most), what): (&str, u32, (u32, u32), &str)| {
+        FieldError::invalid(format!("spec.api.limits.{field}"), format!("use {least} to {most} {what}"))
+    };
+    wrong.map(told).collect()
 }
 
 /// The longest that anything unneeded can be kept, in days: ten years.
@@ -217,7 +257,8 @@ mod tests {
         let cleanup = json!({"unusedImageDays": 7, "finishedOperationDays": 30, "eventDays": 7, "disk": disk});
         let operations = json!({"parallel": 16, "hold": []});
         let network = json!({"openNamespaces": [], "multicastDns": true});
-        let api = json!({"requireClientCertificate": false});
+        let limits = json!({"requestsPerSecond": 2000, "requestsPerSecondPerSubject": 1000, "streamsPerSubject": 500});
+        let api = json!({ "requireClientCertificate": false, "limits": limits });
         let default = json!({"network": network, "cleanup": cleanup, "operations": operations, "api": api});
         assert_eq!(admitted(json!({})), Ok(json!([default, []])));
         assert_eq!(admitted(json!({"network": {"nosuch": 1}})), Ok(json!([default, ["spec.network.nosuch"]])));
@@ -258,6 +299,16 @@ mod tests {
         assert_eq!(hold(json!(["Update", "ApplyChanges"])), wrong("[1]"));
         assert_eq!(hold(json!(["Update", "Update"])), wrong("[1]"));
         assert!(hold(json!(["Dance"])).is_err());
+    }
+
+    #[test]
+    fn limits_leave_enough_to_set_them_right_again() {
+        let set = |limits: Value| admitted(json!({"api": {"limits": limits}})).map(|_| ());
+        let wrong = |field: &str| Err(vec![format!("spec.api.limits.{field}")]);
+        assert_eq!(set(json!({"requestsPerSecond": 10, "streamsPerSubject": 1})), Ok(()));
+        assert_eq!(set(json!({"requestsPerSecond": 9})), wrong("requestsPerSecond"));
+        assert_eq!(set(json!({"requestsPerSecondPerSubject": 100_001})), wrong("requestsPerSecondPerSubject"));
+        assert_eq!(set(json!({"streamsPerSubject": 0})), wrong("streamsPerSubject"));
     }
 
     #[test]
