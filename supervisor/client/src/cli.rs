@@ -36,6 +36,7 @@ mod operations;
 mod output;
 mod ports;
 mod progress;
+mod report;
 mod revisions;
 mod second_factor;
 mod settings;

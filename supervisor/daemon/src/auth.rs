@@ -188,7 +188,7 @@ impl Authenticator {
 
     /// Who enrols with the bootstrap token that has this hash.
     async fn enrolling(&self, hash: [u8; 32]) -> Result<Subject, Refusal> {
-        let now = (self.clock)();
+        let now = self.store.steady_now();
         let find = move |tx: &ReadTx<'_>| accounts::by_bootstrap(tx, &hash, now);
         let enrolling = self.store.read(find).await??;
         Ok(Subject::Bootstrap(format!("bootstrap:{}", enrolling.identity()).into()))

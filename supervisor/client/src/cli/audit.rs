@@ -8,7 +8,7 @@ use reqwest::Method;
 
 use super::args::{AuditCommand, AuditListArgs};
 use super::failure::Failure;
-use super::{Context, get};
+use super::{Context, get, report};
 use crate::client::berth;
 use crate::resource::{ResourceType, Scope};
 
@@ -17,6 +17,7 @@ pub(super) async fn run(context: &Context, command: AuditCommand) -> Result<(), 
         AuditCommand::List(args) => list(context, &args).await,
         AuditCommand::Verify => verify(context).await,
         AuditCommand::Export => export(context).await,
+        AuditCommand::Report => report::run(context).await,
     }
 }
 

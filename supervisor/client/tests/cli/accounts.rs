@@ -178,6 +178,41 @@ async fn whether_the_record_is_whole_is_said_with_what_is_wrong_and_by_the_exit_
     assert!(query.contains("spec.identity%3Duser%3Abob%2Cspec.result%3DDenied"), "{query}");
 }
 
+/// What the report looks at; all is well but what cannot be.
+fn sound() -> Fake {
+    let fake = Fake::start();
+    let finding = |name: &str, found: &str| json!({"area": "berth", "name": name, "result": "ok", "message": found});
+    let findings = json!([finding("master key", "it opens the keys"), finding("certificate", "good until May")]);
+    let diagnosis = json!({"apiVersion": "berth.dev/v1", "kind": "Diagnosis", "findings": findings});
+    fake.on("POST /apis/berth.dev/v1/system/diagnostics", Reply::Json(200, diagnosis));
+    fake.json("GET /version", json!({"berthVersion": "9.9.9"}));
+    fake
+}
+
+fn state<'a>(report: &'a Value, name: &str) -> (&'a str, &'a str) {
+    let check = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == name).unwrap();
+    (check["state"].as_str().unwrap(), check["found"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn a_report_says_how_each_thing_stands_and_what_to_do_and_claims_nothing_that_is_not_there() {
+    let fake = sound();
+    let key = json!({"metadata": {"name": "alice.ci", "creationTimestamp": "2020-01-01T00:00:00Z"}, "spec": {}});
+    fake.list("GET /apis/berth.dev/v1/volumes", 1, vec![]);
+    fake.list("GET /apis/berth.dev/v1/apikeys", 1, vec![key]);
+    fake.refuse("GET /apis/berth.dev/v1/users", 403, "Forbidden", "user:vera may not list users");
+    let ran = fake.run(&["audit", "report", "-o", "json"]).await;
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(state(&report, "TLS"), ("good", "good until May"));
+    assert_eq!(state(&report, "encryption of secrets"), ("good", "it opens the keys"));
+    assert_eq!(state(&report, "unused API keys"), ("finding", "not used for 90 days: alice.ci"));
+    assert_eq!(state(&report, "backups"), ("finding", "no backups yet: not there"));
+    let (users, why) = state(&report, "second factors");
+    assert!(users == "unknown" && why.contains("may not list users"), "{why}");
+    assert!(ran.err.contains("2 findings, 2 not known"), "{}", ran.err);
+}
+
 #[tokio::test]
 async fn a_machine_is_claimed_with_its_code() {
     let fake = Fake::start();

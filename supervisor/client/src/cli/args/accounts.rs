@@ -247,6 +247,9 @@ pub(in crate::cli) enum AuditCommand {
     Verify,
     /// Write all records to standard output, a line of JSON each, with the hashes that prove their order.
     Export,
+    /// Look at what protects this machine: encryption, TLS, second factors, keys, updates, backups; each with what to do.
+    /// Exit codes: 0 all is good, 1 something is to be done or is not known.
+    Report,
 }
 
 #[derive(Debug, Args)]
