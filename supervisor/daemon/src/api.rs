@@ -45,6 +45,7 @@ mod exec;
 mod guard;
 mod health;
 mod limits;
+mod linger;
 mod listen;
 mod login;
 mod network;

@@ -250,7 +250,7 @@ impl Record {
 
 /// The record for whom a bootstrap token was made; the token is good for nothing from here on.
 fn enrolled(tx: &mut Tx<'_>, hash: &[u8; 32], description: Option<String>) -> Result<Record, Error> {
-    let enrolling = accounts::by_bootstrap(tx, hash, tx.now())??;
+    let enrolling = accounts::by_bootstrap(tx, hash, tx.steady_now())??;
     if !tx.take_credential(Purpose::Bootstrap, hash)? {
         return Err(Refusal::WrongBootstrap.into());
     }

@@ -34,6 +34,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::linger;
 use crate::auth::Peer;
 use crate::auth::attempts::neighbourhood;
 use crate::auth::client_certificate::Presented;
@@ -247,13 +248,19 @@ async fn connection<S>(
 {
     let asked = Arc::new(Notify::new());
     let asking = asked.clone();
-    let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+    let service = tower::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         asking.notify_one();
         request.extensions_mut().insert(peer);
         if let Some(presented) = presented {
             request.extensions_mut().insert(presented);
         }
-        request
+        let (request, left) = linger::lend(request);
+        let answering = router.clone().oneshot(request);
+        async move {
+            let answer = answering.await;
+            left.take_in().await;
+            answer
+        }
     });
     let builder = http_settings(&limits);
     let mut serving =

@@ -185,7 +185,7 @@ async fn begin(ask: Ask) -> Reply {
         }
         let bearer = Bearer { name: &name, uid: &uid };
         let sealed = bearer.seal(&sealer, &generator)?;
-        bearer.keep(tx, Verifier::Enrolment, &Kept { sealed, last: None, until: Some(tx.now() + ENROLMENT) })
+        bearer.keep(tx, Verifier::Enrolment, &Kept { sealed, last: None, until: Some(tx.steady_now() + ENROLMENT) })
     };
     transact(&ask, work).await?;
     secretly(
@@ -229,7 +229,8 @@ async fn confirm(mut ask: Ask) -> Reply {
 
 /// What is kept from now on of an app that shows this code.
 fn confirmed(tx: &Tx<'_>, sealer: &Sealer, bearer: &Bearer<'_>, shown: &str) -> Result<Kept, Error> {
-    let kept = bearer.kept(tx, Verifier::Enrolment)?.filter(|kept| kept.until.is_some_and(|until| tx.now() < until));
+    let kept =
+        bearer.kept(tx, Verifier::Enrolment)?.filter(|kept| kept.until.is_some_and(|until| tx.steady_now() < until));
     let kept = kept.ok_or_else(|| {
         let message = "no second factor waits to be confirmed, or no longer; begin anew: `berth user totp enable`";
         Error::new(Reason::Conflict, message)

@@ -119,6 +119,23 @@ async fn whoever_sends_a_head_byte_by_byte_is_waited_for_no_longer() {
 }
 
 #[tokio::test]
+async fn whoever_is_refused_before_all_he_sends_has_come_is_answered_and_may_ask_again() {
+    let narrow = Narrow::new(Limits::default()).await;
+    let mut stream = narrow.connect().await;
+    let head = "POST /api/v1/namespaces/default/secrets HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Long enough for the refusal.
+    for _ in 0..20 {
+        dribble(narrow.connect().await, b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", b"")
+            .await;
+    }
+    stream.write_all(&vec![b' '; 3_000_000]).await.unwrap();
+    let again = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let said = String::from_utf8(dribble(stream, again, b"").await).unwrap();
+    assert!(said.starts_with("HTTP/1.1 401") && said.contains("HTTP/1.1 200"), "{said}");
+}
+
+#[tokio::test]
 async fn whoever_asks_nothing_is_not_waited_for_as_long_as_one_who_has_asked() {
     let narrow = Narrow::new(Limits { head: Duration::from_millis(200), ..Limits::default() }).await;
     let answer = dribble(narrow.connect().await, b"", b"").await;
