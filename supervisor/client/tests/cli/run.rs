@@ -86,9 +86,12 @@ impl Fake {
         finish(command, None).await
     }
 
-    /// Starts `berth` and leaves it running.
+    /// Starts `berth` and leaves it running. It can be interrupted, as on a terminal, also where these tests themselves
+    /// run in the background and cannot.
     pub fn start_berth(&self, line: &[&str]) -> Running {
-        let mut child = berth(Some(self), line).spawn().unwrap();
+        let mut command = program("/usr/bin/env", Some(self));
+        command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_berth")]).args(line);
+        let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Running { child, lines }
     }
