@@ -21,6 +21,11 @@ guest: build
 images: build
     @{{vm}} images
 
+# The appliance's image, to be flashed or booted, and what an update takes, of what is released; in target/image.
+image:
+    cargo build --quiet --release --workspace --bins
+    @target/release/berth-vm image
+
 # A Berth machine with nginx on it. Again: brings it to the present build, else changes nothing.
 up: build
     @{{vm}} up

@@ -5,4 +5,5 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
 
 mod house;
+mod nix;
 mod vm;

@@ -21,6 +21,7 @@ mod faults;
 mod full;
 mod harness;
 mod held;
+mod image;
 mod kubectl;
 mod machine;
 mod neighbours;

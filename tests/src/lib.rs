@@ -10,11 +10,13 @@
 
 pub mod accel;
 pub mod bench;
+pub mod board;
 pub mod cache;
 pub mod channel;
 pub mod guest;
 pub mod handmade;
 pub mod http;
+pub mod image;
 pub mod images;
 pub mod leftovers;
 pub mod machine;

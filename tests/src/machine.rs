@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::accel::{self, Accel};
+use crate::board;
 use crate::cache::{self, CacheError};
 use crate::channel::{Channel, ChannelError, Output, Running};
 use crate::guest::Guest;
@@ -48,6 +49,9 @@ pub enum MachineError {
     /// QEMU's control socket.
     #[error("the control socket")]
     Qmp(#[from] QmpError),
+    /// A board.
+    #[error("making a board")]
+    Board(#[from] board::PrepareError),
     /// QEMU ended by itself.
     #[error("QEMU ended: {0}")]
     Ended(String),
@@ -100,6 +104,17 @@ pub struct Plan {
     pub stays: bool,
     /// Disks survive a `kill -9` of QEMU with all that the guest has flushed; slower.
     pub durable: bool,
+    /// It boots an appliance's disk as a board does, instead of the test guest's kernel.
+    pub firmware: Option<Firmware>,
+}
+
+/// A board: UEFI and one disk, which is larger than the image that lies on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Firmware {
+    /// A TPM 2.0, emulated in a process of its own.
+    pub tpm: bool,
+    /// The size of the disk.
+    pub gibibytes: u32,
 }
 
 impl Plan {
@@ -114,6 +129,7 @@ impl Plan {
             link: None,
             stays: false,
             durable: false,
+            firmware: None,
         }
     }
 
@@ -140,6 +156,24 @@ impl Plan {
         let mut machine = Machine::power(self.clone(), home, accel::choose(guest)?, None)?;
         machine.connect(pace::boots(4.0))?;
         pace::remember_boot(began.elapsed())?;
+        Ok(machine)
+    }
+}
+
+impl Plan {
+    /// Boots an appliance's image, which stays as it is, in a folder of this process's own. How is tried with `guest`.
+    pub fn boot_image(&self, guest: &Guest, image: &Path, firmware: Firmware) -> Result<Machine, MachineError> {
+        let plan = Plan { firmware: Some(firmware), ..self.clone() };
+        let home = new_home(&format!("{}-{}", plan.name, std::process::id()))?;
+        let base = home.join("base.raw");
+        cache::at(&base, fs::hard_link(image, &base).or_else(|_| fs::copy(image, &base).map(drop)))?;
+        tools::make(&home, None, self.link.as_ref())?;
+        board::prepare(&home, firmware)?;
+        for disk in &self.disks {
+            qemu::new_disk(&home.join(format!("{}.qcow2", disk.name)), None, Some(disk.gibibytes))?;
+        }
+        let mut machine = Machine::power(plan, home, accel::choose(guest)?, None)?;
+        machine.connect(pace::boots(10.0))?;
         Ok(machine)
     }
 }
@@ -187,6 +221,9 @@ impl Machine {
     /// The plug goes in.
     fn run(&mut self, memory: Option<&Path>) -> Result<(), MachineError> {
         let (plan, home) = (&self.plan, &self.home);
+        if plan.firmware.is_some_and(|firmware| firmware.tpm) {
+            board::start_tpm(home)?;
+        }
         let log = home.join("qemu.log");
         let mut command = if plan.stays { spawn::command(qemu::PROGRAM) } else { spawn::tied(qemu::PROGRAM) };
         command.args(qemu::options(plan, self.accel, &self.forwards, memory)).current_dir(home);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::accel::Accel;
+use crate::board;
 use crate::machine::Plan;
 use crate::spawn::{self, SpawnError};
 use crate::wire;
@@ -19,11 +20,16 @@ const USER_CARD: &str = "52:54:00:be:00:01";
 pub fn options(plan: &Plan, accel: Accel, forwards: &BTreeMap<u16, u16>, memory: Option<&Path>) -> Vec<String> {
     let mut options = machine(accel, plan.cpus, plan.mebibytes);
     options.extend(words(&format!("-name {}", plan.name)));
-    options.extend(words("-kernel vmlinuz -initrd initrd -append"));
-    options.push(kernel_command_line());
+    let cache = if plan.durable { "writeback" } else { "unsafe" };
+    if let Some(firmware) = plan.firmware {
+        options.extend(board::options(firmware, cache));
+    } else {
+        options.extend(words("-kernel vmlinuz -initrd initrd -append"));
+        options.push(kernel_command_line());
+    }
     options.extend(words("-chardev file,id=console,path=console.log,append=on -serial chardev:console"));
     options.extend(words("-qmp unix:qmp.sock,server=on,wait=off -device virtio-rng-pci -device vmgenid,guid=auto"));
-    options.extend(disks(plan));
+    options.extend(disks(plan, cache));
     options.extend(ports());
     options.extend(network(plan, forwards));
     if let Some(memory) = memory {
@@ -59,8 +65,7 @@ pub fn machine(accel: Accel, cpus: u32, mebibytes: u32) -> Vec<String> {
     options
 }
 
-fn disks(plan: &Plan) -> Vec<String> {
-    let cache = if plan.durable { "writeback" } else { "unsafe" };
+fn disks(plan: &Plan, cache: &str) -> Vec<String> {
     let mut options = Vec::new();
     let mut add = |file: &str, serial: &str, format: &str, more: &str| {
         let id = format!("disk-{serial}");
@@ -70,8 +75,10 @@ fn disks(plan: &Plan) -> Vec<String> {
         ]);
         options.extend(["-device".into(), format!("virtio-blk-pci,drive={id},serial={serial}")]);
     };
-    add("root.qcow2", "root", "qcow2", "");
-    add("data.qcow2", "berth-data", "qcow2", "");
+    if plan.firmware.is_none() {
+        add("root.qcow2", "root", "qcow2", "");
+        add("data.qcow2", "berth-data", "qcow2", "");
+    }
     add("tools.tar", "berth-tools", "raw", ",read-only=on");
     for disk in &plan.disks {
         add(&format!("{}.qcow2", disk.name), &disk.name, "qcow2", "");
@@ -121,6 +128,7 @@ pub fn new_disk(path: &Path, backing: Option<(&str, &str)>, gibibytes: Option<u3
     spawn::output(&mut command).map(drop)
 }
 
-fn words(text: &str) -> Vec<String> {
+/// Options that have no spaces in them.
+pub(crate) fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }

@@ -15,7 +15,7 @@ use berth_tests::channel::{Event, Output, Stdin};
 use berth_tests::guest::{self, Flavor};
 use berth_tests::machine::{self, Machine, Plan};
 use berth_tests::saved::{API, Parts, REGISTRY};
-use berth_tests::{http, images, pace, payload, postgres, spawn};
+use berth_tests::{http, image, images, pace, payload, postgres, spawn};
 
 type Failure = Box<dyn Error>;
 
@@ -48,13 +48,16 @@ fn run(words: &[&str]) -> Result<ExitCode, Failure> {
         ["payload"] => println!("{}", payload::build()?.path.display()),
         ["guest"] => println!("{}", guest::build(Flavor::Test)?.root().display()),
         ["images"] => print_images()?,
+        ["image"] => publish()?,
         ["bench"] => berth_tests::bench::run()?,
         ["boot", name, ports @ ..] => boot(name, ports)?,
         ["exec", name, argv @ ..] => return exec(name, argv),
         ["put", name, from, to] => put(name, from, to)?,
         ["end", name] => Machine::find(&machine::home(name)?)?.remove()?,
         _ => {
-            return Err("usage: berth-vm up|down|sh|berth|logs|payload|guest|images|bench|boot|exec|put|end ...".into());
+            return Err(
+                "usage: berth-vm up|down|sh|berth|logs|payload|guest|images|image|bench|boot|exec|put|end ...".into()
+            );
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -126,6 +129,16 @@ fn greet(machine: &Machine) -> Result<(), Failure> {
     println!("  ./dev berth update nginx --image 127.0.0.1:5000/nginx:2 && curl http://127.0.0.1:{web}/");
     println!("  ./dev berth exec postgres -- psql --username postgres --command '\\l'");
     println!("  ./dev sh          # then: systemctl status 'berth.*.service'");
+    Ok(())
+}
+
+/// The appliance's image, ready to be downloaded.
+fn publish() -> Result<(), Failure> {
+    let image = image::build(&payload::build()?, env!("CARGO_PKG_VERSION"))?;
+    let folder = berth_tests::tree::top().join("target/image");
+    for (name, bytes) in image::publish::publish(&image, &folder)? {
+        println!("{:>9.1} MB  {}", bytes as f64 / 1e6, folder.join(name).display());
+    }
     Ok(())
 }
 

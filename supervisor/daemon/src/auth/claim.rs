@@ -3,6 +3,7 @@
 //! The code is drawn when the supervisor starts and no user is owner, and shown where people log in at the console
 //! (`/run/issue.d`), and to root in `/run/berth/claim`. It is good once; who becomes owner otherwise ends it, too.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +35,8 @@ pub enum ClaimError {
 pub struct Claim {
     code: Mutex<Option<Zeroizing<String>>>,
     files: Vec<PathBuf>,
+    /// What the programs that wait for a login at the consoles look at: touched, they show what there is to show anew.
+    reload: PathBuf,
 }
 
 impl Claim {
@@ -44,7 +47,8 @@ impl Claim {
     /// The files cannot be written, or the store cannot be read.
     pub async fn open(store: &Store, runtime: &Path, console: &Path) -> Result<Self, ClaimError> {
         let (file, issue) = (runtime.join("claim"), console.join("50-berth.issue"));
-        let claim = Self { code: Mutex::default(), files: vec![file.clone(), issue.clone()] };
+        let (files, reload) = (vec![file.clone(), issue.clone()], console.with_file_name("agetty.reload"));
+        let claim = Self { code: Mutex::default(), files, reload };
         if store.read(accounts::has_owner).await? {
             claim.close()?;
             return Ok(claim);
@@ -62,8 +66,15 @@ impl Claim {
             shown.as_str()
         );
         atomic_write(&issue, text.as_bytes(), 0o600)?;
+        claim.show_anew()?;
         *claim.held() = Some(code);
         Ok(claim)
+    }
+
+    /// What is shown at the consoles already is shown anew. They watch this very file, so that it is not replaced.
+    fn show_anew(&self) -> Result<(), FsError> {
+        let touched = File::create(&self.reload);
+        touched.map(drop).map_err(|source| FsError::new("touching", &self.reload, source))
     }
 
     fn held(&self) -> MutexGuard<'_, Option<Zeroizing<String>>> {
@@ -82,7 +93,8 @@ impl Claim {
     /// A file cannot be removed.
     pub fn close(&self) -> Result<(), FsError> {
         self.held().take();
-        self.files.iter().try_for_each(|file| remove_file(file))
+        self.files.iter().try_for_each(|file| remove_file(file))?;
+        self.show_anew()
     }
 }
 
@@ -122,7 +134,11 @@ mod tests {
             assert!(claim.is_right(&code) && claim.is_right(&code.to_lowercase().replace('-', "")));
             assert!(!claim.is_right("") && !claim.is_right("AAAA-AAAA-AAAA"));
         }
+        let told = dir.path().join("agetty.reload");
+        assert!(told.exists(), "consoles go on showing what they have shown");
+        std::fs::remove_file(&told).unwrap();
         again.close().unwrap();
+        assert!(told.exists(), "consoles go on showing the code");
         assert!(!again.is_right(&code) && !again.is_right("") && !issue.exists());
     }
 }

@@ -1,0 +1,81 @@
+//! The appliance's image, flashed and booted by firmware as on a desk. Nothing in it waits for tests.
+
+use std::fs;
+
+use berth_tests::image::{self, Image};
+use berth_tests::machine::{Firmware, Machine, Plan};
+use berth_tests::saved::API;
+
+use super::{PARTS, Place, eventually};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn flashed() -> Image {
+    image::build(&PARTS.payload, VERSION).unwrap()
+}
+
+/// Boots it for the first time, alone with a processor of the host.
+fn booted(name: &str, firmware: Firmware) -> (Machine, Place) {
+    let disk = flashed().disk();
+    let place = Place::whole();
+    let plan = Plan { forwards: vec![API], cpus: 1, durable: true, ..Plan::new(name) };
+    (plan.boot_image(&PARTS.guest, &disk, firmware).unwrap(), place)
+}
+
+/// That every unit has started; else which have not, and what they said.
+fn state(machine: &Machine) -> String {
+    let look = "systemctl is-system-running --wait; \
+                for unit in $(systemctl --failed --no-legend --plain | cut -d' ' -f1); do journalctl --no-pager -b -u $unit; done";
+    machine.sh(look).unwrap().text().trim().to_owned()
+}
+
+fn console(machine: &Machine) -> String {
+    String::from_utf8_lossy(&fs::read(machine.home().join("console.log")).unwrap()).into_owned()
+}
+
+fn refuses(machine: &Machine, line: &str) -> String {
+    let out = machine.sh(line).unwrap();
+    assert!(!out.success(), "`{line}` should have failed");
+    out.errors()
+}
+
+#[test]
+fn a_flashed_image_boots_to_an_answering_api_and_a_code_on_its_console_and_keeps_what_is_written() {
+    let (mut machine, _alone) = booted("flashed", Firmware { tpm: true, gibibytes: 8 });
+    assert_eq!(state(&machine), "running");
+    let answers = "berth get settings berth -o name --server https://localhost:6443 --ca /var/lib/berth/keys/ca.crt --token-file /var/lib/berth/token";
+    assert_eq!(machine.ok(answers).unwrap(), "settings/berth");
+    eventually(&true, || console(&machine).contains("Nobody owns this machine yet. Its code is"));
+    nothing_of_the_version_can_be_changed(&machine);
+    data_is_encrypted_under_the_tpm_and_a_recovery_code(&machine);
+
+    machine.ok("berth create configmap kept --from-literal=word=anchor").unwrap();
+    let same = "cat /etc/machine-id /var/lib/berth/recovery-code";
+    let before = machine.ok(same).unwrap();
+    machine.reboot().unwrap();
+    assert_eq!(state(&machine), "running");
+    assert_eq!(machine.ok(same).unwrap(), before);
+    let kept = "berth get configmap kept -o jsonpath='{.data.word}'";
+    assert_eq!(machine.ok(kept).unwrap(), "anchor");
+}
+
+fn nothing_of_the_version_can_be_changed(machine: &Machine) {
+    assert!(refuses(machine, "touch /usr/bin/berth").contains("Read-only"));
+    assert!(refuses(machine, "touch /etc/fstab").contains("Read-only"));
+    assert_eq!(machine.ok("findmnt --noheadings --output FSTYPE /usr").unwrap(), "erofs");
+    let verified = machine.ok("veritysetup status usr").unwrap();
+    assert!(verified.contains("status:      verified"), "{verified}");
+}
+
+fn data_is_encrypted_under_the_tpm_and_a_recovery_code(machine: &Machine) {
+    let disk = "/dev/disk/by-partlabel/berth-data";
+    let header = machine.ok(&format!("cryptsetup luksDump {disk}")).unwrap();
+    let ways = ["systemd-tpm2", "systemd-recovery"].map(|way| header.contains(way));
+    assert_eq!(ways, [true, true], "{header}");
+    let slots = header.lines().filter(|line| line.trim_end().ends_with(": luks2")).count();
+    assert_eq!(slots, 2, "the key that it began with opens it still, or a way in is missing: {header}");
+    // What is left of a disk of 8 GiB beside two versions.
+    let room = machine.ok("df --block-size=1M --output=size /var | tail -n 1").unwrap();
+    assert!(room.trim().parse::<u32>().unwrap() > 5_500, "{room}");
+    assert_eq!(machine.ok("stat --format %a /var/lib/berth/recovery-code").unwrap(), "600");
+}

@@ -1,0 +1,69 @@
+//! A board that boots an appliance's disk by its firmware, as a machine on a desk does.
+//!
+//! The image is the one that is shipped: nothing in it waits for tests. The agent comes in through what systemd offers to
+//! whoever owns a virtual machine, credentials in its SMBIOS tables, and runs from the tools disk.
+
+use std::fs;
+use std::path::Path;
+
+use crate::cache::{self, CacheError};
+use crate::machine::Firmware;
+use crate::spawn::{self, SpawnError};
+use crate::{qemu, tree};
+
+/// UEFI as Debian and Ubuntu package it: code, and the variables of a board that was never switched on.
+const CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// Waits for a port that has not come yet, as the agent's unit does in the test guest.
+const AGENT: &str = "image/debian/guest/etc/systemd/system/berth-agent.service";
+
+/// Its disk over the image, its variables and how the agent gets in.
+pub fn prepare(home: &Path, firmware: Firmware) -> Result<(), PrepareError> {
+    let variables = home.join("variables.fd");
+    cache::at(&variables, fs::copy(VARIABLES, &variables))?;
+    let path = tree::top().join(AGENT);
+    let unit = cache::at(&path, fs::read_to_string(&path))?;
+    let agent = home.join("agent.smbios");
+    let text = format!("io.systemd.credential:systemd.extra-unit.berth-agent.service={unit}");
+    cache::at(&agent, fs::write(&agent, text))?;
+    qemu::new_disk(&home.join("disk.qcow2"), Some(("base.raw", "raw")), Some(firmware.gibibytes))?;
+    Ok(())
+}
+
+/// A board could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// Files.
+    #[error("the board's files (is the package `ovmf` installed?)")]
+    Files(#[from] CacheError),
+    /// Its disk.
+    #[error("the board's disk")]
+    Disk(#[from] SpawnError),
+}
+
+/// The TPM of that folder, which keeps what it holds; it ends with the QEMU that it serves.
+pub fn start_tpm(home: &Path) -> Result<(), SpawnError> {
+    let mut tpm = spawn::command("swtpm");
+    tpm.args(["socket", "--tpm2", "--tpmstate", "dir=.,mode=0600", "--ctrl", "type=unixio,path=tpm.sock"]);
+    tpm.args(["--terminate", "--daemon", "--log", "file=tpm.log"]).current_dir(home);
+    spawn::output(&mut tpm).map(drop)
+}
+
+/// What QEMU is told of it, in place of a kernel and the test guest's disks.
+pub fn options(firmware: Firmware, cache: &str) -> Vec<String> {
+    let mut options = qemu::words(&format!(
+        "-drive if=pflash,format=raw,readonly=on,file={CODE} -drive if=pflash,format=raw,file=variables.fd \
+         -drive if=none,id=disk,file=disk.qcow2,format=qcow2,cache={cache},discard=unmap \
+         -device virtio-blk-pci,drive=disk,serial=berth-disk,bootindex=1 \
+         -device i6300esb -action watchdog=reset -smbios type=11,path=agent.smbios"
+    ));
+    options.push("-smbios".into());
+    let told = "berth.agent systemd.wants=berth-agent.service systemd.show_status=0 loglevel=4";
+    options.push(format!("type=11,value=io.systemd.stub.kernel-cmdline-extra={told}"));
+    if firmware.tpm {
+        options.extend(qemu::words(
+            "-chardev socket,id=tpm,path=tpm.sock -tpmdev emulator,id=tpm,chardev=tpm -device tpm-crb,tpmdev=tpm",
+        ));
+    }
+    options
+}
