@@ -25,6 +25,8 @@ impl Steps {
         }
         let revision = self.subject(task).await?;
         self.await_turn(task).await?;
+        // The record that they were opened outlives a power cut, and the devices do not.
+        self.open_volumes(task).await?;
         self.start_one(task, &revision).await
     }
 
