@@ -1,11 +1,13 @@
 #!/bin/sh
-# The image of a version: assemble.sh <tools> <appliance> <berth.deb> <version> <output folder>
+# The image of a version:
+#   assemble.sh <tools> <appliance> <berth.deb> <starter's OCI layout> <key of releases> <version>
+#       <folder of changes, may be missing> <output folder>
 # Makes berth_<version>.raw and what an update of it is made of. The same inputs give the same bytes.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 image=$(dirname "$here")
-tools=$1 appliance=$2 deb=$3 version=$4
-out=$(cd "$5" && pwd)
+tools=$1 appliance=$2 deb=$3 starter=$4 key=$5 version=$6 changes=$7
+out=$(cd "$8" && pwd)
 export SOURCE_DATE_EPOCH=1767225600
 umask 022
 
@@ -16,16 +18,26 @@ stage=$work/stage
 cp -a "$appliance/root/." "$stage/"
 dpkg-deb -x "$deb" "$stage"
 cp -r "$image/appliance/etc/." "$stage/etc/"
-mkdir -p "$stage/usr/lib/repart.d" "$stage/usr/lib/sysupdate.d" "$stage/usr/share/berth"
+mkdir -p "$stage/usr/lib/repart.d" "$stage/usr/lib/sysupdate.d" "$stage/usr/share/berth/starter"
 cp "$image"/repart.d/*.conf "$stage/usr/lib/repart.d/"
 cp "$image"/sysupdate.d/*.transfer "$stage/usr/lib/sysupdate.d/"
 cp "$appliance/packages" "$stage/usr/share/berth/packages"
+mkdir -p "$stage/usr/share/berth/release-keys"
+cp "$key" "$stage/usr/share/berth/release-keys/release.pub"
+cp "$image/starter/bundle.yaml" "$stage/usr/share/berth/starter/"
+tar --create --file "$stage/usr/share/berth/starter/image.tar" --directory "$starter" --sort=name --mtime="@$SOURCE_DATE_EPOCH" \
+    --owner=0 --group=0 --numeric-owner .
 sh "$here/settings.sh" "$stage" "$version"
 for one in 10-esp 20-usr-a 21-usr-a-verity; do
     cat "$image/repart.d/$one.conf" "$image/repart.build/$one.conf" >"$work/defs/$one.conf"
 done
 cp -r "$image/initrd" "$work/initrd"
 cp "$image/cmdline" "$work/cmdline"
+if [ -d "$changes" ]; then
+    [ ! -d "$changes/tree" ] || cp -a "$changes/tree/." "$stage/"
+    [ ! -d "$changes/initrd" ] || cp -a "$changes/initrd/." "$work/initrd/"
+    [ ! -f "$changes/cmdline" ] || cat "$changes/cmdline" >>"$work/cmdline"
+fi
 cp "$appliance/vmlinuz" "$work/vmlinuz"
 cp "$appliance/initrd" "$work/ramdisk"
 printf 'timeout 0\neditor no\n' >"$work/esp/loader/loader.conf"

@@ -8,7 +8,7 @@ mkdir -p result
 # What the tools tell of their work is read only when it fails.
 exec 3>&2 2>work.log
 trap 'code=$?; [ $code = 0 ] || cat work.log >&3; exit $code' EXIT
-for unit in berth-setup.service berthd.service berth-dns.service systemd-networkd.service systemd-resolved.service systemd-timesyncd.service; do
+for unit in berth-setup.service berthd.service berth-dns.service berth-starter.service berth-health.service systemd-networkd.service systemd-resolved.service systemd-timesyncd.service; do
     systemctl --root=/mnt/stage --quiet enable "$unit"
 done
 # What the machine is set to is a part of the version.

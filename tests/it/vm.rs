@@ -34,6 +34,7 @@ mod session;
 mod soak;
 mod steps;
 mod supervisor;
+mod updates;
 mod volumes;
 
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};

@@ -13,6 +13,7 @@ pub mod publish;
 use std::path::{Path, PathBuf};
 
 use crate::cache::{self, CacheError, Key};
+use crate::images::Images;
 use crate::payload::Payload;
 use crate::spawn::{self, SpawnError};
 use crate::tree;
@@ -59,19 +60,47 @@ impl Image {
     }
 }
 
-/// The image of that version with that package.
-pub fn build(payload: &Payload, version: &str) -> Result<Image, ImageError> {
+/// What a version is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe<'a> {
+    /// Berth.
+    pub payload: &'a Payload,
+    /// Where the starter service comes from.
+    pub images: &'a Images,
+    /// As in the names of its files.
+    pub version: &'a str,
+    /// A folder that is laid over the tree before it is sealed, with a `cmdline` beside it that the kernel is told as
+    /// well: how tests spoil a version.
+    pub changes: Option<&'a Path>,
+}
+
+/// What comes up at the first start, without a network.
+const STARTER: &str = "nginx:welcome";
+
+/// The image of a version.
+pub fn build(recipe: Recipe<'_>) -> Result<Image, ImageError> {
+    let Recipe { payload, images, version, changes } = recipe;
     let (tools, tools_key) = tools()?;
     let (appliance, appliance_key) = appliance(&tools, &tools_key)?;
-    let mut key = key("image 1", &["assemble.sh", "inside.sh", "settings.sh"])?;
-    for part in ["appliance/etc", "cmdline", "initrd", "repart.d", "repart.build", "sysupdate.d"] {
+    let mut key = key("image 2", &["assemble.sh", "inside.sh", "settings.sh"])?;
+    for part in ["appliance/etc", "cmdline", "initrd", "repart.d", "repart.build", "starter", "sysupdate.d"] {
         key.add_path(&tree::top().join("image").join(part))?;
     }
-    for part in [&tools_key, &appliance_key, &payload.key, version] {
+    for part in [&tools_key, &appliance_key, &payload.key, &images.key, version] {
         key.add(part.as_bytes());
     }
-    let folder = cache::entry("image", &key.finish(), 3, |folder| {
-        script("assemble.sh", &[&tools, &appliance, &payload.path, Path::new(version), folder])
+    if let Some(changes) = changes {
+        key.add_path(changes)?;
+    }
+    let signer = publish::signer()?;
+    key.add_path(&signer.public)?;
+    let none = PathBuf::from("/nonexistent");
+    let (starter, changes) = (images.layout(STARTER), changes.unwrap_or(&none));
+    let folder = cache::entry("image", &key.finish(), 6, |folder| {
+        script(
+            "assemble.sh",
+            &[&tools, &appliance, &payload.path, &starter, &signer.public, Path::new(version), changes, folder],
+        )
     })?;
     Ok(Image { folder, packages: appliance.join("packages"), version: version.to_owned() })
 }

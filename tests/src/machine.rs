@@ -106,7 +106,12 @@ pub struct Plan {
     pub durable: bool,
     /// It boots an appliance's disk as a board does, instead of the test guest's kernel.
     pub firmware: Option<Firmware>,
+    /// A folder that a web server at [`SERVER`] shows it; it reaches nothing else.
+    pub serves: Option<PathBuf>,
 }
+
+/// Where a machine finds the folder that is served to it.
+pub const SERVER: &str = "http://10.0.2.100";
 
 /// A board: UEFI and one disk, which is larger than the image that lies on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +135,7 @@ impl Plan {
             stays: false,
             durable: false,
             firmware: None,
+            serves: None,
         }
     }
 
@@ -376,11 +382,18 @@ impl Machine {
 
     /// Reboots the guest from inside and waits until it answers again.
     pub fn reboot(&mut self) -> Result<(), MachineError> {
+        self.restarts("systemctl reboot", 1)
+    }
+
+    /// Runs what makes the guest start anew so many times by itself, and waits until it answers after the last.
+    pub fn restarts(&mut self, line: &str, times: u32) -> Result<(), MachineError> {
         let mut qmp = self.qmp()?;
         // The answer may be cut off by the very thing it asked for.
-        let _cut_off = self.sh("systemctl reboot");
-        qmp.wait_for("RESET", pace::boots(4.0))?;
-        self.connect(pace::boots(4.0))
+        let _cut_off = self.sh(line);
+        for _ in 0..times {
+            qmp.wait_for("RESET", pace::boots(8.0))?;
+        }
+        self.connect(pace::boots(8.0))
     }
 
     /// Shuts the guest down from inside and waits for QEMU's end.

@@ -99,9 +99,14 @@ fn ports() -> Vec<String> {
 fn network(plan: &Plan, forwards: &BTreeMap<u16, u16>) -> Vec<String> {
     let forwards: String =
         forwards.iter().map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}")).collect();
-    let mut options = words(&format!(
-        "-netdev user,id=user,restrict=on,ipv6=off{forwards} -device virtio-net-pci,netdev=user,mac={USER_CARD},romfile="
-    ));
+    // One process for each connection, as inetd does it.
+    let server = plan
+        .serves
+        .as_ref()
+        .map(|folder| format!(",guestfwd=tcp:10.0.2.100:80-cmd:busybox httpd -i -h {}", folder.display()));
+    let mut options =
+        vec!["-netdev".into(), format!("user,id=user,restrict=on,ipv6=off{forwards}{}", server.unwrap_or_default())];
+    options.extend(words(&format!("-device virtio-net-pci,netdev=user,mac={USER_CARD},romfile=")));
     if let Some(link) = &plan.link {
         options.extend(words(&format!(
             "-netdev socket,id=link,mcast=230.0.0.1:{},localaddr=127.0.0.1 -device virtio-net-pci,netdev=link,mac={},romfile=",

@@ -24,6 +24,7 @@ mod exec;
 mod failure;
 mod follow;
 mod get;
+mod health;
 mod image;
 mod install;
 mod lifecycle;
@@ -49,6 +50,7 @@ mod system;
 mod top;
 mod values;
 mod version;
+mod versions;
 mod views;
 mod volume;
 

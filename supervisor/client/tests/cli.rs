@@ -28,6 +28,8 @@ mod enrolling;
 mod fake;
 #[path = "cli/following.rs"]
 mod following;
+#[path = "cli/health.rs"]
+mod health;
 #[path = "cli/logging.rs"]
 mod logging;
 #[path = "cli/reading.rs"]
@@ -42,6 +44,8 @@ mod supporting;
 mod topping;
 #[path = "cli/values.rs"]
 mod values;
+#[path = "cli/versions.rs"]
+mod versions;
 #[path = "cli/volumes.rs"]
 mod volumes;
 #[path = "cli/watching.rs"]

@@ -96,7 +96,7 @@ pub use health::Readiness;
 pub use limits::Limiter;
 pub use listen::{bind_socket, serve_socket, serve_tls};
 pub use stream::{ByteStream, ImagesPort, LogRequest, LogsPort, PortError};
-pub use system::{DiagnoseRequest, SystemPort};
+pub use system::{DiagnoseRequest, Power, SystemPort};
 pub use watch::WatchPace;
 
 use action::ACTIONS;
@@ -178,6 +178,11 @@ fn table() -> Table {
     rows.extend([
         berth(Method::POST, "system/cleanup", "system", "cleanup", Verb::Create, cleanup::cleanup),
         berth(Method::GET, "system/usage", "system", "usage", Verb::Get, system::usage),
+        berth(Method::GET, "system/status", "system", "status", Verb::Get, system::status),
+        berth(Method::POST, "system/update", "system", "update", Verb::Create, system::update),
+        berth(Method::POST, "system/reboot", "system", "reboot", Verb::Create, system::reboot),
+        berth(Method::POST, "system/poweroff", "system", "poweroff", Verb::Create, system::poweroff),
+        berth(Method::GET, "system/health", "system", "health", Verb::Get, health::machine),
         berth(Method::POST, "system/diagnostics", "system", "diagnostics", Verb::Create, system::diagnose),
         berth(Method::GET, "system/support-bundle", "system", "support-bundle", Verb::Get, system::support_bundle),
         berth(Method::GET, "network", "network", "", Verb::Get, network::status),

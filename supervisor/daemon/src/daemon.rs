@@ -32,6 +32,7 @@ mod provided;
 mod references;
 mod sightings;
 mod signals;
+mod slots;
 mod support;
 mod system;
 mod usage;
@@ -69,6 +70,7 @@ use crate::reconcile::Driver;
 use crate::schedule::Scheduler;
 use crate::secret::{self, MasterKey, Sealer, SystemdCreds, Vault};
 use crate::store::{Clock, Store, StoreError, house_keeping};
+use crate::update::Updates;
 use crate::volume::Volumes;
 use cleanup::Cleaner;
 use diagnostics::Examiner;
@@ -228,10 +230,23 @@ fn spawn_operations(parts: &Parts, config: &Config, cleaner: Arc<Cleaner>, tasks
     };
     let abort = AbortPoints::from_file(std::env::var_os(ABORT_FILE_VARIABLE).map(PathBuf::from));
     let (bundles, volumes) = (Arc::new(steps), Arc::new(parts.volumes.clone()));
-    let executor = volumes::ByTarget { bundles, volumes, machine: cleaner };
+    let executor = volumes::ByTarget { bundles, volumes, machine: cleaner, updates: Arc::new(updates(parts, config)) };
     let runner = Runner::new(parts.store.clone(), Arc::new(executor), abort, parts.metrics.clone());
     let runner = runner.noting(api::note_wish);
     tasks.spawn(runner.run(parts.stop.clone()));
+}
+
+/// Whose signatures of new versions are good.
+const RELEASE_KEYS: &str = "/usr/share/berth/release-keys";
+
+fn updates(parts: &Parts, config: &Config) -> Updates {
+    Updates {
+        store: parts.store.clone(),
+        slots: Arc::new(slots::LinuxSlots::new(parts.systemd.clone(), &config.data)),
+        http: parts.images.http(),
+        folder: config.data.join("update"),
+        keys: RELEASE_KEYS.into(),
+    }
 }
 
 fn drawn() -> [u8; 5] {

@@ -126,6 +126,12 @@ impl ImageStore {
         Ok(Self(Arc::new(Inner::open(root, options)?)))
     }
 
+    /// The client that talks to registries, for what is fetched from elsewhere with the same patience.
+    #[must_use]
+    pub fn http(&self) -> reqwest::Client {
+        self.0.registry.http()
+    }
+
     /// Directory of the unpacked layers, for a plan; [`layer_directory`] names one in it.
     #[must_use]
     pub fn layers(&self) -> &Path {

@@ -20,4 +20,5 @@ pub mod session;
 pub mod setup;
 mod spdy;
 pub mod store;
+pub mod update;
 pub mod volume;

@@ -105,6 +105,12 @@ impl Registry {
         Ok(Self { http, patience })
     }
 
+    /// The client, for what is fetched from elsewhere with the same patience.
+    #[must_use]
+    pub fn http(&self) -> reqwest::Client {
+        self.http.clone()
+    }
+
     /// Begins a conversation about an image.
     #[must_use]
     pub fn session(&self, reference: &Reference, settings: &Settings) -> Session {

@@ -191,6 +191,14 @@ impl Systemd {
         self.job("StartUnit", unit, &(unit, "replace")).await
     }
 
+    /// Begins to start a unit, and whatever else that takes stays away meanwhile: how the machine is switched off.
+    ///
+    /// # Errors
+    /// [`SystemdError`].
+    pub async fn enqueue(&self, unit: &str) -> Result<(), SystemdError> {
+        self.manager("StartUnit", unit, &(unit, "replace-irreversibly")).await.map(drop)
+    }
+
     /// Stops a unit.
     ///
     /// # Errors

@@ -119,7 +119,8 @@ fn is_dangerous(verb: Verb, resource: &Resource<'_>) -> bool {
         ("", "secrets", "reveal") | (GROUP, "volumes", "actions/erase") => true,
         // What outlives the session it was made in.
         (GROUP, "certificates", "") => verb == Verb::Create,
-        (GROUP, "devices", "bootstraptokens" | "certificates") => true,
+        (GROUP, "devices", "bootstraptokens" | "certificates")
+        | (GROUP, "system", "update" | "reboot" | "poweroff") => true,
         (GROUP, "rolebindings" | "roles" | "users", _) | ("", "serviceaccounts", "token") => !reads,
         _ => false,
     }

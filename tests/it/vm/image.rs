@@ -2,23 +2,27 @@
 
 use std::fs;
 
-use berth_tests::image::{self, Image};
+use berth_tests::image::{self, Image, Recipe};
 use berth_tests::machine::{Firmware, Machine, Plan};
 use berth_tests::saved::API;
 
-use super::{PARTS, Place, eventually};
+use serde_json::Value;
 
+use super::{PARTS, Place, eventually, page};
+
+/// Where the starter service answers.
+const WEB: u16 = 80;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn flashed() -> Image {
-    image::build(&PARTS.payload, VERSION).unwrap()
+    image::build(Recipe { payload: &PARTS.payload, images: &PARTS.images, version: VERSION, changes: None }).unwrap()
 }
 
 /// Boots it for the first time, alone with a processor of the host.
 fn booted(name: &str, firmware: Firmware) -> (Machine, Place) {
     let disk = flashed().disk();
     let place = Place::whole();
-    let plan = Plan { forwards: vec![API], cpus: 1, durable: true, ..Plan::new(name) };
+    let plan = Plan { forwards: vec![API, WEB], cpus: 1, durable: true, ..Plan::new(name) };
     (plan.boot_image(&PARTS.guest, &disk, firmware).unwrap(), place)
 }
 
@@ -31,6 +35,19 @@ fn state(machine: &Machine) -> String {
 
 fn console(machine: &Machine) -> String {
     String::from_utf8_lossy(&fs::read(machine.home().join("console.log")).unwrap()).into_owned()
+}
+
+/// Has it keep a word among its data.
+pub(super) fn keeps(machine: &Machine, word: &str) {
+    let object = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: kept}}\ndata: {{word: {word}}}\n");
+    machine.put("/run/kept.yaml", object.as_bytes(), 0o644).unwrap();
+    machine.ok("berth apply -f /run/kept.yaml").unwrap();
+}
+
+/// The word that it was to keep.
+pub(super) fn kept(machine: &Machine) -> String {
+    let object: Value = serde_json::from_str(&machine.ok("berth get configmap kept -o json").unwrap()).unwrap();
+    object["data"]["word"].as_str().unwrap_or_default().to_owned()
 }
 
 fn refuses(machine: &Machine, line: &str) -> String {
@@ -46,17 +63,19 @@ fn a_flashed_image_boots_to_an_answering_api_and_a_code_on_its_console_and_keeps
     let answers = "berth get settings berth -o name --server https://localhost:6443 --ca /var/lib/berth/keys/ca.crt --token-file /var/lib/berth/token";
     assert_eq!(machine.ok(answers).unwrap(), "settings/berth");
     eventually(&true, || console(&machine).contains("Nobody owns this machine yet. Its code is"));
+    assert!(page(&machine, WEB).contains("This machine runs services"));
     nothing_of_the_version_can_be_changed(&machine);
     data_is_encrypted_under_the_tpm_and_a_recovery_code(&machine);
 
-    machine.ok("berth create configmap kept --from-literal=word=anchor").unwrap();
+    machine.ok("berth delete bundle welcome --wait").unwrap();
+    keeps(&machine, "anchor");
     let same = "cat /etc/machine-id /var/lib/berth/recovery-code";
     let before = machine.ok(same).unwrap();
     machine.reboot().unwrap();
     assert_eq!(state(&machine), "running");
     assert_eq!(machine.ok(same).unwrap(), before);
-    let kept = "berth get configmap kept -o jsonpath='{.data.word}'";
-    assert_eq!(machine.ok(kept).unwrap(), "anchor");
+    assert_eq!(kept(&machine), "anchor");
+    assert_eq!(machine.ok("berth get bundles -o name").unwrap(), "", "what was removed came again");
 }
 
 fn nothing_of_the_version_can_be_changed(machine: &Machine) {

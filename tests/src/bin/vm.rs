@@ -13,6 +13,7 @@ use std::thread;
 
 use berth_tests::channel::{Event, Output, Stdin};
 use berth_tests::guest::{self, Flavor};
+use berth_tests::image::Recipe;
 use berth_tests::machine::{self, Machine, Plan};
 use berth_tests::saved::{API, Parts, REGISTRY};
 use berth_tests::{http, image, images, pace, payload, postgres, spawn};
@@ -134,7 +135,9 @@ fn greet(machine: &Machine) -> Result<(), Failure> {
 
 /// The appliance's image, ready to be downloaded.
 fn publish() -> Result<(), Failure> {
-    let image = image::build(&payload::build()?, env!("CARGO_PKG_VERSION"))?;
+    let (payload, images) = (payload::build()?, images::build()?);
+    let version = env!("CARGO_PKG_VERSION");
+    let image = image::build(Recipe { payload: &payload, images: &images, version, changes: None })?;
     let folder = berth_tests::tree::top().join("target/image");
     for (name, bytes) in image::publish::publish(&image, &folder)? {
         println!("{:>9.1} MB  {}", bytes as f64 / 1e6, folder.join(name).display());

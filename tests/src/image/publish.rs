@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use berth_model::release;
 use ring::digest::{Context, SHA256};
 use serde_json::{Value, json};
 
@@ -15,19 +16,79 @@ use crate::{spawn, tree};
 /// What a published file is called, and how many bytes it has.
 pub type Published = (String, u64);
 
-/// Writes all files of a release into an empty folder; the last is `SHA256SUMS`.
+/// Writes all files of a release into an empty folder; `SHA256SUMS` and its signature among them.
 pub fn publish(image: &Image, folder: &Path) -> Result<Vec<Published>, ImageError> {
     cache::remove(folder)?;
     at(folder, fs::create_dir_all(folder))?;
     compress(&image.disk(), folder)?;
-    for part in image.parts()? {
-        compress(&part, folder)?;
+    let [usr, verity, kernel] = image.parts()?;
+    for part in [&usr, &verity] {
+        compress(part, folder)?;
     }
+    // Its sum is also that of what lies on the machine afterwards, and most of it is compressed already.
+    copy(&kernel, folder)?;
     for_virtual_machines(image, folder)?;
     let parts = folder.join(format!("berth_{}.spdx.json", image.version));
     let text = format!("{:#}\n", bill_of_materials(image)?);
     at(&parts, fs::write(&parts, text))?;
-    sums(folder)
+    let published = sums(folder)?;
+    sign(folder, &image.version, CHANNEL)?;
+    Ok(published)
+}
+
+/// Writes what an update takes, and not compressed, into an empty folder: for machines that are near.
+pub fn update(image: &Image, folder: &Path, channel: &str) -> Result<(), ImageError> {
+    cache::remove(folder)?;
+    at(folder, fs::create_dir_all(folder))?;
+    for part in image.parts()? {
+        copy(&part, folder)?;
+    }
+    seal(folder, &image.version, channel)
+}
+
+/// Writes and signs the list of what lies there.
+pub fn seal(folder: &Path, version: &str, channel: &str) -> Result<(), ImageError> {
+    sums(folder)?;
+    sign(folder, version, channel)
+}
+
+/// Where what is made goes if nothing else is said.
+const CHANNEL: &str = "stable";
+
+/// A key pair for releases.
+pub struct Signer {
+    /// What goes into every image.
+    pub public: PathBuf,
+    secret: PathBuf,
+}
+
+/// The key pair in the folder of `BERTH_RELEASE_KEYS`, as `release.pub` and `release.key`; else one that is drawn for this
+/// user, which nobody else's machines trust.
+pub fn signer() -> Result<Signer, ImageError> {
+    let given = std::env::var_os("BERTH_RELEASE_KEYS").map(PathBuf::from);
+    let folder = match given {
+        Some(folder) => folder,
+        None => cache::entry("release-keys", "own", 1, |folder| -> Result<(), ImageError> {
+            let mut minisign = spawn::command("minisign");
+            minisign.args(["-G", "-W", "-p", "release.pub", "-s", "release.key"]).current_dir(folder);
+            spawn::output(&mut minisign).map(drop).map_err(ImageError::from)
+        })?,
+    };
+    Ok(Signer { public: folder.join("release.pub"), secret: folder.join("release.key") })
+}
+
+/// Signs the list of sums, for one channel.
+fn sign(folder: &Path, version: &str, channel: &str) -> Result<(), ImageError> {
+    let mut minisign = spawn::command("minisign");
+    minisign.args(["-S", "-W", "-t", &release::comment(version, channel), "-s"]).arg(signer()?.secret);
+    spawn::output(minisign.arg("-m").arg(folder.join("SHA256SUMS")))?;
+    Ok(())
+}
+
+fn copy(path: &Path, folder: &Path) -> Result<(), ImageError> {
+    let to = folder.join(path.file_name().unwrap_or_default());
+    at(&to, fs::hard_link(path, &to).or_else(|_| fs::copy(path, &to).map(drop)))?;
+    Ok(())
 }
 
 fn compress(path: &Path, folder: &Path) -> Result<(), ImageError> {
@@ -97,6 +158,9 @@ fn sums(folder: &Path) -> Result<Vec<Published>, ImageError> {
     let (mut published, mut text) = (Vec::new(), String::new());
     for path in cache::children(folder)? {
         let name = path.file_name().unwrap_or_default().display().to_string();
+        if name.starts_with("SHA256SUMS") {
+            continue;
+        }
         let (sum, bytes) = at(&path, sum(&path))?;
         text += &format!("{sum}  {name}\n");
         published.push((name, bytes));

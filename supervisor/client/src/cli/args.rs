@@ -26,7 +26,8 @@ pub(super) use certificates::{CaArgs, CaCommand, DeviceArgs, DeviceCommand, Enro
 pub(super) use changes::{AddArgs, ChangeSetArgs, ChangeSetCommand, Preferred};
 pub(super) use images::{ImageArgs, ImageCommand};
 pub(super) use machine::{
-    ConfigArgs, DiagnosticsArgs, SetupArgs, SupportArgs, SystemArgs, SystemCommand, TopArgs, TopOrder, VersionArgs,
+    ConfigArgs, DiagnosticsArgs, HealthArgs, SetupArgs, SupportArgs, SystemArgs, SystemCommand, SystemUpdateArgs,
+    TopArgs, TopOrder, VersionArgs,
 };
 pub(super) use network::{DnsArgs, DnsCommand, NetworkArgs, NetworkCommand, PolicyArgs, PolicyCommand};
 pub(super) use objects::{ApplyArgs, DeleteArgs, GetArgs, ResourceArgs};

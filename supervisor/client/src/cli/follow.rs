@@ -43,14 +43,30 @@ pub(super) async fn bounded<T>(
 ///
 /// `None` if it is gone: its target took it along.
 pub(super) async fn operation(context: &Context, name: &str) -> Result<Option<Value>, Failure> {
-    let instead = format!("berth operation show {name} -w -n {}", context.namespace);
-    bounded(context, &format!("operation/{name}"), &instead, watch_operation(context, name)).await
+    until(context, &context.namespace, name, |_| false).await
 }
 
-async fn watch_operation(context: &Context, name: &str) -> Result<Option<Value>, Failure> {
+/// The same, but for no longer than until it is as far as wanted.
+pub(super) async fn until(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    is_enough: impl Fn(&OperationView) -> bool,
+) -> Result<Option<Value>, Failure> {
+    let instead = format!("berth operation show {name} -w -n {namespace}");
+    let watched = watch_operation(context, namespace, name, is_enough);
+    bounded(context, &format!("operation/{name}"), &instead, watched).await
+}
+
+async fn watch_operation(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    is_enough: impl Fn(&OperationView) -> bool,
+) -> Result<Option<Value>, Failure> {
     let mut progress = Progress::new(context.on_terminal());
     let kind = ResourceType::of::<Operation>();
-    let mut watcher = Watcher::new(&context.client, &kind, Scope::object(&context.namespace, name));
+    let mut watcher = Watcher::new(&context.client, &kind, Scope::object(namespace, name));
     let mut last = None;
     loop {
         match watcher.next().await? {
@@ -59,6 +75,9 @@ async fn watch_operation(context: &Context, name: &str) -> Result<Option<Value>,
                 progress.show(&view)?;
                 if view.finished() {
                     return outcome(&view).map(|()| Some(object));
+                }
+                if is_enough(&view) {
+                    return Ok(Some(object));
                 }
                 last = Some(object);
             }

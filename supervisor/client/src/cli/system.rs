@@ -1,4 +1,4 @@
-//! `berth system cleanup`.
+//! `berth system`.
 
 use berth_model::cleanup::{Item, Report};
 use berth_model::quantity::about_bytes;
@@ -10,12 +10,18 @@ use super::args::SystemCommand;
 use super::failure::Failure;
 use super::output::Output;
 use super::sheet::Sheet;
+use super::{health, versions};
 use crate::client::berth;
 use crate::yaml;
 
 pub(super) async fn run(context: &Context, command: SystemCommand) -> Result<(), Failure> {
     match command {
         SystemCommand::Cleanup { dry_run } => cleanup(context, dry_run).await,
+        SystemCommand::Health(args) => health::run(context, &args).await,
+        SystemCommand::Status => versions::status(context).await,
+        SystemCommand::Update(args) => versions::update(context, args).await,
+        SystemCommand::Reboot => versions::power(context, "reboot", "the machine starts anew").await,
+        SystemCommand::Poweroff => versions::power(context, "poweroff", "the machine is switched off").await,
     }
 }
 

@@ -116,6 +116,11 @@ impl OperationView {
         matches!(self.status.state.as_str(), "Succeeded" | "Failed" | "Cancelled" | "RolledBack")
     }
 
+    /// Whether a step of it has come to its end.
+    pub fn has_done(&self, step: &str) -> bool {
+        self.status.steps.iter().any(|one| one.name == step && one.state == "Succeeded")
+    }
+
     /// What it waits for before it begins, and what can be done about that; empty if it waits for nothing.
     pub fn waits(&self) -> String {
         match (self.status.state.as_str(), self.status.waiting.as_str()) {

@@ -280,6 +280,7 @@ impl Asked {
                 relations: self.relations.clone(),
                 rollback_of: told.rollback_of,
                 rollback_to: told.rollback_to,
+                system: None,
                 room: None,
             },
             status: Some(OperationStatus::default()),

@@ -3,14 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use berth_model::health::{MachineHealth, Waiting, waited_for};
 use berth_model::policy::Subject;
+use berth_model::resource::Bundle;
+use berth_model::resource::settings::{self, Settings};
 use berth_model::status::Reason;
 use http::StatusCode;
 use serde_json::json;
 
+use super::Api;
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
+use super::system::told;
 use crate::metrics;
+use crate::store::ReadTx;
+use crate::update::excused;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -39,11 +46,7 @@ pub(super) async fn livez(_: Ask) -> Reply {
 
 /// `GET /readyz`: every part is ready. Which one is not is told to known subjects only.
 pub(super) async fn readyz(ask: Ask) -> Reply {
-    let mut parts = ask.api.readiness.snapshot();
-    let store = ask.api.store.read(|_| Ok(())).await;
-    parts.insert("store", store.map_err(|error| error.to_string()));
-    let sealer = ask.api.sealer.locked().map_or(Ok(()), |why| Err(why.to_string()));
-    parts.insert("secrets", sealer);
+    let parts = parts(&ask.api).await;
     let ready = parts.values().all(Result::is_ok);
     let line = |(part, state): (&&str, &Result<(), String>)| match state {
         Ok(()) => format!("[+] {part}\n"),
@@ -56,6 +59,27 @@ pub(super) async fn readyz(ask: Ask) -> Reply {
     };
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok(reply::with_code(code, reply::text(TEXT, details + verdict)))
+}
+
+/// How each part of the daemon fares.
+async fn parts(api: &Api) -> BTreeMap<&'static str, Result<(), String>> {
+    let mut parts = api.readiness.snapshot();
+    let store = api.store.read(|_| Ok(())).await;
+    parts.insert("store", store.map_err(|error| error.to_string()));
+    let sealer = api.sealer.locked().map_or(Ok(()), |why| Err(why.to_string()));
+    parts.insert("secrets", sealer);
+    parts
+}
+
+/// `GET .../system/health`: whether all that should serve does.
+pub(super) async fn machine(ask: Ask) -> Reply {
+    let look = |tx: &ReadTx<'_>| Ok((tx.list::<Bundle>(None)?, excused(tx)?, tx.get::<Settings>("", settings::NAME)?));
+    let (bundles, excused, settings) = ask.api.store.read(look).await?;
+    let unready = parts(&ask.api).await.into_iter();
+    let unready = unready.filter_map(|(what, state)| Some(Waiting { what: what.to_owned(), why: state.err()? }));
+    let waiting = unready.chain(waited_for(&bundles, &excused)).collect();
+    let timeout = settings.map(|settings| settings.spec.updates).unwrap_or_default().health_timeout_seconds;
+    Ok(told("MachineHealth", &MachineHealth::of(waiting, timeout)))
 }
 
 /// `GET /version`, in the shape Kubernetes' clients read.

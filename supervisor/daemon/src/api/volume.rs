@@ -194,6 +194,7 @@ impl Asked {
                 relations: self.wish.relations.clone(),
                 rollback_of: None,
                 rollback_to: None,
+                system: None,
                 room: None,
             },
             status: Some(OperationStatus::default()),

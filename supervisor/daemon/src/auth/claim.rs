@@ -36,7 +36,7 @@ pub struct Claim {
     code: Mutex<Option<Zeroizing<String>>>,
     files: Vec<PathBuf>,
     /// What the programs that wait for a login at the consoles look at: touched, they show what there is to show anew.
-    reload: PathBuf,
+    reload: Option<PathBuf>,
 }
 
 impl Claim {
@@ -47,7 +47,7 @@ impl Claim {
     /// The files cannot be written, or the store cannot be read.
     pub async fn open(store: &Store, runtime: &Path, console: &Path) -> Result<Self, ClaimError> {
         let (file, issue) = (runtime.join("claim"), console.join("50-berth.issue"));
-        let (files, reload) = (vec![file.clone(), issue.clone()], console.with_file_name("agetty.reload"));
+        let (files, reload) = (vec![file.clone(), issue.clone()], Some(console.with_file_name("agetty.reload")));
         let claim = Self { code: Mutex::default(), files, reload };
         if store.read(accounts::has_owner).await? {
             claim.close()?;
@@ -73,8 +73,8 @@ impl Claim {
 
     /// What is shown at the consoles already is shown anew. They watch this very file, so that it is not replaced.
     fn show_anew(&self) -> Result<(), FsError> {
-        let touched = File::create(&self.reload);
-        touched.map(drop).map_err(|source| FsError::new("touching", &self.reload, source))
+        let Some(reload) = &self.reload else { return Ok(()) };
+        File::create(reload).map(drop).map_err(|source| FsError::new("touching", reload, source))
     }
 
     fn held(&self) -> MutexGuard<'_, Option<Zeroizing<String>>> {

@@ -146,6 +146,7 @@ fn operation(target: &Target, generation: i64, kind: OperationKind, again: Optio
             relations: Relations::default(),
             rollback_of: again.as_ref().and_then(|before| before.rollback_of.clone()),
             rollback_to: again.and_then(|before| before.rollback_to),
+            system: None,
             room: None,
         },
         status: Some(OperationStatus::default()),

@@ -94,7 +94,12 @@ impl Executor for Steps {
             | StepName::RemoveImage
             | StepName::ForgetVolume
             | StepName::ApplyChange
-            | StepName::RemoveUnneeded => Box::pin(async move { Err(not_ours(step)) }),
+            | StepName::RemoveUnneeded
+            | StepName::FindRelease
+            | StepName::DownloadRelease
+            | StepName::WriteSlot
+            | StepName::RestartMachine
+            | StepName::ConfirmVersion => Box::pin(async move { Err(not_ours(step)) }),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use berth_model::kinds::Kind;
 use berth_model::resource::bundle::VolumeWish;
-use berth_model::resource::operation::StepName;
+use berth_model::resource::operation::{OperationKind, StepName};
 use berth_model::resource::{Schedule, Volume};
 use futures_util::future::BoxFuture;
 
@@ -78,11 +78,14 @@ pub(crate) struct ByTarget {
     pub(crate) volumes: Arc<dyn Executor>,
     /// What a schedule begins that is about the machine itself.
     pub(crate) machine: Arc<dyn Executor>,
+    /// New versions of the machine's system.
+    pub(crate) updates: Arc<dyn Executor>,
 }
 
 impl ByTarget {
     fn executor(&self, task: &Task) -> &dyn Executor {
         match task.spec.target.kind.as_str() {
+            _ if task.spec.kind == OperationKind::UpdateSystem => &*self.updates,
             kind if kind == Volume::registration().kind => &*self.volumes,
             kind if kind == Schedule::registration().kind => &*self.machine,
             _ => &*self.bundles,

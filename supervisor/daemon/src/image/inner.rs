@@ -56,7 +56,7 @@ pub(super) struct Inner {
     pub(super) layers: LayerStore,
     pub(super) blobs: BlobStore,
     pub(super) records: Records,
-    registry: Registry,
+    pub(super) registry: Registry,
     settings: PathBuf,
     pub(super) limits: Limits,
     pub(super) platform: Platform,

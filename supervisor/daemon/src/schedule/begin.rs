@@ -104,6 +104,9 @@ type Wanted = Result<(OperationKind, Target, i64), String>;
 fn wanted(tx: &Tx<'_>, schedule: &Schedule) -> Result<Wanted, StoreError> {
     let kind = match schedule.spec.action.kind {
         ActionKind::Cleanup => return Ok(Ok((OperationKind::Cleanup, target(schedule), generation(schedule)))),
+        ActionKind::UpdateSystem => {
+            return Ok(Ok((OperationKind::UpdateSystem, target(schedule), generation(schedule))));
+        }
         ActionKind::Restart => OperationKind::Restart,
         ActionKind::Update => OperationKind::Update,
     };
@@ -167,6 +170,7 @@ fn operation(schedule: &Schedule, kind: OperationKind, target: Target, generatio
             relations: Relations::default(),
             rollback_of: None,
             rollback_to: None,
+            system: None,
             room: None,
         },
         status: Some(OperationStatus::default()),

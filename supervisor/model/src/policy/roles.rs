@@ -170,7 +170,11 @@ fn viewer() -> Vec<PolicyRule> {
         rule(READ, &["berth.dev"], RECORDS),
         rule(READ, &["berth.dev"], &["bundles/status", "changesets/status", "schedules/status"]),
         rule(READ, &["berth.dev"], &["operations/status", "revisions/status", "volumes/status"]),
-        rule(READ, &["berth.dev"], &["bundles/log", "network/lookup", "network/verdicts", "system/usage"]),
+        rule(
+            READ,
+            &["berth.dev"],
+            &["bundles/log", "network/lookup", "network/verdicts", "system/usage", "system/health", "system/status"],
+        ),
         rule(READ, &[""], PROJECTED),
         // Of a secret they see its keys.
         rule(READ, &[""], &["configmaps", "secrets", "pods/log"]),

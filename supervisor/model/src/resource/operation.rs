@@ -48,6 +48,25 @@ pub struct OperationSpec {
     /// What a growth that a person asked for wants of the bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<Room>,
+    /// Where a new version of the machine's system comes from, and when it is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemWish>,
+}
+
+/// How the machine's system is to be updated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct SystemWish {
+    /// URL of a folder with a folder for each channel, or the path of a folder on the machine that holds one version; by
+    /// default what Settings say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Which channel; by default what Settings say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// The machine is started anew as soon as the version is there and nothing else is at work. Otherwise that waits for
+    /// somebody to do it.
+    pub restart: bool,
 }
 
 impl OperationSpec {
@@ -98,11 +117,14 @@ pub enum OperationKind {
     /// The edits of a change set, all in one transaction. It is recorded when it is done, with a step for each
     /// object.
     ApplyChanges,
+    /// A new version of the machine's system: fetched, written beside the present one, started, and found good or left
+    /// again.
+    UpdateSystem,
 }
 
 impl OperationKind {
     /// Every kind that is carried out step by step, for tests that are generated from them.
-    pub const ALL: [OperationKind; 12] = [
+    pub const ALL: [OperationKind; 13] = [
         Self::Install,
         Self::Update,
         Self::Rollback,
@@ -115,6 +137,7 @@ impl OperationKind {
         Self::Unlock,
         Self::Erase,
         Self::Cleanup,
+        Self::UpdateSystem,
     ];
 
     /// Whether it is about a volume, and not about a bundle.
@@ -143,6 +166,7 @@ impl OperationKind {
         match self {
             Self::Install | Self::Update | Self::Rollback => Some(StepName::Promote),
             Self::Start | Self::Restart => Some(StepName::AwaitReady),
+            Self::UpdateSystem => Some(StepName::RestartMachine),
             _ => None,
         }
     }
@@ -179,6 +203,9 @@ impl OperationKind {
             Self::Erase => &[S::CloseVolume, S::DestroyKey, S::RemoveImage, S::ForgetVolume],
             Self::Cleanup => &[S::RemoveUnneeded],
             Self::ApplyChanges => &[],
+            Self::UpdateSystem => {
+                &[S::FindRelease, S::DownloadRelease, S::WriteSlot, S::RestartMachine, S::ConfirmVersion]
+            }
         }
     }
 }
@@ -242,6 +269,16 @@ pub enum StepName {
     RemoveUnneeded,
     /// One object of a change set.
     ApplyChange,
+    /// Which version there is, and that it is signed and newer.
+    FindRelease,
+    /// Its files, checked.
+    DownloadRelease,
+    /// Written into the slot that is not in use, with an entry that the firmware tries first.
+    WriteSlot,
+    /// The machine starts anew.
+    RestartMachine,
+    /// The new version runs, and everything serves that should.
+    ConfirmVersion,
 }
 
 /// What an operation works on.
@@ -427,7 +464,9 @@ impl StepName {
     pub fn on_error(self) -> OnError {
         match self {
             // Registries and the way to them come and go.
-            Self::ResolveImage | Self::PullImage => OnError::Retry { tries: 4 },
+            Self::ResolveImage | Self::PullImage | Self::FindRelease | Self::DownloadRelease => {
+                OnError::Retry { tries: 4 }
+            }
             // Whoever follows the store writes the rules anew until they are as it says.
             Self::ReleaseNetwork => OnError::Continue,
             _ => OnError::Stop,

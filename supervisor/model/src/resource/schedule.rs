@@ -91,6 +91,8 @@ pub enum ActionKind {
     Restart,
     /// A bundle that runs is made anew from what its image's name means by then.
     Update,
+    /// A newer version of the machine's system is fetched, and the machine started anew with it, if there is one.
+    UpdateSystem,
 }
 
 impl ActionKind {
@@ -100,6 +102,7 @@ impl ActionKind {
             Self::Cleanup => "cleanup",
             Self::Restart => "restart",
             Self::Update => "update",
+            Self::UpdateSystem => "update-system",
         }
     }
 }

@@ -38,6 +38,27 @@ pub struct SettingsSpec {
     pub operations: OperationSettings,
     /// Who gets in, and how much he may ask.
     pub api: ApiSettings,
+    /// New versions of the machine's own system.
+    pub updates: UpdateSettings,
+}
+
+/// New versions of the machine's own system. When they are fetched is a Schedule's business.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UpdateSettings {
+    /// URL of a folder with a folder for each channel.
+    pub source: String,
+    /// Which of these, e.g. `stable` or `testing`.
+    pub channel: String,
+    /// How long a new version may take until everything serves that should. One that takes longer is given up for the
+    /// version before.
+    pub health_timeout_seconds: u32,
+}
+
+impl Default for UpdateSettings {
+    fn default() -> Self {
+        Self { source: String::new(), channel: "stable".to_owned(), health_timeout_seconds: 120 }
+    }
 }
 
 /// Who gets in, and how much he may ask.
@@ -151,6 +172,7 @@ pub fn validate(new: &Value, _: Option<&Value>) -> Vec<FieldError> {
     errors.extend(cleanup_rules(&new["spec"]["cleanup"]));
     errors.extend(operation_rules(&new["spec"]["operations"]));
     errors.extend(limit_rules(&new["spec"]["api"]["limits"]));
+    errors.extend(update_rules(&new["spec"]["updates"]));
     let open = new.pointer("/spec/network/openNamespaces").and_then(Value::as_array);
     let names: Vec<&str> = open.into_iter().flatten().filter_map(Value::as_str).collect();
     if names.len() > usize::from(SERVICES) {
@@ -210,6 +232,26 @@ fn limit_rules(new: &Value) -> Vec<FieldError> {
     wrong.map(told).collect()
 }
 
+/// The least and the most seconds that a new version gets.
+const TRIALS: (u32, u32) = (30, 3600);
+
+fn update_rules(new: &Value) -> Vec<FieldError> {
+    let Ok(set) = UpdateSettings::deserialize(new) else { return Vec::new() };
+    let mut errors = Vec::new();
+    if !set.source.is_empty() && !["https://", "http://"].iter().any(|scheme| set.source.starts_with(scheme)) {
+        let message = "use the http or https URL of a folder that has a folder for each channel";
+        errors.push(FieldError::invalid("spec.updates.source", message));
+    }
+    if let Err(error) = dns_label(&set.channel) {
+        errors.push(FieldError::invalid("spec.updates.channel", error.to_string()));
+    }
+    if !(TRIALS.0..=TRIALS.1).contains(&set.health_timeout_seconds) {
+        let message = format!("use {} to {} seconds", TRIALS.0, TRIALS.1);
+        errors.push(FieldError::invalid("spec.updates.healthTimeoutSeconds", message));
+    }
+    errors
+}
+
 /// The longest that anything unneeded can be kept, in days: ten years.
 const LONGEST: u16 = 3650;
 
@@ -259,7 +301,9 @@ mod tests {
         let network = json!({"openNamespaces": [], "multicastDns": true});
         let limits = json!({"requestsPerSecond": 2000, "requestsPerSecondPerSubject": 1000, "streamsPerSubject": 500});
         let api = json!({ "requireClientCertificate": false, "limits": limits });
-        let default = json!({"network": network, "cleanup": cleanup, "operations": operations, "api": api});
+        let updates = json!({"source": "", "channel": "stable", "healthTimeoutSeconds": 120});
+        let default = json!({"network": network, "cleanup": cleanup, "operations": operations, "api": api,
+            "updates": updates});
         assert_eq!(admitted(json!({})), Ok(json!([default, []])));
         assert_eq!(admitted(json!({"network": {"nosuch": 1}})), Ok(json!([default, ["spec.network.nosuch"]])));
     }
@@ -309,6 +353,16 @@ mod tests {
         assert_eq!(set(json!({"requestsPerSecond": 9})), wrong("requestsPerSecond"));
         assert_eq!(set(json!({"requestsPerSecondPerSubject": 100_001})), wrong("requestsPerSecondPerSubject"));
         assert_eq!(set(json!({"streamsPerSubject": 0})), wrong("streamsPerSubject"));
+    }
+
+    #[test]
+    fn a_source_of_updates_is_a_url_and_a_trial_has_bounds() {
+        let set = |updates: Value| admitted(json!({"updates": updates})).map(|_| ());
+        let wrong = |field: &str| Err(vec![format!("spec.updates.{field}")]);
+        assert_eq!(set(json!({"source": "https://updates.example/berth", "channel": "testing"})), Ok(()));
+        assert_eq!(set(json!({"source": "/srv"})), wrong("source"));
+        assert_eq!(set(json!({"channel": "../stable"})), wrong("channel"));
+        assert_eq!(set(json!({"healthTimeoutSeconds": 29})), wrong("healthTimeoutSeconds"));
     }
 
     #[test]

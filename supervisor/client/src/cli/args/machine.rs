@@ -20,6 +20,45 @@ pub(in crate::cli) enum SystemCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Say whether everything serves that should: services, and the parts of the supervisor. Exit codes: 0 yes, 1 no.
+    Health(HealthArgs),
+    /// Show which versions of the machine's system there are, which runs, and what the newest start came to.
+    Status,
+    /// Install a newer version of the machine's system beside the present one.
+    ///
+    /// It is tried at the next start. If then not everything serves that should, the machine goes back by itself.
+    Update(SystemUpdateArgs),
+    /// Start the machine anew. Services are stopped in order first.
+    Reboot,
+    /// Switch the machine off. Services are stopped in order first.
+    Poweroff,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct SystemUpdateArgs {
+    /// URL of a folder with a folder for each channel, or the path of a folder on the machine that holds one version; by
+    /// default spec.updates.source of the Settings berth.
+    #[arg(long, value_name = "URL|FOLDER")]
+    pub source: Option<String>,
+    /// Which channel; by default spec.updates.channel of the Settings berth.
+    #[arg(long)]
+    pub channel: Option<String>,
+    /// Start the machine anew as soon as the version is there and nothing else is at work.
+    #[arg(long)]
+    pub restart: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct HealthArgs {
+    /// Wait until it does, for as long as spec.updates.healthTimeoutSeconds of the Settings berth says.
+    #[arg(long)]
+    pub wait: bool,
+    /// Keep what came of it in this file, for the next start of the machine.
+    #[arg(long, value_name = "FILE", requires = "wait")]
+    pub record: Option<PathBuf>,
+    /// The version of the machine's system, as it is recorded.
+    #[arg(long, value_name = "VERSION", requires = "record", default_value = "")]
+    pub image_version: String,
 }
 
 #[derive(Debug, Args)]

@@ -108,6 +108,7 @@ fn record(
             relations: Relations::default(),
             rollback_of: None,
             rollback_to: None,
+            system: None,
             room: None,
         },
         status: Some(status),

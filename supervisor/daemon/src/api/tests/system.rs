@@ -1,5 +1,6 @@
 use berth_model::diagnostics::{Area, Diagnosis, Finding, Outcome};
 use berth_model::machine::{Facts, Machine};
+use berth_model::release::{Entry, SystemStatus};
 use berth_model::usage::{BundleUsage, MachineUsage, Usage};
 
 use super::*;
@@ -32,6 +33,16 @@ impl SystemPort for FakeSystem {
         let repaired = if request.repair { vec!["removed bv0-9".to_owned()] } else { Vec::new() };
         let not_probed = request.loopback.then(|| "the API is not up yet".to_owned());
         std::future::ready(Ok(Diagnosis::new(vec![Finding { repaired, ..found }], not_probed))).boxed()
+    }
+
+    fn versions(&self) -> BoxFuture<'_, Result<SystemStatus, PortError>> {
+        let entry = Entry { version: "1.0.0".into(), tries_left: None };
+        let status = SystemStatus { version: "1.0.0".into(), versions: vec![entry], last_start: None };
+        std::future::ready(Ok(status)).boxed()
+    }
+
+    fn power(&self, _: Power) -> BoxFuture<'_, Result<(), PortError>> {
+        std::future::ready(Ok(())).boxed()
     }
 
     fn support_bundle(&self, output: bool) -> BoxFuture<'_, Result<Vec<u8>, PortError>> {
@@ -94,4 +105,42 @@ async fn an_archive_for_helpers_holds_what_services_wrote_only_if_asked_for() {
     let plain = world.get(path).await;
     assert_eq!((plain.header("content-type"), &plain.body), ("application/zstd", &json!("without")));
     assert_eq!(world.get(&format!("{path}?serviceLogs=true")).await.ok(), json!("with output"));
+}
+
+#[tokio::test]
+async fn a_machine_is_healthy_when_all_that_should_serves() {
+    let world = World::new();
+    let path = "/apis/berth.dev/v1/system/health";
+    let told = world.get(path).await.ok();
+    assert_eq!(
+        (&told["kind"], &told["healthy"], &told["timeoutSeconds"]),
+        (&json!("MachineHealth"), &json!(true), &json!(120))
+    );
+    world.bundle("web").await;
+    let told = world.get(path).await.ok();
+    let waiting = json!([{"what": "default/web", "why": "nothing is known of it yet"}]);
+    assert_eq!((&told["healthy"], &told["waitingFor"]), (&json!(false), &waiting));
+}
+
+#[tokio::test]
+async fn an_update_of_the_system_is_an_operation_and_the_same_wish_sent_twice_is_one() {
+    let world = World::new();
+    let path = "/apis/berth.dev/v1/system/update";
+    let wish = json!({"source": "https://updates.example", "restart": true});
+    let ask = || world.ask(Method::POST, path, &[("idempotency-key", "k")], wish.to_string());
+    let asked = ask().await;
+    assert_eq!(asked.code, 202, "{}", asked.body);
+    let first = asked.body;
+    assert_eq!(ask().await.body["metadata"]["uid"], first["metadata"]["uid"]);
+    let spec = &first["spec"];
+    let target = json!({"kind": "System", "namespace": "default", "name": "berth"});
+    assert_eq!((&spec["kind"], &spec["target"]), (&json!("UpdateSystem"), &target));
+    assert_eq!(spec["system"], json!({"source": "https://updates.example", "restart": true}));
+    assert_eq!(first["metadata"]["namespace"], "default");
+    assert_eq!(world.post(path, json!({"nosuch": 1})).await.failed().0, 400);
+    let status = world.get("/apis/berth.dev/v1/system/status").await.ok();
+    assert_eq!(
+        (&status["kind"], &status["version"], &status["versions"]),
+        (&json!("SystemStatus"), &json!("1.0.0"), &json!([{"version": "1.0.0"}]))
+    );
 }

@@ -55,7 +55,9 @@ async fn wish_for(daemon: &Daemon, kind: OperationKind) {
             }
             daemon.ask_of_volume("web-data", kind).await;
         }
-        OperationKind::Restart | OperationKind::Cleanup => unreachable!("only people and schedules ask for it"),
+        OperationKind::Restart | OperationKind::Cleanup | OperationKind::UpdateSystem => {
+            unreachable!("only people and schedules ask for it")
+        }
         OperationKind::ApplyChanges => unreachable!("it is one transaction"),
     }
 }
@@ -90,7 +92,7 @@ async fn end_of(kind: OperationKind, killed_at: Option<String>) -> Vec<String> {
 
 #[tokio::test]
 async fn a_daemon_killed_at_any_point_of_any_operation_comes_to_the_same_end() {
-    let others = [OperationKind::Restart, OperationKind::Cleanup];
+    let others = [OperationKind::Restart, OperationKind::Cleanup, OperationKind::UpdateSystem];
     let kinds = OperationKind::ALL.into_iter().filter(|kind| !others.contains(kind));
     for kind in kinds {
         let undisturbed = end_of(kind, None).await;

@@ -63,7 +63,8 @@ impl Daemon {
             turns: Turns::new(world.patience.lock().unwrap().unwrap_or(PATIENCE)),
         };
         let volumes = Arc::new(volumes);
-        let executor = ByTarget { bundles: Arc::new(steps), volumes: volumes.clone(), machine: volumes };
+        let executor =
+            ByTarget { bundles: Arc::new(steps), volumes: volumes.clone(), machine: volumes.clone(), updates: volumes };
         let runner = Runner::new(store.clone(), Arc::new(executor), abort, Metrics::new());
         let runner = runner.pausing(Duration::from_millis(1)).noting(crate::api::note_wish);
         let (wake, woken) = mpsc::channel(16);
@@ -327,6 +328,7 @@ fn asked(kind: OperationKind, target: Target, actor: Actor, sequence: u64) -> Op
             relations: Relations::default(),
             rollback_of: None,
             rollback_to: None,
+            system: None,
             room: None,
         },
         status: Some(OperationStatus::default()),
