@@ -36,8 +36,17 @@ pub struct Observed {
     pub invocation: String,
     /// The newest ending on record.
     pub ending: Option<Ending>,
+    /// It was started since the machine was: its plan is there.
+    pub planned: bool,
     /// How its health stands, if it is looked at; systemd knows nothing of it.
     pub health: Option<Standing>,
+}
+
+impl Observed {
+    /// Something of a start since the machine's own is left.
+    pub fn was_started(&self) -> bool {
+        self.state != UnitState::Absent || self.planned || self.ending.is_some()
+    }
 }
 
 /// Where a unit is.

@@ -173,10 +173,10 @@ impl LinuxMachine {
     async fn look(&self, id: &str) -> Result<Observed, Cause> {
         let name = unit_name(id);
         let state = self.state(&name).await?;
-        let ending = self.newest_ending(id)?;
+        let (ending, planned) = (self.newest_ending(id)?, self.plan_file(id).exists());
         // Whoever asks for a reference on a unit that is not loaded has it loaded for a moment, which is news of the
         // unit, which is a reason to look again, for ever.
-        let Some(state) = state else { return Ok(Observed { ending, ..Observed::default() }) };
+        let Some(state) = state else { return Ok(Observed { ending, planned, ..Observed::default() }) };
         self.hold(&name).await?;
         Ok(Observed {
             state: unit_state(&state.active),
@@ -184,6 +184,7 @@ impl LinuxMachine {
             restarts: state.restarts.into(),
             invocation: state.invocation.unwrap_or_default(),
             ending,
+            planned,
             health: None,
         })
     }

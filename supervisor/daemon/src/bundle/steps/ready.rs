@@ -42,6 +42,11 @@ impl Steps {
         }
         let revision = self.subject(task).await?;
         let id = container_id(&revision);
+        // The record that it was started outlives a power cut, and the unit does not.
+        let seen = self.machine.observe(&id).await;
+        if !seen.map_err(machine_failed(Reason::StartFailed, "looking at the unit failed"))?.was_started() {
+            self.start_unit(task).await?;
+        }
         if let Some(health) = revision.spec.bundle_spec.health.clone() {
             let healthy = self.until_healthy(task, &revision, &id, &health).await;
             return healthy.map(|()| StepDone::said("the service is up and healthy"));

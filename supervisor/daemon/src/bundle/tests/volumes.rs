@@ -264,26 +264,35 @@ async fn a_volume_is_erased_with_key_file_and_record_but_not_while_a_bundle_want
     assert_eq!(daemon.volumes().await, []);
 }
 
-#[tokio::test]
-async fn devices_that_a_power_cut_closed_are_opened_again_before_the_unit_starts() {
-    let (world, dir) = (Arc::new(World::default()), tempfile::tempdir().unwrap());
-    let stop = CancellationToken::new();
-    let token = stop.clone();
-    let abort = AbortPoints::calling(move |point| {
-        if point == "Install/StartUnit/begun" {
-            token.cancel();
-            panic!("the power goes");
-        }
-    });
-    let first = Daemon::start(dir.path(), &world, abort, stop);
-    first.put(|spec| spec.volumes = vec![wish("data", "32Mi")]).await;
-    first.settle().await;
-    first.die().await;
-    assert!(world.disks.only().open);
+/// What does not outlive the machine's own start.
+fn lose_power(world: &World) {
     world.disks.disks.lock().unwrap().values_mut().for_each(|disk| disk.open = false);
-    let second = Daemon::start(dir.path(), &world, AbortPoints::default(), CancellationToken::new());
-    second.settle().await;
-    assert!(world.disks.only().open, "the unit was started without its device");
-    let states: Vec<_> = second.operations().await.into_iter().map(|one| one.status.unwrap().state).collect();
-    assert_eq!(states, [OperationState::Succeeded]);
+    world.units.lock().unwrap().clear();
+    world.plans.lock().unwrap().clear();
+}
+
+#[tokio::test]
+async fn an_operation_that_a_power_cut_met_while_it_started_a_unit_opens_the_devices_and_starts_it_again() {
+    for at in ["Install/StartUnit/begun", "Install/AwaitReady/begun", "Install/AwaitReady/applied"] {
+        let (world, dir) = (Arc::new(World::default()), tempfile::tempdir().unwrap());
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let abort = AbortPoints::calling(move |point| {
+            if point == at {
+                token.cancel();
+                panic!("the power goes");
+            }
+        });
+        let first = Daemon::start(dir.path(), &world, abort, stop);
+        first.put(|spec| spec.volumes = vec![wish("data", "32Mi")]).await;
+        first.settle().await;
+        first.die().await;
+        lose_power(&world);
+        let second = Daemon::start(dir.path(), &world, AbortPoints::default(), CancellationToken::new());
+        second.settle().await;
+        assert!(world.disks.only().open, "{at}: the unit was started without its device");
+        assert!(world.units.lock().unwrap().contains_key("default.web.r1"), "{at}: it was not started again");
+        let states: Vec<_> = second.operations().await.into_iter().map(|one| one.status.unwrap().state).collect();
+        assert!(states.iter().all(|state| *state == OperationState::Succeeded), "{at}: {states:?}");
+    }
 }

@@ -85,7 +85,11 @@ impl Machine for World {
         })
     }
     fn observe<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Observed, Cause>> {
-        Box::pin(async move { Ok(self.units.lock().unwrap().get(id).cloned().unwrap_or_default()) })
+        Box::pin(async move {
+            let planned = self.plans.lock().unwrap().contains_key(id);
+            let seen = self.units.lock().unwrap().get(id).cloned().unwrap_or_default();
+            Ok(Observed { planned, ..seen })
+        })
     }
     fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Cause>> {
         Box::pin(async move {
