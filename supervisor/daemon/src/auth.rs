@@ -283,6 +283,18 @@ pub fn machine_names() -> std::io::Result<ca::Names> {
     Ok(ca::Names::of(&hostname.to_string_lossy(), addresses))
 }
 
+/// Whether the machine has an address that others reach it by, or could.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn is_reached() -> std::io::Result<bool> {
+    let beyond_the_link = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    };
+    Ok(machine_names()?.addresses.iter().any(beyond_the_link))
+}
+
 fn address_of(address: nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
     let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))

@@ -17,6 +17,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,14 +26,14 @@ use berth_host::fs as host_fs;
 use berth_model::condition::Reason;
 use berth_model::health::waited_for;
 use berth_model::release::{self, Backwards, Part, Release, may_follow};
+use berth_model::resource::Bundle;
 use berth_model::resource::operation::{Operation, OperationKind, OperationState, StepName};
 use berth_model::resource::settings::{self, Settings, UpdateSettings};
-use berth_model::resource::{Bundle, operation};
 use futures_util::future::BoxFuture;
 use minisign_verify::{PublicKey, Signature};
 use semver::Version;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::operation::{Executor, StepDone, StepError, Task};
 use crate::store::{ReadTx, Store, StoreError};
@@ -237,8 +238,9 @@ impl Updates {
         self.clear()?;
         let excused =
             self.store.read(|tx| Ok(waited_for(&tx.list::<Bundle>(None)?, &[].into()))).await.map_err(store)?;
-        let excused: Vec<String> = excused.into_iter().map(|one| one.what).collect();
-        Ok(StepDone::said(format!("{version} is tried at the next start")).keeping(EXCUSED, json!(excused)))
+        let excused: BTreeSet<String> = excused.into_iter().map(|one| one.what).collect();
+        let judged = Trial { excused, reached: self.slots.is_reached().map_err(unknown)? };
+        Ok(StepDone::said(format!("{version} is tried at the next start")).keeping(TRIAL, json!(judged)))
     }
 
     /// Done once the machine has started anew.
@@ -331,21 +333,30 @@ impl Updates {
     }
 }
 
-/// Under what the bundles are kept that did not serve before the update, and need not after it.
-const EXCUSED: &str = "excused";
+/// Under what it is kept how the machine was when a version was written.
+const TRIAL: &str = "trial";
 
-/// The bundles that the version on trial is not judged by, as they did not serve before it.
+/// How the machine was before a version is tried: what did not work then need not after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// `namespace/name` of the bundles that did not serve.
+    pub excused: BTreeSet<String>,
+    /// It had an address that others could reach it by.
+    pub reached: bool,
+}
+
+/// How the machine was before the version that is on trial; nothing is excused where none is.
 ///
 /// # Errors
 /// The store.
-pub fn excused(tx: &ReadTx<'_>) -> Result<std::collections::BTreeSet<String>, StoreError> {
+pub fn trial(tx: &ReadTx<'_>) -> Result<Trial, StoreError> {
     let at_work = |one: &&Operation| {
         let running = one.status.as_ref().is_some_and(|status| status.state == OperationState::Running);
         one.spec.kind == OperationKind::UpdateSystem && running
     };
-    let all: Vec<operation::Operation> = tx.list_lasting()?;
-    let results = all.iter().filter(at_work).filter_map(|one| one.status.as_ref()?.result.get(EXCUSED)?.as_array());
-    Ok(results.flatten().filter_map(Value::as_str).map(str::to_owned).collect())
+    let all: Vec<Operation> = tx.list_lasting()?;
+    let kept = all.iter().find(at_work).and_then(|one| one.status.as_ref()?.result.get(TRIAL));
+    Ok(kept.and_then(|kept| Trial::deserialize(kept).ok()).unwrap_or_default())
 }
 
 fn backwards(why: Backwards, from: &Version, to: &Version) -> StepError {

@@ -146,6 +146,8 @@ pub struct SystemStatus {
     pub version: String,
     /// All that the machine could start.
     pub versions: Vec<Entry>,
+    /// Whether it has an address that others could reach it by.
+    pub reached: bool,
     /// What the newest start came to, if it came so far as to say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_start: Option<BootReport>,

@@ -67,7 +67,7 @@ fn overwrite(path: &Path, from: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-const VERSIONS: [Bad; 10] = [
+const VERSIONS: [Bad; 11] = [
     Bad {
         what: "its kernel panics",
         in_ci: true,
@@ -91,6 +91,16 @@ const VERSIONS: [Bad; 10] = [
         },
         refused: true,
         told: "BadSignature",
+        ..BAD
+    },
+    Bad {
+        what: "its network is dead",
+        spoil: |folder| {
+            let links = folder.join("tree/etc/systemd/network");
+            fs::create_dir_all(&links).unwrap();
+            fs::write(links.join("80-wired.network"), "[Match]\nName=nosuch\n").unwrap();
+        },
+        told: "network: the machine has no address",
         ..BAD
     },
     Bad {
@@ -176,7 +186,13 @@ fn newest(machine: &Machine) -> String {
 fn tried(machine: &mut Machine, version: &str) {
     machine.ok(&format!("berth system update --source {SERVER} --timeout 20m")).unwrap();
     machine.ok(&format!("mv /boot/EFI/Linux/berth_{version}+3-0.efi /boot/EFI/Linux/berth_{version}+1-0.efi")).unwrap();
-    machine.restarts("sync -f /boot; berth system reboot", 2).unwrap();
+    restarted(machine, "sync -f /boot; berth system reboot", 2);
+}
+
+/// Has it start anew by that, so many times, and waits until its supervisor answers.
+fn restarted(machine: &mut Machine, line: &str, times: u32) {
+    machine.restarts(line, times).unwrap();
+    eventually(&true, || machine.sh("berth get bundles").unwrap().success());
 }
 
 #[test]
@@ -187,7 +203,7 @@ fn a_good_version_is_kept_and_from_a_bad_one_the_machine_goes_back_and_says_why(
     keeps(&machine, "anchor");
 
     publish::update(&built("1.1.0", None), &channel, "stable").unwrap();
-    machine.restarts(&format!("berth system update --source {SERVER} --restart --timeout 20m"), 1).unwrap();
+    restarted(&mut machine, &format!("berth system update --source {SERVER} --restart --timeout 20m"), 1);
     eventually(&"Succeeded".to_owned(), || newest(&machine));
     assert_eq!(running(&machine), "1.1.0");
     let status = machine.ok("berth system status").unwrap();

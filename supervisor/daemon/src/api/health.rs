@@ -17,7 +17,7 @@ use super::request::Ask;
 use super::system::told;
 use crate::metrics;
 use crate::store::ReadTx;
-use crate::update::excused;
+use crate::update::trial;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -73,11 +73,16 @@ async fn parts(api: &Api) -> BTreeMap<&'static str, Result<(), String>> {
 
 /// `GET .../system/health`: whether all that should serve does.
 pub(super) async fn machine(ask: Ask) -> Reply {
-    let look = |tx: &ReadTx<'_>| Ok((tx.list::<Bundle>(None)?, excused(tx)?, tx.get::<Settings>("", settings::NAME)?));
-    let (bundles, excused, settings) = ask.api.store.read(look).await?;
+    let look = |tx: &ReadTx<'_>| Ok((tx.list::<Bundle>(None)?, trial(tx)?, tx.get::<Settings>("", settings::NAME)?));
+    let (bundles, before, settings) = ask.api.store.read(look).await?;
     let unready = parts(&ask.api).await.into_iter();
     let unready = unready.filter_map(|(what, state)| Some(Waiting { what: what.to_owned(), why: state.err()? }));
-    let waiting = unready.chain(waited_for(&bundles, &excused)).collect();
+    let lost = before.reached && !ask.api.system.versions().await?.reached;
+    let network = lost.then(|| Waiting {
+        what: "network".to_owned(),
+        why: "the machine has no address, and had one with the version before".to_owned(),
+    });
+    let waiting = unready.chain(network).chain(waited_for(&bundles, &before.excused)).collect();
     let timeout = settings.map(|settings| settings.spec.updates).unwrap_or_default().health_timeout_seconds;
     Ok(told("MachineHealth", &MachineHealth::of(waiting, timeout)))
 }

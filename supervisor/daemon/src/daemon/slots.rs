@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use semver::Version;
 
 use crate::api::Power;
+use crate::auth::is_reached;
 use crate::update::seams::{Fault, Slots};
 use crate::update::sum;
 
@@ -40,7 +41,7 @@ impl LinuxSlots {
         let running = self.running()?;
         let versions = if running.is_some() { self.entries()? } else { Vec::new() };
         let version = running.map(|running| running.to_string()).unwrap_or_default();
-        Ok(SystemStatus { version, versions, last_start: self.report()? })
+        Ok(SystemStatus { version, versions, reached: is_reached()?, last_start: self.report()? })
     }
 
     /// Asks systemd, which stops all in order. What is asked for is recorded as a job; its end nobody here sees.
@@ -135,6 +136,10 @@ impl Slots for LinuxSlots {
 
     fn restart(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(self.power(Power::Reboot))
+    }
+
+    fn is_reached(&self) -> Result<bool, Fault> {
+        Ok(is_reached()?)
     }
 
     fn report(&self) -> Result<Option<BootReport>, Fault> {

@@ -24,6 +24,8 @@ pub trait Slots: Send + Sync + 'static {
     fn discard(&self, version: &str) -> Result<(), Fault>;
     /// Begins to start the machine anew.
     fn restart(&self) -> BoxFuture<'_, Result<(), Fault>>;
+    /// Whether the machine has an address that others could reach it by.
+    fn is_reached(&self) -> Result<bool, Fault>;
     /// What the newest start came to, if it came so far.
     fn report(&self) -> Result<Option<BootReport>, Fault>;
 }

@@ -69,6 +69,9 @@ impl Slots for Fake {
         self.restarted.notify_one();
         Box::pin(async { Ok(()) })
     }
+    fn is_reached(&self) -> Result<bool, seams::Fault> {
+        Ok(true)
+    }
     fn report(&self) -> Result<Option<BootReport>, seams::Fault> {
         Ok(self.told.lock().unwrap().report.clone())
     }
@@ -241,6 +244,8 @@ async fn a_signed_newer_version_is_written_started_and_done_once_it_was_found_go
     world.publish("1.1.0", "stable");
     let name = world.ask_folder().await;
     world.slots.restarted.notified().await;
+    let before = world.store.read(trial).await.unwrap();
+    assert_eq!(before, Trial { excused: BTreeSet::new(), reached: true });
     assert!(!world.dir.path().join("update").exists(), "what was fetched is left");
     world.comes_up(Version::new(1, 1, 0), None).await;
     world.status(&name, |status| status.steps[4].attempt > 0).await;

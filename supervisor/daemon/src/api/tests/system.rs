@@ -37,7 +37,7 @@ impl SystemPort for FakeSystem {
 
     fn versions(&self) -> BoxFuture<'_, Result<SystemStatus, PortError>> {
         let entry = Entry { version: "1.0.0".into(), tries_left: None };
-        let status = SystemStatus { version: "1.0.0".into(), versions: vec![entry], last_start: None };
+        let status = SystemStatus { version: "1.0.0".into(), versions: vec![entry], reached: false, last_start: None };
         std::future::ready(Ok(status)).boxed()
     }
 
