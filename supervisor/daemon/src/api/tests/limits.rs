@@ -6,7 +6,7 @@ const SETTINGS: &str = "/apis/berth.dev/v1/settings/berth";
 const ROOT: Peer = Peer::Socket { uid: 0 };
 
 impl World {
-    async fn allow(&self, limits: Value) {
+    pub(super) async fn allow(&self, limits: Value) {
         let request = owned(
             Method::PATCH,
             SETTINGS,

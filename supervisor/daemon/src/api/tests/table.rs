@@ -64,9 +64,15 @@ fn is_refused(answer: &Answer) -> bool {
     matches!(answer.code, 401 | 403) && answer.body["message"].as_str().is_some_and(|why| why.contains(" may not "))
 }
 
+/// Enough for whoever asks for every route as fast as it goes.
+fn many() -> Value {
+    json!({ "requestsPerSecond": 100_000, "requestsPerSecondPerSubject": 100_000 })
+}
+
 #[tokio::test]
 async fn every_route_answers_those_who_may_use_it_and_nobody_else() {
     let world = World::new();
+    world.allow(many()).await;
     let everybody = everybody(&world).await;
     let mut found = String::new();
     let mut routes = table().0;
@@ -101,6 +107,7 @@ async fn every_route_answers_those_who_may_use_it_and_nobody_else() {
 #[tokio::test]
 async fn what_was_taken_back_has_ended_or_was_never_given_opens_no_route() {
     let world = World::new();
+    world.allow(many()).await;
     let disabled = world.logged_in("vera", "owner", None).await;
     let ended = world.logged_in("olivia", "owner", None).await;
     world.bearing(&ended, Method::POST, "/auth/logout", json!({})).await.ok();
