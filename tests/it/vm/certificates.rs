@@ -2,7 +2,7 @@
 
 use berth_tests::machine::Machine;
 
-use super::shared;
+use super::disturbed;
 
 const HOME: &str = "/run/certificates";
 const TOKEN: &str =
@@ -24,7 +24,8 @@ fn require(who: &str, required: bool) -> String {
 
 #[test]
 fn a_certificate_lets_berth_kubectl_and_openssl_in_until_it_is_revoked_and_nobody_else_where_it_is_required() {
-    let (_lock, machine) = shared();
+    // For a while it lets in nobody without a certificate, so that no other test may be on it.
+    let (_alone, machine) = disturbed();
     machine.ok(&format!("mkdir -m 700 -p {HOME}; berth user create cora --role admin")).unwrap();
     let (code, said) = away(
         machine,
