@@ -27,6 +27,7 @@ mod get;
 mod health;
 mod image;
 mod install;
+mod invitation;
 mod lifecycle;
 mod local;
 mod login;
@@ -167,6 +168,9 @@ async fn run(cli: Cli, surroundings: Surroundings) -> Result<(), Failure> {
         Command::Whoami => account::who_am_i(&context).await,
         Command::CanI(args) => account::can_i(&context, &args).await,
         Command::User(args) => account::user(&context, args.command).await,
+        Command::Invite(args) => invitation::invite(&context, args).await,
+        Command::Accept(args) => invitation::accept(&context, args).await,
+        Command::Invitation(args) => invitation::invitation(&context, args.command).await,
         Command::Role(args) => account::role(&context, args.command).await,
         Command::ApiKey(args) => account::api_key(&context, args.command).await,
         Command::Session(args) => account::session(&context, args.command).await,

@@ -18,6 +18,7 @@
 //! review.rs   what whoever asks may do, and who he is
 //! login.rs    from a name and a password to a session, and back
 //! second_factor.rs  codes of an authenticator app
+//! invitation.rs  accounts that wait for somebody to set their password
 //! account.rs  passwords, keys and tokens that are made for others
 //! certificate.rs  client certificates: signed, renewed
 //! audit.rs    what is recorded of requests
@@ -44,6 +45,7 @@ mod document;
 mod exec;
 mod guard;
 mod health;
+mod invitation;
 mod limits;
 mod linger;
 mod listen;
@@ -74,7 +76,7 @@ mod tests;
 use std::sync::Arc;
 
 use axum::Router;
-use berth_model::kinds::{CERTIFICATE, KINDS, Registration};
+use berth_model::kinds::{CERTIFICATE, INVITATION, KINDS, Registration};
 use berth_model::policy::Verb;
 use http::Method;
 use tokio_util::sync::CancellationToken;
@@ -225,6 +227,7 @@ fn table() -> Table {
     rows.extend(account::rows());
     rows.extend(certificate::rows());
     rows.extend(second_factor::rows());
+    rows.extend(invitation::rows());
     rows.extend(audit::rows());
     Table(rows)
 }
@@ -269,8 +272,8 @@ fn generic(kind: &'static Registration) -> Vec<Route> {
         verb(kind, Method::PATCH, &object, Verb::Patch, write::patch),
         verb(kind, Method::DELETE, &object, Verb::Delete, write::delete),
     ];
-    // What is sent there is no Certificate, but a request to sign one.
-    if *kind != CERTIFICATE {
+    // What is sent there is no such object, but a request to have one made.
+    if ![&CERTIFICATE, &INVITATION].contains(&kind) {
         rows.insert(1, creation(kind, &collection));
     }
     if kind.namespaced {

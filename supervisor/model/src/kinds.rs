@@ -23,7 +23,9 @@ mod reviews;
 mod table;
 mod views;
 
-pub use access::{API_KEY, AUDIT_RECORD, CERTIFICATE, DEVICE, ROLE, ROLE_BINDING, SERVICE_ACCOUNT, SESSION, USER};
+pub use access::{
+    API_KEY, AUDIT_RECORD, CERTIFICATE, DEVICE, INVITATION, ROLE, ROLE_BINDING, SERVICE_ACCOUNT, SESSION, USER,
+};
 pub use admit::{Admitted, Decoded, Request};
 pub use berth::{
     BUNDLE, CHANGE_SET, DATA_FINALIZER, OPERATION, OPERATION_LIFE, REVISION, SCHEDULE, SETTINGS, TEARDOWN_FINALIZER,
@@ -188,6 +190,7 @@ pub static KINDS: &[&Registration] = &[
     &ROLE,
     &ROLE_BINDING,
     &API_KEY,
+    &INVITATION,
     &SESSION,
     &CERTIFICATE,
     &DEVICE,

@@ -120,6 +120,42 @@ pub struct NewKey {
     pub expires_in: Option<u32>,
 }
 
+/// `POST .../invitations`: what somebody is to get who is invited.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Invite {
+    /// How he will be called; if it is left out, he chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The role that he is granted.
+    pub role: String,
+    /// Where; on the whole machine, if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// `POST /auth/invitation`: whoever was invited sets his password, and his name, if the invitation leaves it to him.
+/// Answered with an [`Accepted`].
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Accept {
+    /// As it stands in the link.
+    pub secret: String,
+    /// How he wants to be called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The password that he wants.
+    pub password: String,
+}
+
+/// The answer to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accepted {
+    /// The name of the user who came of it.
+    pub user: String,
+}
+
 /// `POST /auth/claim`: the first owner of a machine, by whoever reads the code on its console.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

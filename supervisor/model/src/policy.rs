@@ -118,7 +118,7 @@ fn is_dangerous(verb: Verb, resource: &Resource<'_>) -> bool {
     match (*group, *plural, *subresource) {
         ("", "secrets", "reveal") | (GROUP, "volumes", "actions/erase") => true,
         // What outlives the session it was made in.
-        (GROUP, "certificates", "") => verb == Verb::Create,
+        (GROUP, "certificates" | "invitations", "") => verb == Verb::Create,
         (GROUP, "devices", "bootstraptokens" | "certificates")
         | (GROUP, "system", "update" | "reboot" | "poweroff") => true,
         (GROUP, "rolebindings" | "roles" | "users", _) | ("", "serviceaccounts", "token") => !reads,

@@ -120,6 +120,28 @@ fn who_has_set_up_an_app_needs_its_code_to_log_in_or_one_for_recovery_until_it_i
 }
 
 #[test]
+fn whoever_is_invited_sets_his_password_with_the_link_and_has_the_role_that_he_was_given() {
+    let (_lock, machine) = shared();
+    let home = "/run/accounts-of-nina";
+    let as_nina = |line: &str| at_home(machine, home, line);
+    machine.ok(&format!("mkdir -m 700 -p {home}; printf 'correct horse battery' > {home}/word")).unwrap();
+    machine.ok(&format!("berth invite nina --role viewer > {home}/link")).unwrap();
+    assert!(machine.ok("berth invitation list").unwrap().contains("local-root"));
+    let accept = format!("berth {SERVER} accept --link-file {home}/link --password-file {home}/word");
+    let (code, said) = as_nina(&accept);
+    assert!(code == 0 && said.contains("the account nina is made"), "{code} {said}");
+    let (code, said) = as_nina(&accept);
+    assert!(code == 4 && said.contains("it was used, taken back, or is over"), "{code} {said}");
+    let (code, said) = as_nina(&format!("berth {SERVER} login --name ninas --user nina --password-file {home}/word"));
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = as_nina("berth --context ninas whoami");
+    assert_eq!((code, said.as_str()), (0, "user:nina\n  role viewer\n"));
+    let leaks = format!("(journalctl --boot; cat /var/lib/berth/berth.db*) | grep -c -a -F -f {home}/link || true");
+    assert_eq!(machine.ok(&leaks).unwrap().trim(), "0");
+    machine.ok(&format!("berth user delete nina; berth role revoke viewer nina; rm -r {home}")).unwrap();
+}
+
+#[test]
 fn a_service_account_and_a_key_are_made_by_kubectl_and_berth_and_end_when_they_are_deleted() {
     let (_lock, machine) = shared();
     let kubectl = "kubectl --server https://localhost:6443 --certificate-authority /var/lib/berth/ca.crt";

@@ -16,7 +16,7 @@ use super::{Context, enrolment, get, login, second_factor};
 use crate::request::{Body, Request};
 use crate::resource::{ResourceType, Scope};
 
-async fn list<K: Kind>(context: &Context) -> Result<(), Failure> {
+pub(super) async fn list<K: Kind>(context: &Context) -> Result<(), Failure> {
     get::list(context, &ResourceType::of::<K>(), &Scope::default()).await
 }
 

@@ -19,8 +19,9 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(super) use accounts::{
-    ApiKeyArgs, ApiKeyCommand, AuditArgs, AuditCommand, AuditListArgs, CanArgs, ClaimArgs, GrantArgs, LoginArgs,
-    RoleArgs, RoleCommand, SessionArgs, SessionCommand, TokenArgs, TotpCommand, UserArgs, UserCommand,
+    AcceptArgs, ApiKeyArgs, ApiKeyCommand, AuditArgs, AuditCommand, AuditListArgs, CanArgs, ClaimArgs, GrantArgs,
+    InvitationArgs, InvitationCommand, InviteArgs, LoginArgs, RoleArgs, RoleCommand, SessionArgs, SessionCommand,
+    TokenArgs, TotpCommand, UserArgs, UserCommand,
 };
 pub(super) use certificates::{CaArgs, CaCommand, DeviceArgs, DeviceCommand, EnrolArgs, IntoArgs};
 pub(super) use changes::{AddArgs, ChangeSetArgs, ChangeSetCommand, Preferred};
@@ -165,6 +166,12 @@ pub(super) enum Command {
     CanI(CanArgs),
     /// Show, make and change users.
     User(UserArgs),
+    /// Invite somebody, who sets his password himself; shows a link that is good once, for 7 days.
+    Invite(InviteArgs),
+    /// Take an invitation, and set a password: --server says where, --ca its authority.
+    Accept(AcceptArgs),
+    /// Show invitations, and take them back.
+    Invitation(InvitationArgs),
     /// Show roles, grant them, take them back.
     Role(RoleArgs),
     /// Show, make and end keys for programs.

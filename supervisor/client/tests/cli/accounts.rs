@@ -140,6 +140,35 @@ async fn a_key_is_printed_alone_so_that_it_can_be_kept() {
 }
 
 #[tokio::test]
+async fn a_link_invites_alone_on_standard_output_and_is_taken_with_a_password_of_ones_own() {
+    const INVITATIONS: &str = "/apis/berth.dev/v1/invitations";
+    let fake = Fake::start_tls().await;
+    let ca = fake.dir.path().join("ca.crt").display().to_string();
+    let made = json!({"secret": "berth_invitation_x", "invitation": {"metadata": {"name": "nina"}}});
+    fake.on(&format!("POST {INVITATIONS}"), Reply::Json(201, made));
+    let ran = fake.run_at_home(&["invite", "nina", "--role", "viewer", "--in", "team", "--ca", &ca], b"").await;
+    let link = format!("{}/invitation#berth_invitation_x\n", fake.address);
+    assert_eq!((ran.code, ran.out.as_str()), (0, link.as_str()), "{}", ran.err);
+    assert!(ran.err.contains("nina is invited for 7 days"), "{}", ran.err);
+    let wanted = fake.asked(&format!("POST {INVITATIONS}"))[0].json();
+    assert_eq!(wanted, json!({"user": "nina", "role": "viewer", "namespace": "team"}));
+
+    fake.on("POST /auth/invitation", Reply::Json(201, json!({"user": "nina"})));
+    let password = fake.dir.path().join("password");
+    std::fs::write(&password, "correct horse battery\n").unwrap();
+    let password = password.display().to_string();
+    let line = ["accept", "--ca", &ca, "--link-file", "-", "--password-file", &password];
+    let ran = fake.run_at_home(&line, link.as_bytes()).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "the account nina is made\n"), "{}", ran.err);
+    let said = fake.asked("POST /auth/invitation")[0].json();
+    assert_eq!(said, json!({"secret": "berth_invitation_x", "password": "correct horse battery"}));
+
+    fake.json(&format!("DELETE {INVITATIONS}/nina"), json!({"kind": "Status"}));
+    let ran = fake.run_at_home(&["invitation", "revoke", "nina", "--ca", &ca], b"").await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "invitation/nina taken back\n"), "{}", ran.err);
+}
+
+#[tokio::test]
 async fn whether_something_is_allowed_is_said_in_a_word_and_by_the_exit_code() {
     let fake = Fake::start();
     let reviews = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews";

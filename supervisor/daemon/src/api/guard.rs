@@ -1,9 +1,12 @@
 //! What keeps accounts from being turned against whoever set them up: nobody gives, takes or uses what he does not hold
 //! himself, and one owner who can log in stays. It is asked inside the transaction that writes.
 
-use berth_model::kinds::{API_KEY, CERTIFICATE, DEVICE, ROLE, ROLE_BINDING, Registration, SESSION, SETTINGS, USER};
+use berth_model::kinds::{
+    API_KEY, CERTIFICATE, DEVICE, INVITATION, ROLE, ROLE_BINDING, Registration, SESSION, SETTINGS, USER,
+};
 use berth_model::meta;
 use berth_model::policy::Subject;
+use berth_model::resource::invitation::InvitationSpec;
 use berth_model::resource::role_binding::{RoleBindingSpec, SubjectReference};
 use berth_model::resource::settings::Settings;
 use berth_model::resource::{Device, Role};
@@ -79,9 +82,12 @@ impl<'a> Guard<'a> {
         let kind = self.kind;
         if *kind == ROLE_BINDING {
             let Ok(spec) = RoleBindingSpec::deserialize(&object["spec"]) else { return Ok(()) };
-            let granted = accounts::granted(tx, &spec)?;
-            let lacks = self.asker.subject.lacks(&granted.rules, granted.namespace.as_deref());
-            return refuse(lacks.is_some(), &self.asker.subject, || granted.to_string());
+            return holds_role(tx, &self.asker.subject, &spec);
+        }
+        if *kind == INVITATION {
+            let Ok(spec) = InvitationSpec::deserialize(&object["spec"]) else { return Ok(()) };
+            let spec = RoleBindingSpec { role: spec.role, namespace: spec.namespace, subjects: Vec::new() };
+            return holds_role(tx, &self.asker.subject, &spec);
         }
         if *kind == ROLE {
             let Ok(role) = Role::deserialize(object) else { return Ok(()) };
@@ -103,6 +109,13 @@ impl<'a> Guard<'a> {
         };
         holds_all_of(tx, &self.asker.subject, &SubjectReference::user(user))
     }
+}
+
+/// Refuses whoever does not hold what a binding grants.
+pub(super) fn holds_role(tx: &ReadTx<'_>, subject: &Subject, spec: &RoleBindingSpec) -> Result<(), Error> {
+    let granted = accounts::granted(tx, spec)?;
+    let lacks = subject.lacks(&granted.rules, granted.namespace.as_deref());
+    refuse(lacks.is_some(), subject, || granted.to_string())
 }
 
 /// Refuses whoever does not hold all that somebody else holds.

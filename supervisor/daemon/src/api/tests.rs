@@ -12,6 +12,7 @@ mod documents;
 mod enrolment;
 mod forwards;
 mod hostile;
+mod invitations;
 mod kubectl;
 mod limits;
 mod lists;

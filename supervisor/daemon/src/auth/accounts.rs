@@ -1,7 +1,7 @@
 //! From a credential to whoever it stands for, with what was granted to him: read anew for each request, so that what is
 //! taken back is taken back at once.
 
-use berth_model::kinds::{API_KEY, CERTIFICATE, DEVICE, SESSION, USER};
+use berth_model::kinds::{API_KEY, CERTIFICATE, DEVICE, INVITATION, SESSION, USER};
 use berth_model::meta;
 use berth_model::policy::{BUILT_IN, Grant, Known, OWNER, built_in};
 use berth_model::resource::api_key::ApiKeyStatus;
@@ -254,7 +254,7 @@ pub async fn show_built_in_roles(store: &Store) -> Result<(), StoreError> {
 pub async fn end_old_sessions(store: &Store) -> Result<(), StoreError> {
     let end = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
         let now = tx.steady_now();
-        for kind in [&SESSION, &CERTIFICATE] {
+        for kind in [&SESSION, &CERTIFICATE, &INVITATION] {
             for old in tx.expired(kind, now)? {
                 tx.expire(meta::uid(&old.object), now)?;
             }

@@ -13,11 +13,12 @@ use crate::store::Purpose;
 const LENGTH: usize = 32;
 
 /// How each kind of secret begins, to be recognised where it should not be.
-const PREFIXES: [(Purpose, &str); 4] = [
+const PREFIXES: [(Purpose, &str); 5] = [
     (Purpose::Access, "berth_access_"),
     (Purpose::Refresh, "berth_refresh_"),
     (Purpose::Key, "berth_key_"),
     (Purpose::Bootstrap, "berth_bootstrap_"),
+    (Purpose::Invitation, "berth_invitation_"),
 ];
 
 /// A secret, and what recognises it.
@@ -70,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_recognised_by_its_purpose_and_hash_and_no_two_are_alike() {
-        for purpose in [Purpose::Access, Purpose::Refresh, Purpose::Key, Purpose::Bootstrap] {
+        for purpose in [Purpose::Access, Purpose::Refresh, Purpose::Key, Purpose::Bootstrap, Purpose::Invitation] {
             let (one, other) = (fresh(purpose).unwrap(), fresh(purpose).unwrap());
             assert_eq!(recognise(&one.secret), Some((purpose, one.hash)));
             assert_ne!(one.hash, other.hash);

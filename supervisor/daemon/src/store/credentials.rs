@@ -20,6 +20,8 @@ pub enum Purpose {
     Bootstrap,
     /// A client certificate: its key proves who somebody is, its hash leads to its record.
     Certificate,
+    /// To have an account made, once.
+    Invitation,
     /// In the place of a code of an authenticator app, once.
     Recovery,
 }
@@ -53,6 +55,7 @@ impl Purpose {
             Self::Key => "key",
             Self::Bootstrap => "bootstrap",
             Self::Certificate => "certificate",
+            Self::Invitation => "invitation",
             Self::Recovery => "recovery",
         }
     }

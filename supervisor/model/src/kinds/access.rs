@@ -9,8 +9,9 @@ use super::table::{Column, count, since, text};
 use super::{Kind, Permanent, Registration, Shape};
 use crate::policy::Verb;
 use crate::resource::certificate::RECORD_LIFE;
+use crate::resource::invitation::INVITATION_LIFE;
 use crate::resource::session::SESSION_LIFE;
-use crate::resource::{self, ApiKey, AuditRecord, Certificate, Device, Role, RoleBinding, Session, User};
+use crate::resource::{self, ApiKey, AuditRecord, Certificate, Device, Invitation, Role, RoleBinding, Session, User};
 
 /// What clients may do with credentials that are made by other ways than writing them down.
 const CREDENTIAL_VERBS: &[Verb] =
@@ -153,6 +154,42 @@ pub static API_KEY: Registration = Registration {
     selectable: &["spec.user"],
     immutable_spec: true,
     shape: Shape::of::<ApiKey>(),
+    ..PLAIN
+};
+
+/// Accounts that wait for somebody to set their password.
+pub static INVITATION: Registration = Registration {
+    kind: "Invitation",
+    plural: "invitations",
+    singular: "invitation",
+    namespaced: false,
+    verbs: CREDENTIAL_VERBS,
+    instead: "an invitation is made by POST .../invitations, with who is invited to what, which shows its secret once: `berth invite`",
+    columns: &[
+        Column::NAME,
+        Column::text("User", "How he will be called; empty, if he chooses."),
+        Column::text("Role", "What he will be granted."),
+        Column::text("Namespace", "Where; `*` is the whole machine."),
+        Column::text("Invited-By", "Who invited him."),
+        Column::text("Expires", "When it ends."),
+        Column::AGE,
+    ],
+    cells: |object, now| {
+        let shown = |cell: Value, empty: &str| if cell == "" { Value::from(empty) } else { cell };
+        vec![
+            text(object, "/metadata/name"),
+            text(object, "/spec/user"),
+            text(object, "/spec/role"),
+            shown(text(object, "/spec/namespace"), "*"),
+            text(object, "/spec/invitedBy"),
+            text(object, "/spec/expiresAt"),
+            since(object, "/metadata/creationTimestamp", now),
+        ]
+    },
+    status: false,
+    immutable_spec: true,
+    life: |_| Some(INVITATION_LIFE),
+    shape: Shape::of::<Invitation>(),
     ..PLAIN
 };
 
@@ -363,6 +400,12 @@ impl Kind for RoleBinding {
 impl Kind for ApiKey {
     fn registration() -> &'static Registration {
         &API_KEY
+    }
+}
+
+impl Kind for Invitation {
+    fn registration() -> &'static Registration {
+        &INVITATION
     }
 }
 

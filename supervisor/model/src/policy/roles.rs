@@ -67,7 +67,8 @@ const MARK: &[&str] = &["get", "list", "watch", "update", "patch"];
 const PROJECTED: &[&str] =
     &["events", "namespaces", "nodes", "persistentvolumeclaims", "pods", "serviceaccounts", "services"];
 /// Who has an account, and what he may do.
-const ACCOUNTS: &[&str] = &["apikeys", "certificates", "devices", "rolebindings", "roles", "sessions", "users"];
+const ACCOUNTS: &[&str] =
+    &["apikeys", "certificates", "devices", "invitations", "rolebindings", "roles", "sessions", "users"];
 
 const STATUS_OF_ACCOUNTS: &[&str] =
     &["apikeys/status", "certificates/status", "devices/status", "sessions/status", "users/status"];

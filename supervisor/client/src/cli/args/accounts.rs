@@ -124,6 +124,50 @@ pub(in crate::cli) enum TotpCommand {
 }
 
 #[derive(Debug, Args)]
+pub(in crate::cli) struct InviteArgs {
+    /// How he will be called; he chooses, if it is not said.
+    #[arg(value_parser = name)]
+    pub name: Option<String>,
+    /// The role that he is granted, on the whole machine or in the namespace of --in.
+    #[arg(long, value_parser = name)]
+    pub role: String,
+    /// Where he is granted it.
+    #[arg(long = "in", value_name = "NAMESPACE", value_parser = name)]
+    pub inside: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AcceptArgs {
+    /// The file that holds the link, - for standard input; asked for on the terminal if it is not said.
+    #[arg(long, value_name = "FILE")]
+    pub link_file: Option<PathBuf>,
+    /// How one wants to be called, if the invitation leaves that open.
+    #[arg(long, value_parser = name)]
+    pub user: Option<String>,
+    /// The file that holds the password that one wants, - for standard input; asked for on the terminal if it is not said.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InvitationArgs {
+    #[command(subcommand)]
+    pub command: InvitationCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum InvitationCommand {
+    /// Show who was invited and has not come yet.
+    List,
+    /// Take invitations back.
+    Revoke {
+        /// Who was invited.
+        #[arg(required = true, value_parser = name)]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
 pub(in crate::cli) struct RoleArgs {
     #[command(subcommand)]
     pub command: RoleCommand,

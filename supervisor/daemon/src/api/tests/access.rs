@@ -4,7 +4,7 @@ use super::*;
 
 pub(super) const USERS: &str = "/apis/berth.dev/v1/users";
 const ROLES: &str = "/apis/berth.dev/v1/roles";
-const BINDINGS: &str = "/apis/berth.dev/v1/rolebindings";
+pub(super) const BINDINGS: &str = "/apis/berth.dev/v1/rolebindings";
 const SESSIONS: &str = "/apis/berth.dev/v1/sessions";
 pub(super) const KEYS: &str = "/apis/berth.dev/v1/apikeys";
 const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";

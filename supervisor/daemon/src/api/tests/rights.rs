@@ -4,8 +4,16 @@ use super::*;
 const PEER: Peer = Peer::Network(std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1));
 
 /// What a stranger may ask; everything else in the table is refused to him.
-const OPEN: [&str; 7] =
-    ["/livez", "/readyz", "/auth/claim", "/auth/login", "/auth/refresh", "/auth/logout", "/auth/password"];
+const OPEN: [&str; 8] = [
+    "/livez",
+    "/readyz",
+    "/auth/claim",
+    "/auth/login",
+    "/auth/refresh",
+    "/auth/logout",
+    "/auth/password",
+    "/auth/invitation",
+];
 
 fn stranger(method: &Method, path: &str) -> Request<Body> {
     Request::builder().method(method.clone()).uri(path).body(Body::from("{}")).unwrap()
