@@ -13,6 +13,9 @@
 //! Erase             record (Erasing), closed ─> key and master key of its time destroyed ─> file ─> record
 //! ```
 //!
+//! The same disks, without a name and under keys that nobody keeps, hold the writable layers of revisions that asked for
+//! more than memory has; these go by the revision's uid and end with its unit.
+//!
 //! Whatever is found that should not be there is an error and noted as `Damaged`; nothing is ever
 //! formatted but a file of ours that never had a name. Every step can be run again.
 
@@ -35,7 +38,7 @@ use tracing::{info, warn};
 
 use crate::operation::StepError;
 use crate::store::{Store, StoreError};
-use failure::{Failed, damaged_key, disk_failed, not_usable, too_small};
+use failure::{Failed, damaged_key, disk_failed, not_usable, scratch_failed, too_small};
 use records::{Wanted, name_of, uid_of};
 use seams::{Disks, Key, Keys, Known};
 
@@ -213,6 +216,25 @@ impl Volumes {
             self.note_ready(&volume, status.size).await?;
         }
         Ok(())
+    }
+
+    /// Makes the disk of a revision's writable layer, under a key that is gone with its device. One that is open is left:
+    /// the revision's unit has it, or will start again.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub async fn make_scratch(&self, bundle: &str, revision: &str, size: u64) -> Result<(), StepError> {
+        let made = self.disks.scratch(revision, size).await;
+        made.map_err(|error| scratch_failed(bundle, "making it", error))
+    }
+
+    /// Removes it, with all that was written to it.
+    ///
+    /// # Errors
+    /// It is in use.
+    pub async fn remove_scratch(&self, bundle: &str, revision: &str) -> Result<(), StepError> {
+        let removed = self.disks.remove(revision).await;
+        removed.map_err(|error| scratch_failed(bundle, "removing it", error))
     }
 
     /// Puts right what an earlier life has left: unfinished files that nobody goes on with, devices

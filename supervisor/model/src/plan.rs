@@ -42,7 +42,7 @@ pub struct Plan {
     pub provided: bool,
 }
 
-/// An overlay of unpacked layers under a fresh writable layer in memory.
+/// An overlay of unpacked layers under a fresh writable layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Root {
@@ -50,8 +50,11 @@ pub struct Root {
     pub store: PathBuf,
     /// Layer directories below `store`, the topmost first.
     pub layers: Vec<String>,
-    /// Size of the writable layer in bytes.
+    /// Size of the writable layer in bytes, where it lies in memory.
     pub writable_bytes: u64,
+    /// Encrypted disk with an ext4 for the writable layer; absent: it lies in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writable_device: Option<PathBuf>,
     /// Mount the root read-only.
     pub read_only: bool,
 }

@@ -1,11 +1,11 @@
-//! The container's root: an overlay of id-mapped layers below a writable layer in memory.
+//! The container's root: an overlay of id-mapped layers below a writable layer, in memory or on an encrypted disk.
 //!
 //! Everything is mounted by the host's root inside the unit's own mount namespace, so that it is
 //! gone when the unit is. Three mounts, in this order:
 //!
 //! ```text
 //! <dir>/layers   one clone of the whole layer store, id-mapped, read-only; a layer is a directory in it
-//! <dir>/scratch  tmpfs, id-mapped, never swapped: upper/ work/ tmp/
+//! <dir>/scratch  tmpfs that is never swapped, or ext4 on a device that the daemon has made; id-mapped: upper/ work/ tmp/
 //! <dir>/rootfs   overlay: layers/<topmost> ... layers/<lowest> below scratch/upper
 //! ```
 //!
@@ -16,7 +16,7 @@
 use std::ffi::CString;
 use std::fs::{DirBuilder, Permissions};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,8 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use crate::paths::{ContainerDir, LAYERS, ROOTFS, SCRATCH};
 use crate::{confined, sys};
 
+/// What lies in the writable layer, with modes.
+const FOLDERS: [(&str, u32); 3] = [("upper", 0o755), ("work", 0o700), ("tmp", 0o1777)];
 /// The kernel takes at most this many characters of a mount parameter.
 const LONGEST_PARAMETER: usize = 255;
 
@@ -139,10 +141,34 @@ fn mount_layers(root: &Root, map: BorrowedFd<'_>, dir: &ContainerDir) -> Result<
 }
 
 fn mount_scratch(root: &Root, map: BorrowedFd<'_>, dir: &ContainerDir) -> Result<(), RootError> {
-    let scratch = memory(root.writable_bytes, sys::NOSUID_NODEV, "making the writable layer")?;
+    let scratch = match &root.writable_device {
+        Some(device) => emptied_disk(device)?,
+        None => memory(root.writable_bytes, sys::NOSUID_NODEV, "making the writable layer")?,
+    };
     sys::mount_setattr(scratch.as_fd(), sys::NOSUID_NODEV, Some(map))
         .map_err(at("mapping the ids of the writable layer"))?;
     sys::move_mount(scratch.as_fd(), &dir.scratch()).map_err(at("attaching the writable layer"))
+}
+
+/// The file system on a device, without what an earlier run of this unit has left in it; not attached yet.
+fn emptied_disk(device: &Path) -> Result<OwnedFd, RootError> {
+    let disk = ext4(device, "mounting the disk of the writable layer")?;
+    for name in FOLDERS.map(|(name, _)| name) {
+        let folder = PathBuf::from(format!("/proc/self/fd/{}/{name}", disk.as_raw_fd()));
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.map_err(at("emptying the writable layer"))?,
+        }
+    }
+    Ok(disk)
+}
+
+/// An ext4 on a device, not attached yet; anything else there is an error, and is left as it is.
+pub(crate) fn ext4(device: &Path, doing: &'static str) -> Result<OwnedFd, RootError> {
+    let context = sys::fsopen(c"ext4").map_err(at("opening an ext4 filesystem"))?;
+    set(&context, doing, c"source", &device.display().to_string())?;
+    set(&context, doing, c"errors", "remount-ro")?;
+    create(&context, sys::NOSUID_NODEV, doing)
 }
 
 /// A file system in memory of at most so many bytes, not attached yet. Swap may be a disk in clear;
@@ -157,7 +183,7 @@ pub fn memory(bytes: u64, attributes: u64, doing: &'static str) -> Result<OwnedF
 }
 
 fn fill_scratch(dir: &ContainerDir) -> Result<(), RootError> {
-    for (name, mode) in [("upper", 0o755), ("work", 0o700), ("tmp", 0o1777)] {
+    for (name, mode) in FOLDERS {
         make_directory(&dir.scratch().join(name), mode)?;
     }
     Ok(())

@@ -16,6 +16,7 @@ pub fn plan() -> Plan {
             store: "/var/lib/berth/images/layers".into(),
             layers: vec!["sha256-top".to_owned(), "sha256-base".to_owned()],
             writable_bytes: 64 << 20,
+            writable_device: None,
             read_only: false,
         },
         ids: IdRange { base: 200_000, size: 65536 },

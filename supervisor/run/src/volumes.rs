@@ -62,11 +62,7 @@ pub fn data(dir: &ContainerDir, number: usize) -> PathBuf {
 
 fn mount(volume: &Volume, map: BorrowedFd<'_>, place: &Path) -> Result<(), RootError> {
     make_directory(place, 0o711)?;
-    let context = sys::fsopen(c"ext4").map_err(at("opening an ext4 filesystem"))?;
-    let doing = "mounting the device as ext4";
-    rootfs::set(&context, doing, c"source", &volume.device.display().to_string())?;
-    rootfs::set(&context, doing, c"errors", "remount-ro")?;
-    let mounted = rootfs::create(&context, sys::NOSUID_NODEV, doing)?;
+    let mounted = rootfs::ext4(&volume.device, "mounting the device as ext4")?;
     sys::mount_setattr(mounted.as_fd(), sys::NOSUID_NODEV, Some(map)).map_err(at("mapping the ids of the volume"))?;
     sys::move_mount(mounted.as_fd(), place).map_err(at("attaching the volume"))
 }

@@ -84,6 +84,50 @@ fn data_outlives_a_restart_an_update_a_reinstallation_and_the_supervisor_with_id
     assert_eq!(disks(machine), nothing);
 }
 
+/// How many times a text stands in the files below the folder of volumes, and the LUKS header's own name of the only one.
+fn search(machine: &Machine, text: &str) -> (String, String) {
+    let folder = "/var/lib/berth/volumes";
+    let found = machine.ok(&format!("sync; cat {folder}/* | grep -a -c {text}; true")).unwrap();
+    (found, machine.ok(&format!("cryptsetup luksUUID {folder}/*.img.tmp")).unwrap())
+}
+
+#[test]
+fn a_writable_layer_on_disk_is_encrypted_and_new_at_each_start_even_while_no_supervisor_lives() {
+    let (_alone, machine) = disturbed();
+    let nothing = disks(machine);
+    let wish = "--set resources.ephemeralStorage=256Mi --set resources.memory=128Mi";
+    install(machine, "writes", &format!("{FIRST} {wish}"));
+    let unit = unit(machine, "writes");
+    let fill = "busybox dd if=/dev/zero of=/srv/large bs=1M count=160 2>/dev/null; busybox stat -c %s /srv/large";
+    assert_eq!(inside(machine, "writes", &format!("busybox mkdir -p /srv; {fill}")), "167772160", "more than its memory");
+    let write = "echo canary-of-the-layer >/etc/left; busybox yes canary-of-the-layer | busybox head -n 100000 >/tmp/left; \
+                 busybox sync";
+    inside(machine, "writes", write);
+    let (found, first) = search(machine, "canary-of-the-layer");
+    assert_eq!(found, "0", "what a service writes is nowhere in clear");
+
+    machine.ok("systemctl stop berthd").unwrap();
+    machine.ok(&format!("kill -KILL $(systemctl show -P MainPID {unit})")).unwrap();
+    eventually(&"1 active".to_owned(), || {
+        format!("{} {}", property(machine, &unit, "NRestarts"), property(machine, &unit, "ActiveState"))
+    });
+    machine.ok("systemctl start berthd").unwrap();
+    eventually(&true, || ready(machine, "writes").starts_with("True"));
+    let left = || inside(machine, "writes", "busybox ls /srv/large /etc/left /tmp/left 2>/dev/null");
+    assert_eq!(left(), "", "after a restart by systemd");
+    assert_eq!(search(machine, "canary-of-the-layer"), ("0".to_owned(), first.clone()));
+
+    inside(machine, "writes", "echo again >/etc/left");
+    machine.ok("berth restart writes --timeout 10m").unwrap();
+    assert_eq!(left(), "", "after a restart");
+    assert_ne!(search(machine, "canary-of-the-layer").1, first, "another disk with another key");
+    let full = inside(machine, "writes", "busybox dd if=/dev/zero of=/tmp/left bs=1M 2>&1 | busybox grep -o \"No space left.*\"");
+    assert_eq!(full, "No space left on device");
+    machine.ok("berth stop writes --timeout 10m").unwrap();
+    assert_eq!(disks(machine), nothing, "a service that is stopped has nothing on disk");
+    uninstall(machine, "writes");
+}
+
 #[test]
 #[ignore = "long tier"]
 fn a_service_that_is_not_root_writes_to_its_volume_and_a_failing_update_gives_it_back() {

@@ -163,6 +163,15 @@ pub trait Volumes: Send + Sync + 'static {
     fn grow_images<'a>(&'a self, of: &'a BundleKey, wishes: &'a [VolumeWish]) -> BoxFuture<'a, Result<u32, StepError>>;
     /// Lets their filesystems take it.
     fn grow_filesystems<'a>(&'a self, of: &'a BundleKey) -> BoxFuture<'a, Result<(), StepError>>;
+    /// Makes the encrypted disk of so many bytes for the writable layer of the revision with that uid.
+    fn make_scratch<'a>(
+        &'a self,
+        of: &'a BundleKey,
+        revision: &'a str,
+        size: u64,
+    ) -> BoxFuture<'a, Result<(), StepError>>;
+    /// Removes it; fine when there is none.
+    fn remove_scratch<'a>(&'a self, of: &'a BundleKey, revision: &'a str) -> BoxFuture<'a, Result<(), StepError>>;
     /// Gives a growth up.
     fn stop_growing<'a>(&'a self, of: &'a BundleKey) -> BoxFuture<'a, Result<(), StepError>>;
 }

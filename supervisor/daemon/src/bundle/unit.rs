@@ -12,10 +12,11 @@ use berth_model::resource::bundle::{
     BundleSpec, DEFAULT_CPU, DEFAULT_IO_WEIGHT, DEFAULT_MEMORY, DEFAULT_PIDS, EnvVar, RestartPolicy,
 };
 use berth_model::resource::revision::{ResolvedImage, Revision, layer_directory};
+use berth_model::resource::volume::device_path;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::view::{container_id, unit_name};
+use super::view::{container_id, uid_of, unit_name};
 
 /// `PATH` of an image that sets none; the value that container runtimes agree on.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -43,7 +44,7 @@ pub struct UnitRequest {
     pub restart: RestartPolicy,
     /// Limits.
     pub limits: Limits,
-    /// Devices that it may use: those of its volumes, and those that were asked for.
+    /// Devices that it may use: those of its volumes and of its writable layer, and those that were asked for.
     pub devices: Vec<PathBuf>,
 }
 
@@ -104,7 +105,7 @@ pub fn request(revision: &Revision, devices: &[Device]) -> Result<UnitRequest, R
         stop_signal: stop_signal(&spec.image.stop_signal)?,
         restart: spec.bundle_spec.restart,
         limits: limits(&spec.bundle_spec)?,
-        devices: volumes.chain(asked.map(PathBuf::from)).collect(),
+        devices: volumes.chain(scratch(revision)).chain(asked.map(PathBuf::from)).collect(),
         id,
     })
 }
@@ -149,6 +150,7 @@ pub fn plan(revision: &Revision, layers: &Path, devices: &[Device]) -> Result<Pl
             store: layers.to_owned(),
             layers: spec.image.layers.iter().map(|layer| layer_directory(layer)).collect(),
             writable_bytes: limits(wish)?.memory / 2,
+            writable_device: scratch(revision),
             read_only: wish.security.read_only_root_filesystem,
         },
         ids: IdRange { base: spec.allocation.id_base, size: IDS_PER_CONTAINER },
@@ -162,6 +164,12 @@ pub fn plan(revision: &Revision, layers: &Path, devices: &[Device]) -> Result<Pl
         process,
         provided: false,
     })
+}
+
+/// The device of the writable layer, if it is on disk.
+fn scratch(revision: &Revision) -> Option<PathBuf> {
+    let on_disk = revision.spec.bundle_spec.resources.ephemeral_storage.is_some();
+    on_disk.then(|| PathBuf::from(device_path(uid_of(revision))))
 }
 
 fn volume(device: &Device) -> Volume {

@@ -40,6 +40,11 @@ pub fn container_id(revision: &Revision) -> String {
     format!("{namespace}.{}.r{}", revision.spec.bundle, revision.spec.number)
 }
 
+/// Uid of a revision; empty before it was stored.
+pub fn uid_of(revision: &Revision) -> &str {
+    revision.metadata.uid.as_deref().unwrap_or_default()
+}
+
 /// Unit name of a container id.
 pub fn unit_name(id: &str) -> String {
     format!("berth.{id}.service")

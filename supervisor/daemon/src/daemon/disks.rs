@@ -10,6 +10,9 @@
 //! /dev/loop<n>            on it, with direct I/O and sectors of 4096 bytes
 //! /dev/mapper/berth-<uid> what the unit mounts
 //! ```
+//!
+//! The disk of a writable layer keeps its temporary name for as long as it lives: nobody has its key, so that with its
+//! device all that was ever written to it is gone, whoever finds the file.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -21,9 +24,10 @@ use berth_host::luks::HEADER;
 use berth_host::{disk_image, ext4, fs, loopdev, luks};
 use berth_model::resource::volume::device_name;
 use futures_util::future::BoxFuture;
+use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::volume::admission::{Room, admit};
-use crate::volume::seams::{Cause, DiskError, Disks, Key, Known};
+use crate::volume::seams::{Cause, DiskError, Disks, Key, Known, Purpose};
 
 /// What the names of our devices begin with.
 const PREFIX: &str = "berth-";
@@ -139,6 +143,22 @@ impl Disks for LinuxDisks {
                 place.room()
             }),
         ))
+    }
+
+    fn scratch<'a>(&'a self, uid: &'a str, size: u64) -> BoxFuture<'a, Done<()>> {
+        let (place, room) = (self.place(uid), self.room.clone());
+        Box::pin(self.own(uid, async move {
+            let mapper = luks::mapper(&place.name);
+            // One that was cut short has a device and no filesystem.
+            if luks::is_open(&place.name) && ext4::length(&mapper).is_ok() {
+                return Ok(());
+            }
+            place.close(place.unfinished()).await?;
+            let _held = room.lock_owned().await;
+            let encrypt = place.clone();
+            let mapper = blocking(move || encrypt.encrypt(size, &key_of_nobody()?)).await?;
+            ext4::make(&mapper).await.map_err(other)
+        }))
     }
 
     fn remove<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Done<()>> {
@@ -309,6 +329,13 @@ impl Place {
     }
 }
 
+/// Drawn, used once and forgotten.
+fn key_of_nobody() -> Done<Key> {
+    let mut key = Key::new(vec![0; 64]);
+    SystemRandom::new().fill(&mut key).map_err(|_| DiskError::Other("the machine gives no random numbers".into()))?;
+    Ok(key)
+}
+
 /// Sees to a filesystem that nobody has mounted: what can be mended without a question is mended, and
 /// room that it has not taken yet is taken.
 async fn look_over(mapper: &Path) -> Done<()> {
@@ -353,7 +380,8 @@ fn tidy(directory: &Path, known: &[Known]) -> Done<Vec<String>> {
     for name in luks::names(PREFIX).map_err(other)? {
         let uid = name.strip_prefix(PREFIX).unwrap_or_default();
         // One that is mounted stays, whatever the records say.
-        if !of(uid).is_some_and(|one| one.wanted && !one.unfinished) && luks::close(&name).is_ok() {
+        let stays = [Purpose::Wanted, Purpose::Scratch];
+        if !of(uid).is_some_and(|one| stays.contains(&one.purpose)) && luks::close(&name).is_ok() {
             notes.push(format!("closed {name}, which nobody uses"));
         }
     }
@@ -367,7 +395,9 @@ fn tidy(directory: &Path, known: &[Known]) -> Done<Vec<String>> {
         let file = entry.map_err(other)?.path();
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if let Some(uid) = name.strip_suffix(".img.tmp") {
-            if !of(uid).is_some_and(|one| one.unfinished) {
+            let goes_on = [Purpose::Unfinished, Purpose::Scratch];
+            let is_used = luks::is_open(&device_name(uid));
+            if !is_used && !of(uid).is_some_and(|one| goes_on.contains(&one.purpose)) {
                 fs::remove_file(&file).map_err(other)?;
                 notes.push(format!("removed {}, which was never finished", file.display()));
             }

@@ -41,6 +41,12 @@ impl bundle::Volumes for BundleVolumes {
     fn grow_filesystems<'a>(&'a self, of: &'a BundleKey) -> Outcome<'a, ()> {
         Box::pin(self.0.grow_filesystems(&of.namespace, &of.name))
     }
+    fn make_scratch<'a>(&'a self, of: &'a BundleKey, revision: &'a str, size: u64) -> Outcome<'a, ()> {
+        Box::pin(self.0.make_scratch(&of.name, revision, size))
+    }
+    fn remove_scratch<'a>(&'a self, of: &'a BundleKey, revision: &'a str) -> Outcome<'a, ()> {
+        Box::pin(self.0.remove_scratch(&of.name, revision))
+    }
     fn stop_growing<'a>(&'a self, of: &'a BundleKey) -> Outcome<'a, ()> {
         Box::pin(self.0.stop_growing(&of.namespace, &of.name))
     }

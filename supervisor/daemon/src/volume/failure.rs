@@ -48,7 +48,7 @@ pub(super) fn damaged_key(name: &str, failure: KeyFailure) -> Failed {
 
 pub(super) fn disk_failed(name: &str, doing: &str, error: DiskError) -> StepError {
     if let DiskError::DoesNotFit(shortage) = error {
-        return does_not_fit(name, &shortage);
+        return does_not_fit(&format!("volume {name}"), &shortage);
     }
     let failed = StepError::new(Reason::WorkloadFailed, format!("volume {name}: {doing} failed"));
     match error {
@@ -64,10 +64,20 @@ pub(super) fn disk_failed(name: &str, doing: &str, error: DiskError) -> StepErro
     }
 }
 
-fn does_not_fit(name: &str, shortage: &Shortage) -> StepError {
+/// The disk of a writable layer holds nothing that anybody could lose.
+pub(super) fn scratch_failed(bundle: &str, doing: &str, error: DiskError) -> StepError {
+    let what = format!("the ephemeral storage of {bundle}");
+    if let DiskError::DoesNotFit(shortage) = error {
+        return does_not_fit(&what, &shortage);
+    }
+    let failed = StepError::new(Reason::WorkloadFailed, format!("{what}: {doing} failed"));
+    failed.suggest("look at `journalctl -u berthd`").caused_by(error)
+}
+
+fn does_not_fit(what: &str, shortage: &Shortage) -> StepError {
     let Shortage { wanted, free, reserve } = *shortage;
     let message = format!(
-        "volume {name} does not fit: {} more are wanted and {} are free on the data disk, of which {} are kept back",
+        "{what} does not fit: {} more are wanted and {} are free on the data disk, of which {} are kept back",
         about_bytes(wanted),
         about_bytes(free),
         about_bytes(reserve)

@@ -3,11 +3,11 @@
 use berth_model::kinds::DATA_FINALIZER;
 use berth_model::resource::bundle::VolumeWish;
 use berth_model::resource::volume::{VolumeSpec, VolumeState, VolumeStatus, volume_name};
-use berth_model::resource::{Bundle, Volume};
+use berth_model::resource::{Bundle, Revision, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::failure::{Failed, name_taken, not_usable, store_failed};
-use super::seams::Known;
+use super::seams::{Known, Purpose};
 use super::{Volumes, berthd};
 use crate::operation::StepError;
 use crate::store::{Deletion, ReadTx, StoreError, Tx};
@@ -58,23 +58,33 @@ fn namespace_of(volume: &Volume) -> String {
     volume.metadata.namespace.clone().unwrap_or_default()
 }
 
-/// Every volume, as the start needs it.
+/// Every disk, as the start needs it.
 pub(super) fn known(tx: &ReadTx<'_>) -> Result<Vec<Known>, StoreError> {
     let bundles: Vec<Bundle> = tx.list(None)?;
-    let wanted = |volume: &Volume| {
-        bundles.iter().any(|bundle| {
-            bundle.spec.start
-                && bundle.metadata.namespace == volume.metadata.namespace
-                && bundle.metadata.name.as_deref() == Some(volume.spec.bundle.as_str())
-        })
+    let runs = |namespace: Option<&String>, name: &str| {
+        let is_it = |bundle: &&Bundle| {
+            bundle.metadata.namespace.as_ref() == namespace && bundle.metadata.name.as_deref() == Some(name)
+        };
+        bundles.iter().find(is_it).is_some_and(|bundle| bundle.spec.start)
     };
     let volumes: Vec<Volume> = tx.list(None)?;
-    let known = volumes.iter().map(|volume| Known {
-        uid: uid_of(volume),
-        unfinished: volume.status.as_ref().is_none_or(|status| status.state == VolumeState::Creating),
-        wanted: wanted(volume),
+    let volumes = volumes.iter().map(|volume| {
+        let unfinished = volume.status.as_ref().is_none_or(|status| status.state == VolumeState::Creating);
+        let purpose = match runs(volume.metadata.namespace.as_ref(), &volume.spec.bundle) {
+            _ if unfinished => Purpose::Unfinished,
+            true => Purpose::Wanted,
+            false => Purpose::Idle,
+        };
+        Known { uid: uid_of(volume), purpose }
     });
-    Ok(known.collect())
+    let revisions: Vec<Revision> = tx.list(None)?;
+    let layers = revisions.iter().filter(|one| {
+        one.spec.bundle_spec.resources.ephemeral_storage.is_some()
+            && one.status.as_ref().is_some_and(|status| status.state.holds_allocation())
+            && runs(one.metadata.namespace.as_ref(), &one.spec.bundle)
+    });
+    let layers = layers.filter_map(|one| one.metadata.uid.clone()).map(|uid| Known { uid, purpose: Purpose::Scratch });
+    Ok(volumes.chain(layers).collect())
 }
 
 impl Volumes {

@@ -36,15 +36,26 @@ pub struct KeyFailure {
     pub source: Cause,
 }
 
-/// What is on record of one volume when the daemon starts.
+/// What is on record of one disk when the daemon starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// Its uid.
     pub uid: String,
-    /// It was never finished.
-    pub unfinished: bool,
-    /// A bundle is to run on it.
-    pub wanted: bool,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// What a disk is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A volume that was never finished: the operation that makes it goes on with its file.
+    Unfinished,
+    /// A volume that nobody runs on.
+    Idle,
+    /// A volume that a bundle is to run on: systemd may start it again meanwhile.
+    Wanted,
+    /// The writable layer of a revision that is to run, likewise.
+    Scratch,
 }
 
 /// Files and devices of volumes; all go by the uid. One thing at a time is done to one volume, and is
@@ -66,6 +77,9 @@ pub trait Disks: Send + Sync + 'static {
     fn grow_image<'a>(&'a self, uid: &'a str, size: u64, key: Key) -> BoxFuture<'a, Result<(), DiskError>>;
     /// Lets the filesystem take all of its device, if there is one. How many bytes the volume has.
     fn grow_filesystem<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<u64, DiskError>>;
+    /// Makes a disk without a name, with a key that nobody keeps: its device holds an empty filesystem. One whose device is
+    /// there already stays as it is.
+    fn scratch<'a>(&'a self, uid: &'a str, size: u64) -> BoxFuture<'a, Result<(), DiskError>>;
     /// Removes device and file, finished or not; fine when they are gone.
     fn remove<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), DiskError>>;
     /// Removes what nobody goes on with or uses. What was done, a line each.

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use futures_util::future::BoxFuture;
 
 use super::admission::{Room, admit};
-use super::seams::{Cause, DiskError, Disks, Key, KeyFailure, Keys, Known};
+use super::seams::{Cause, DiskError, Disks, Key, KeyFailure, Keys, Known, Purpose};
 
 /// One volume's file and devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,6 +127,14 @@ impl Disks for FakeDisks {
             })
         })
     }
+    fn scratch<'a>(&'a self, uid: &'a str, size: u64) -> BoxFuture<'a, Result<(), DiskError>> {
+        Box::pin(async move {
+            self.admit(size)?;
+            let made = Disk { size, open: true, filesystem: size, ..Disk::default() };
+            self.disks.lock().unwrap().entry(uid.into()).or_insert(made);
+            Ok(())
+        })
+    }
     fn remove<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), DiskError>> {
         Box::pin(async move {
             self.disks.lock().unwrap().remove(uid);
@@ -135,7 +143,8 @@ impl Disks for FakeDisks {
     }
     fn tidy(&self, known: Vec<Known>) -> BoxFuture<'_, Result<Vec<String>, DiskError>> {
         Box::pin(async move {
-            let goes_on = |uid: &str| known.iter().any(|one| one.uid == uid && one.unfinished);
+            let unnamed = [Purpose::Unfinished, Purpose::Scratch];
+            let goes_on = |uid: &str| known.iter().any(|one| one.uid == uid && unnamed.contains(&one.purpose));
             self.disks.lock().unwrap().retain(|uid, disk| disk.finished || goes_on(uid));
             Ok(Vec::new())
         })

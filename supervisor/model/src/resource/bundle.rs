@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::ConditionType;
+use crate::quantity;
 
 crate::resource::object! {
     /// A service.
@@ -193,6 +194,18 @@ pub struct Resources {
     /// 1 to 10000; default 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io_weight: Option<u64>,
+    /// Bytes for what the container writes outside its volumes, e.g. `4Gi`: on disk, encrypted with a key that nobody
+    /// keeps, new and empty at each start. Without it, half of the memory, in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ephemeral_storage: Option<String>,
+}
+
+impl Resources {
+    /// Bytes on disk for what the container writes outside its volumes; none if it does so in memory.
+    pub fn ephemeral_bytes(&self) -> Option<u64> {
+        let bytes = self.ephemeral_storage.as_deref().and_then(|size| quantity::bytes(size).ok());
+        bytes.and_then(|bytes| bytes.checked_next_multiple_of(1 << 20))
+    }
 }
 
 /// Cores of a bundle that names none.

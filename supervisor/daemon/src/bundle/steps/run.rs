@@ -35,6 +35,7 @@ impl Steps {
             StepError::new(Reason::WorkloadFailed, "the revision cannot be started").permanent().caused_by(error)
         };
         let devices = self.devices(task, revision).await?;
+        self.make_scratch(revision).await?;
         let request = unit::request(revision, &devices).map_err(unreadable)?;
         let mut plan = unit::plan(revision, &self.layers, &devices).map_err(unreadable)?;
         plan.security.system_calls = self.system_calls(&revision.spec.bundle_spec, Reason::WorkloadFailed).await?;
@@ -154,10 +155,9 @@ impl Steps {
 
     pub(super) async fn stop_one(&self, revision: &Revision) -> Result<(), StepError> {
         let id = container_id(revision);
-        self.machine
-            .stop(&id)
-            .await
-            .map_err(machine_failed(Reason::WorkloadFailed, format!("stopping berth.{id} failed")))
+        let stopped = self.machine.stop(&id).await;
+        stopped.map_err(machine_failed(Reason::WorkloadFailed, format!("stopping berth.{id} failed")))?;
+        self.remove_scratch(revision).await
     }
 
     pub(super) async fn forget(&self, revision: &Revision) -> Result<(), StepError> {

@@ -16,7 +16,7 @@ use super::{Done, Steps, store_failed};
 use crate::bundle::BundleKey;
 use crate::bundle::fetch::revisions_of;
 use crate::bundle::unit::Device;
-use crate::bundle::view::{container_id, state_of};
+use crate::bundle::view::{container_id, state_of, uid_of};
 use crate::operation::{StepDone, StepError, Task};
 use crate::store::{ReadTx, StoreError};
 
@@ -147,6 +147,21 @@ impl Steps {
         self.volumes.stop_growing(&key_of(task)).await
     }
 
+    /// What the container writes outside its volumes, where it asked for more than memory has.
+    pub(super) async fn make_scratch(&self, revision: &Revision) -> Result<(), StepError> {
+        match revision.spec.bundle_spec.resources.ephemeral_bytes() {
+            Some(size) => self.volumes.make_scratch(&owner_of(revision), uid_of(revision), size).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn remove_scratch(&self, revision: &Revision) -> Result<(), StepError> {
+        match revision.spec.bundle_spec.resources.ephemeral_bytes() {
+            Some(_) => self.volumes.remove_scratch(&owner_of(revision), uid_of(revision)).await,
+            None => Ok(()),
+        }
+    }
+
     /// The devices that a revision's unit needs.
     pub(super) async fn devices(&self, task: &Task, revision: &Revision) -> Result<Vec<Device>, StepError> {
         let target = task.spec.target.clone();
@@ -166,6 +181,13 @@ const NONE: &str = "there is nothing to do with volumes";
 
 fn key_of(task: &Task) -> BundleKey {
     BundleKey { namespace: task.spec.target.namespace.clone(), name: task.spec.target.name.clone() }
+}
+
+fn owner_of(revision: &Revision) -> BundleKey {
+    BundleKey {
+        namespace: revision.metadata.namespace.clone().unwrap_or_default(),
+        name: revision.spec.bundle.clone(),
+    }
 }
 
 fn gone(name: &str, revision: &Revision) -> StepError {

@@ -41,6 +41,42 @@ async fn a_bundle_gets_its_volume_open_before_its_unit_starts_and_closed_when_it
 }
 
 #[tokio::test]
+async fn a_writable_layer_on_disk_is_there_before_the_unit_and_gone_with_it() {
+    let world = Arc::new(World::default());
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &world, AbortPoints::default(), CancellationToken::new());
+    daemon.put(|spec| spec.resources.ephemeral_storage = Some("64Mi".into())).await;
+    daemon.settle().await;
+    let disk = world.disks.only();
+    assert_eq!((disk.size, disk.finished, disk.open, disk.key), (64 * MIB, false, true, Vec::new()));
+    let uid = world.disks.disks.lock().unwrap().keys().next().unwrap().clone();
+    let plan = world.plans.lock().unwrap()["default.web.r1"].clone();
+    assert_eq!(plan.root.writable_device, Some(format!("/dev/mapper/berth-{uid}").into()));
+
+    daemon.put(|spec| spec.image = "registry/web:2".into()).await;
+    daemon.settle().await;
+    let after: Vec<String> = world.disks.disks.lock().unwrap().keys().cloned().collect();
+    assert!(after.len() == 1 && after[0] != uid, "the new revision has its own, and the old one's is gone: {after:?}");
+    daemon.put(|spec| spec.start = false).await;
+    daemon.settle().await;
+    assert!(world.disks.disks.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_writable_layer_that_does_not_fit_is_refused_with_what_fits_and_leaves_nothing() {
+    let world = Arc::new(World::default());
+    *world.disks.free.lock().unwrap() = Some(32 * MIB);
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &world, AbortPoints::default(), CancellationToken::new());
+    daemon.put(|spec| spec.resources.ephemeral_storage = Some("64Mi".into())).await;
+    daemon.settle().await;
+    let error = error(&daemon).await;
+    assert_eq!(error.code, "VolumeDoesNotFit");
+    assert!(error.message.starts_with("the ephemeral storage of web does not fit: 64.0Mi more are wanted"), "{error:?}");
+    assert!(world.disks.disks.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn data_outlives_its_bundle_and_is_found_again_by_one_of_the_same_name() {
     let world = Arc::new(World::default());
     let (_dir, daemon) = with_data(&world).await;

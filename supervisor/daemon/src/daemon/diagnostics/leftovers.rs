@@ -52,7 +52,7 @@ struct Owners {
     containers: BTreeSet<String>,
     links: BTreeSet<String>,
     bridges: BTreeSet<String>,
-    volumes: BTreeSet<String>,
+    disks: BTreeSet<String>,
 }
 
 impl Owners {
@@ -61,8 +61,8 @@ impl Owners {
             Thing::Unit(name) => container_of(name).is_some_and(|id| self.containers.contains(id)),
             Thing::Link(name) => self.links.contains(name),
             Thing::Bridge(name) => self.bridges.contains(name),
-            Thing::Mapper(name) => self.volumes.iter().any(|uid| device_name(uid) == *name),
-            Thing::Loop(_, file) | Thing::Disk(file) => uid_of(file).is_some_and(|uid| self.volumes.contains(uid)),
+            Thing::Mapper(name) => self.disks.iter().any(|uid| device_name(uid) == *name),
+            Thing::Loop(_, file) | Thing::Disk(file) => uid_of(file).is_some_and(|uid| self.disks.contains(uid)),
             Thing::File(_, id) => self.containers.contains(id),
             Thing::Mount(_) => false,
         }
@@ -155,7 +155,12 @@ impl Examiner {
             containers: revisions.iter().map(container_id).collect(),
             links: revisions.iter().map(|one| one.spec.allocation.host_link.clone()).collect(),
             bridges: network::segments(&plan).into_iter().map(|segment| segment.bridge).collect(),
-            volumes: volumes.into_iter().filter_map(|volume| volume.metadata.uid).collect(),
+            // The disk of a writable layer goes by the uid of its revision.
+            disks: volumes
+                .into_iter()
+                .filter_map(|volume| volume.metadata.uid)
+                .chain(revisions.iter().filter_map(|one| one.metadata.uid.clone()))
+                .collect(),
         })
     }
 
@@ -275,7 +280,7 @@ mod tests {
             containers: set(&["default.web.r1"]),
             links: set(&["bv0-2"]),
             bridges: set(&["berth0"]),
-            volumes: set(&["u-1"]),
+            disks: set(&["u-1"]),
         }
     }
 

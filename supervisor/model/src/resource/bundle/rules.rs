@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::volumes::MIN_VOLUME;
 use super::{Bundle, BundleSpec, EnvVar, Port, Resources, devices, health, projection, security, volumes};
 use crate::field::FieldError;
 use crate::id::{self, ImageReference};
@@ -170,6 +171,10 @@ fn resources(resources: &Resources) -> Vec<FieldError> {
         let checked = bytes.and_then(|bytes| at_least(bytes, MIN_MEMORY, "`4Mi`"));
         errors.extend(checked.err().map(|error| FieldError::invalid("spec.resources.memory", error)));
     }
+    if let Some(size) = &resources.ephemeral_storage {
+        let checked = quantity::bytes(size).map_err(|error| error.to_string()).and_then(|bytes| at_least(bytes, MIN_VOLUME, "`16Mi`"));
+        errors.extend(checked.err().map(|error| FieldError::invalid("spec.resources.ephemeralStorage", error)));
+    }
     if resources.pids.is_some_and(|pids| !(1..=4_194_304).contains(&pids)) {
         errors.push(FieldError::invalid("spec.resources.pids", "must be 1 to 4194304"));
     }
@@ -276,12 +281,14 @@ mod tests {
 
     #[test]
     fn limits_are_quantities_within_bounds() {
-        let resources = json!({"cpu": "lots", "memory": "1Mi", "pids": 0, "ioWeight": 10_001});
+        let resources =
+            json!({"cpu": "lots", "memory": "1Mi", "pids": 0, "ioWeight": 10_001, "ephemeralStorage": "15Mi"});
         assert_eq!(
             findings(json!({"resources": resources})),
             [
                 ("spec.resources.cpu".into(), Rule::Invalid),
                 ("spec.resources.memory".into(), Rule::Invalid),
+                ("spec.resources.ephemeralStorage".into(), Rule::Invalid),
                 ("spec.resources.pids".into(), Rule::Invalid),
                 ("spec.resources.ioWeight".into(), Rule::Invalid),
             ]
