@@ -182,6 +182,7 @@ fn table() -> Table {
         berth(Method::GET, "system/usage", "system", "usage", Verb::Get, system::usage),
         berth(Method::GET, "system/status", "system", "status", Verb::Get, system::status),
         berth(Method::POST, "system/update", "system", "update", Verb::Create, system::update),
+        berth(Method::POST, "system/rollback", "system", "rollback", Verb::Create, system::rollback),
         berth(Method::POST, "system/reboot", "system", "reboot", Verb::Create, system::reboot),
         berth(Method::POST, "system/poweroff", "system", "poweroff", Verb::Create, system::poweroff),
         berth(Method::GET, "system/health", "system", "health", Verb::Get, health::machine),

@@ -120,7 +120,7 @@ fn is_dangerous(verb: Verb, resource: &Resource<'_>) -> bool {
         // What outlives the session it was made in.
         (GROUP, "certificates" | "invitations", "") => verb == Verb::Create,
         (GROUP, "devices", "bootstraptokens" | "certificates")
-        | (GROUP, "system", "update" | "reboot" | "poweroff") => true,
+        | (GROUP, "system", "update" | "rollback" | "reboot" | "poweroff") => true,
         (GROUP, "rolebindings" | "roles" | "users", _) | ("", "serviceaccounts", "token") => !reads,
         _ => false,
     }

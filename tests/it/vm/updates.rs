@@ -209,6 +209,13 @@ fn a_good_version_is_kept_and_from_a_bad_one_the_machine_goes_back_and_says_why(
     let status = machine.ok("berth system status").unwrap();
     assert!(status.contains("1.1.0 came up well"), "{status}");
 
+    if is_long() {
+        restarted(&mut machine, "berth system rollback", 1);
+        assert_eq!((running(&machine), kept(&machine)), ("1.0.0".to_owned(), "anchor".to_owned()));
+        restarted(&mut machine, &format!("berth system update --source {SERVER} --restart --timeout 20m"), 1);
+        eventually(&"Succeeded".to_owned(), || newest(&machine));
+        assert_eq!(running(&machine), "1.1.0");
+    }
     let settings = "apiVersion: berth.dev/v1\nkind: Settings\nmetadata: {name: berth}\nspec: {updates: {healthTimeoutSeconds: 30}}\n";
     machine.put("/run/settings.yaml", settings.as_bytes(), 0o644).unwrap();
     machine.ok("berth apply -f /run/settings.yaml").unwrap();

@@ -20,6 +20,7 @@ pub(super) async fn run(context: &Context, command: SystemCommand) -> Result<(),
         SystemCommand::Health(args) => health::run(context, &args).await,
         SystemCommand::Status => versions::status(context).await,
         SystemCommand::Update(args) => versions::update(context, args).await,
+        SystemCommand::Rollback => versions::rollback(context).await,
         SystemCommand::Reboot => versions::power(context, "reboot", "the machine starts anew").await,
         SystemCommand::Poweroff => versions::power(context, "poweroff", "the machine is switched off").await,
     }

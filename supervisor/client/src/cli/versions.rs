@@ -80,6 +80,12 @@ pub(super) async fn update(context: &Context, args: SystemUpdateArgs) -> Result<
     }
 }
 
+pub(super) async fn rollback(context: &Context) -> Result<(), Failure> {
+    let request = berth(&["system", "rollback"], Method::POST);
+    let answer: Value = context.client.transport().json(&request).await?;
+    context.say(answer["message"].as_str().unwrap_or("the machine starts anew"))
+}
+
 pub(super) async fn power(context: &Context, verb: &str, said: &str) -> Result<(), Failure> {
     let request = berth(&["system", verb], Method::POST);
     let _: Value = context.client.transport().json(&request).await?;

@@ -81,6 +81,9 @@ async fn the_machine_is_started_anew_or_switched_off_when_asked_to() {
     let done = || Reply::Json(202, json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 202}));
     fake.on("POST /apis/berth.dev/v1/system/reboot", done());
     fake.on("POST /apis/berth.dev/v1/system/poweroff", done());
+    let told = json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "message": "the machine starts anew with 1.0.0"});
+    fake.on("POST /apis/berth.dev/v1/system/rollback", Reply::Json(202, told));
+    assert_eq!(fake.run(&["system", "rollback"]).await.out, "the machine starts anew with 1.0.0\n");
     assert_eq!(fake.run(&["system", "reboot"]).await.out, "the machine starts anew\n");
     assert_eq!(fake.run(&["system", "poweroff"]).await.out, "the machine is switched off\n");
 }

@@ -156,7 +156,7 @@ fn beside(method: &str, path: &str, verb: Verb, subresource: &str) -> Value {
         (Verb::Exec, _) => 101,
         (_, "import" | "apikeys" | "bootstraptokens" | "certificates" | "token") | (Verb::Create, "") => 201,
         (Verb::Create, action) if action.starts_with("actions/") && !path.contains("/changesets/") => 202,
-        (Verb::Create, "update" | "reboot" | "poweroff") if path.contains("/system/") => 202,
+        (Verb::Create, "update" | "rollback" | "reboot" | "poweroff") if path.contains("/system/") => 202,
         _ => 200,
     };
     let mut operation = json!({

@@ -37,6 +37,8 @@ pub trait SystemPort: Send + Sync {
     fn diagnose(&self, request: DiagnoseRequest) -> BoxFuture<'_, Result<Diagnosis, PortError>>;
     /// Which versions of its system the machine has.
     fn versions(&self) -> BoxFuture<'_, Result<SystemStatus, PortError>>;
+    /// Gives the version that runs up for the newest other good one, and answers which; none if there is none.
+    fn give_up(&self) -> BoxFuture<'_, Result<Option<String>, PortError>>;
     /// Begins to start the machine anew, or to switch it off.
     fn power(&self, power: Power) -> BoxFuture<'_, Result<(), PortError>>;
     /// One archive for whoever helps, without secrets; with what services wrote only if `output`.
@@ -88,6 +90,19 @@ pub(super) async fn reboot(ask: Ask) -> Reply {
 /// `POST .../system/poweroff`.
 pub(super) async fn poweroff(ask: Ask) -> Reply {
     power(ask, Power::Off).await
+}
+
+/// `POST .../system/rollback`: the machine starts anew with the version before.
+pub(super) async fn rollback(ask: Ask) -> Reply {
+    ask.no_dry_run()?;
+    let Some(version) = ask.api.system.give_up().await? else {
+        let message = "there is no other version that was found good; `berth system status` shows which there are";
+        return Err(Error::new(Reason::Conflict, message));
+    };
+    ask.api.system.power(Power::Reboot).await?;
+    let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 202,
+        "message": format!("the machine starts anew with {version}") });
+    Ok(reply::with_code(StatusCode::ACCEPTED, reply::json(&status)))
 }
 
 async fn power(ask: Ask, power: Power) -> Reply {

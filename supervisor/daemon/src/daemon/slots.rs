@@ -44,6 +44,21 @@ impl LinuxSlots {
         Ok(SystemStatus { version, versions, reached: is_reached()?, last_start: self.report()? })
     }
 
+    /// Gives the version that runs up for the newest other one that was found good, which is what starts from now on;
+    /// answers which, or none if there is none.
+    pub(super) fn give_up(&self) -> Result<Option<String>, Fault> {
+        let Some(running) = self.running()? else { return Ok(None) };
+        let good = self.entries()?.into_iter().filter(|entry| entry.tries_left.is_none());
+        let others = good.filter_map(|entry| Version::parse(&entry.version).ok()).filter(|other| *other != running);
+        let Some(other) = others.max() else { return Ok(None) };
+        let given_up = self.entries.join(format!("berth_{running}+0-1.efi"));
+        for file in self.of(&running.to_string())? {
+            fs::rename(file, &given_up)?;
+        }
+        self.sync()?;
+        Ok(Some(other.to_string()))
+    }
+
     /// Asks systemd, which stops all in order. What is asked for is recorded as a job; its end nobody here sees.
     pub(super) async fn power(&self, power: Power) -> Result<(), Fault> {
         let target = match power {
@@ -78,12 +93,13 @@ fn files(folder: &Path) -> io::Result<Vec<(PathBuf, Option<Entry>)>> {
     fs::read_dir(folder)?.map(named).collect()
 }
 
-/// An entry without content counts as installed for systemd-sysupdate and cannot be started: it is left of a power cut
-/// between its name and its content reaching the disk.
+/// What counts as installed for systemd-sysupdate and cannot be started: an entry without content, left of a power cut
+/// between its name and its content reaching the disk, or one that was given up.
 fn remove_unfinished(folder: &Path) -> io::Result<()> {
     for (path, entry) in files(folder)? {
         let is_temporary = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
-        if is_temporary || entry.is_some() && fs::metadata(&path)?.len() == 0 {
+        let is_given_up = entry.as_ref().is_some_and(|entry| entry.tries_left == Some(0));
+        if is_temporary || is_given_up || entry.is_some() && fs::metadata(&path)?.len() == 0 {
             fs::remove_file(&path)?;
         }
     }
@@ -153,10 +169,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_power_cut_left_of_an_entry_is_removed_and_whole_ones_stay() {
+    fn what_a_power_cut_left_of_an_entry_and_what_was_given_up_is_removed_and_good_ones_stay() {
         let dir = tempfile::tempdir().unwrap();
-        let names = ["berth_1.0.0.efi", "berth_2.0.0+3-0.efi", ".#sysupdateberth_3.0.0+3-0.efi12ab", "other.efi"];
-        for (name, content) in names.iter().zip(["whole", "", "half", ""]) {
+        let names = [
+            "berth_1.0.0.efi",
+            "berth_2.0.0+3-0.efi",
+            ".#sysupdateberth_3.0.0+3-0.efi12ab",
+            "other.efi",
+            "berth_4.0.0+0-1.efi",
+        ];
+        for (name, content) in names.iter().zip(["whole", "", "half", "", "given up"]) {
             fs::write(dir.path().join(name), content).unwrap();
         }
         let left = || {

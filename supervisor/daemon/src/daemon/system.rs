@@ -57,6 +57,12 @@ impl SystemPort for System {
         Box::pin(async move { looked.await.map_err(failed)?.map_err(PortError::Failed) })
     }
 
+    fn give_up(&self) -> BoxFuture<'_, Result<Option<String>, PortError>> {
+        let slots = Arc::clone(&self.slots);
+        let done = tokio::task::spawn_blocking(move || slots.give_up());
+        Box::pin(async move { done.await.map_err(failed)?.map_err(PortError::Failed) })
+    }
+
     fn power(&self, power: Power) -> BoxFuture<'_, Result<(), PortError>> {
         Box::pin(async move { self.slots.power(power).await.map_err(PortError::Failed) })
     }

@@ -242,6 +242,11 @@ fn update_rules(new: &Value) -> Vec<FieldError> {
         let message = "use the http or https URL of a folder that has a folder for each channel";
         errors.push(FieldError::invalid("spec.updates.source", message));
     }
+    let host = set.source.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
+    if host.contains('@') {
+        let message = "a name and a password in a URL would be shown to whoever reads settings and operations; use a source without";
+        errors.push(FieldError::invalid("spec.updates.source", message));
+    }
     if let Err(error) = dns_label(&set.channel) {
         errors.push(FieldError::invalid("spec.updates.channel", error.to_string()));
     }
@@ -361,6 +366,7 @@ mod tests {
         let wrong = |field: &str| Err(vec![format!("spec.updates.{field}")]);
         assert_eq!(set(json!({"source": "https://updates.example/berth", "channel": "testing"})), Ok(()));
         assert_eq!(set(json!({"source": "/srv"})), wrong("source"));
+        assert_eq!(set(json!({"source": "https://a:secret@updates.example"})), wrong("source"));
         assert_eq!(set(json!({"channel": "../stable"})), wrong("channel"));
         assert_eq!(set(json!({"healthTimeoutSeconds": 29})), wrong("healthTimeoutSeconds"));
     }

@@ -28,6 +28,8 @@ pub(in crate::cli) enum SystemCommand {
     ///
     /// It is tried at the next start. If then not everything serves that should, the machine goes back by itself.
     Update(SystemUpdateArgs),
+    /// Start the machine anew with the version before, as long as that was found good and is still there.
+    Rollback,
     /// Start the machine anew. Services are stopped in order first.
     Reboot,
     /// Switch the machine off. Services are stopped in order first.

@@ -41,6 +41,10 @@ impl SystemPort for FakeSystem {
         std::future::ready(Ok(status)).boxed()
     }
 
+    fn give_up(&self) -> BoxFuture<'_, Result<Option<String>, PortError>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
     fn power(&self, _: Power) -> BoxFuture<'_, Result<(), PortError>> {
         std::future::ready(Ok(())).boxed()
     }
@@ -138,6 +142,12 @@ async fn an_update_of_the_system_is_an_operation_and_the_same_wish_sent_twice_is
     assert_eq!(spec["system"], json!({"source": "https://updates.example", "restart": true}));
     assert_eq!(first["metadata"]["namespace"], "default");
     assert_eq!(world.post(path, json!({"nosuch": 1})).await.failed().0, 400);
+    let (code, _, message) = {
+        let answer = world.post("/apis/berth.dev/v1/system/rollback", json!({})).await;
+        let (code, reason, message) = answer.failed();
+        (code, reason.to_owned(), message.to_owned())
+    };
+    assert!(code == 409 && message.contains("no other version that was found good"), "{code} {message}");
     let status = world.get("/apis/berth.dev/v1/system/status").await.ok();
     assert_eq!(
         (&status["kind"], &status["version"], &status["versions"]),
