@@ -7,6 +7,7 @@
   kmod,
   libseccomp,
   nftables,
+  openssl,
   pkg-config,
   systemd,
   clang,
@@ -49,6 +50,7 @@ rustPlatform.buildRustPackage {
   buildInputs = [
     cryptsetup
     libseccomp
+    openssl
   ];
   LIBCLANG_PATH = "${libclang.lib}/lib";
 

@@ -19,6 +19,7 @@
 //! login.rs    from a name and a password to a session, and back
 //! second_factor.rs  codes of an authenticator app
 //! invitation.rs  accounts that wait for somebody to set their password
+//! passkey.rs        passkeys, which browsers show
 //! account.rs  passwords, keys and tokens that are made for others
 //! certificate.rs  client certificates: signed, renewed
 //! audit.rs    what is recorded of requests
@@ -53,6 +54,7 @@ mod login;
 mod network;
 mod openapi;
 mod operation;
+mod passkey;
 mod port_forward;
 mod read;
 mod references;
@@ -86,6 +88,7 @@ use crate::auth::Authenticator;
 use crate::auth::attempts::Attempts;
 use crate::auth::ca::Authority;
 use crate::auth::claim::Claim;
+use crate::auth::passkey::Challenges;
 use crate::metrics::Metrics;
 use crate::secret::Sealer;
 use crate::store::{Clock, Store};
@@ -119,6 +122,8 @@ pub struct Api {
     pub authority: Arc<Authority>,
     /// Who was wrong about who he is.
     pub attempts: Attempts,
+    /// Challenges for passkeys that wait for an answer.
+    pub challenges: Challenges,
     /// Who asks how much.
     pub limiter: Limiter,
     /// By what a machine that nobody owns is claimed.
@@ -229,6 +234,7 @@ fn table() -> Table {
     rows.extend(certificate::rows());
     rows.extend(second_factor::rows());
     rows.extend(invitation::rows());
+    rows.extend(passkey::rows());
     rows.extend(audit::rows());
     Table(rows)
 }

@@ -20,6 +20,7 @@ pub mod ca;
 pub mod claim;
 pub mod client_certificate;
 pub mod code;
+pub mod passkey;
 pub mod password;
 pub mod secret;
 pub mod service_token;
@@ -81,6 +82,9 @@ pub enum AuthError {
     /// The secret of an authenticator app is none.
     #[error("making codes of an authenticator app")]
     Totp(#[source] totp_rs::TotpUrlError),
+    /// No challenge for a passkey can be made.
+    #[error("making a challenge for a passkey")]
+    Passkey(#[source] webauthn_rs::prelude::WebauthnError),
     /// The machine gives no randomness.
     #[error("the machine gives no randomness")]
     Random,

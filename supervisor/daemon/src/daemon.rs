@@ -59,6 +59,7 @@ use crate::audit::{AuditError, Notary};
 use crate::auth::attempts::Attempts;
 use crate::auth::ca::{Authority, CaError, ServerCertificate};
 use crate::auth::claim::{Claim, ClaimError};
+use crate::auth::passkey::Challenges;
 use crate::auth::{AuthError, Authenticator, accounts, machine_names};
 use crate::bundle::steps::{DRAIN, PATIENCE, Steps, Turns};
 use crate::bundle::{BundleError, Bundles};
@@ -314,6 +315,7 @@ fn router(
         authenticator: Authenticator::open(&config.data, parts.store.clone())?,
         authority,
         attempts: Attempts::default(),
+        challenges: Challenges::default(),
         limiter: api::Limiter::default(),
         claim,
         notary: parts.notary.clone(),

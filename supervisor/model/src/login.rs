@@ -1,6 +1,7 @@
 //! What is said between whoever logs in and the machine. Nothing of it is kept as it is, nor shown in a log.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Seconds that an access token is good for.
 pub const ACCESS_SECONDS: i64 = 15 * 60;
@@ -16,6 +17,51 @@ pub struct Login {
     /// The code of his authenticator app, or one of his recovery codes; asked for with a cause in the field `code`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// What a browser answered to the challenge of `POST /auth/passkey`, in the place of a code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passkey: Option<PasskeyProof>,
+}
+
+/// An answer to a passkey's challenge.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PasskeyProof {
+    /// As it was given out.
+    pub challenge: String,
+    /// The `PublicKeyCredential` that `navigator.credentials.get` came to, as JSON.
+    pub credential: Value,
+}
+
+/// The answer to `POST .../users/NAME/passkeys` and to `POST /auth/passkey`.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PasskeyChallenge {
+    /// To be sent back with what the browser answers.
+    pub challenge: String,
+    /// What `navigator.credentials.create` or `navigator.credentials.get` takes, as JSON.
+    pub options: Value,
+    /// Seconds within which it has to be answered.
+    pub expires_in: i64,
+}
+
+/// `POST .../users/NAME/passkeys/confirm`: a passkey that a browser has made.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConfirmPasskey {
+    /// As it was given out.
+    pub challenge: String,
+    /// What its user calls it.
+    pub name: String,
+    /// The `PublicKeyCredential` that `navigator.credentials.create` came to, as JSON.
+    pub credential: Value,
+}
+
+/// `POST .../users/NAME/passkeys/remove`.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RemovePasskey {
+    /// What its user calls it.
+    pub name: String,
 }
 
 /// `POST /auth/refresh`: new tokens for old ones.
@@ -55,6 +101,9 @@ pub struct ChangePassword {
     /// As for a login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// As for a login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passkey: Option<PasskeyProof>,
 }
 
 /// The answer to `POST .../users/NAME/totp`: what an authenticator app needs, shown this once.

@@ -301,6 +301,7 @@ fn is_own(known: &Known, verb: Verb, resource: &Resource<'_>) -> bool {
         ("users", "", Verb::Get) => *name == user,
         ("users", "apikeys" | "bootstraptokens" | "certificates", Verb::Create) => *name == user,
         ("users", "totp" | "totp/confirm" | "totp/disable", Verb::Create) => *name == user,
+        ("users", "passkeys" | "passkeys/confirm" | "passkeys/remove", Verb::Create) => *name == user,
         // Whom it names is who asks.
         ("certificates", "", Verb::Create) => true,
         ("apikeys" | "certificates" | "sessions", "", Verb::Get | Verb::Delete) => called_after,

@@ -99,7 +99,11 @@ fn a_writable_layer_on_disk_is_encrypted_and_new_at_each_start_even_while_no_sup
     install(machine, "writes", &format!("{FIRST} {wish}"));
     let unit = unit(machine, "writes");
     let fill = "busybox dd if=/dev/zero of=/srv/large bs=1M count=160 2>/dev/null; busybox stat -c %s /srv/large";
-    assert_eq!(inside(machine, "writes", &format!("busybox mkdir -p /srv; {fill}")), "167772160", "more than its memory");
+    assert_eq!(
+        inside(machine, "writes", &format!("busybox mkdir -p /srv; {fill}")),
+        "167772160",
+        "more than its memory"
+    );
     let write = "echo canary-of-the-layer >/etc/left; busybox yes canary-of-the-layer | busybox head -n 100000 >/tmp/left; \
                  busybox sync";
     inside(machine, "writes", write);
@@ -121,7 +125,11 @@ fn a_writable_layer_on_disk_is_encrypted_and_new_at_each_start_even_while_no_sup
     machine.ok("berth restart writes --timeout 10m").unwrap();
     assert_eq!(left(), "", "after a restart");
     assert_ne!(search(machine, "canary-of-the-layer").1, first, "another disk with another key");
-    let full = inside(machine, "writes", "busybox dd if=/dev/zero of=/tmp/left bs=1M 2>&1 | busybox grep -o \"No space left.*\"");
+    let full = inside(
+        machine,
+        "writes",
+        "busybox dd if=/dev/zero of=/tmp/left bs=1M 2>&1 | busybox grep -o \"No space left.*\"",
+    );
     assert_eq!(full, "No space left on device");
     machine.ok("berth stop writes --timeout 10m").unwrap();
     assert_eq!(disks(machine), nothing, "a service that is stopped has nothing on disk");

@@ -51,6 +51,7 @@ pub(super) async fn user(context: &Context, command: UserCommand) -> Result<(), 
         UserCommand::Disable { name } => disable(context, &name, true).await,
         UserCommand::Enable { name } => disable(context, &name, false).await,
         UserCommand::Totp(args) => second_factor::totp(context, args.command).await,
+        UserCommand::Passkey(args) => second_factor::passkey(context, args.command).await,
         UserCommand::Delete { name } => delete::<User>(context, &[name], "deleted").await,
     }
 }

@@ -52,7 +52,7 @@ pub(super) async fn run(context: &Context, args: &LoginArgs) -> Result<(), Failu
     };
     let authority = server.ca_file.as_deref().map(bounded::read).transpose()?;
     let code = args.code_file.as_deref().map(|file| code(context, Some(file))).transpose()?;
-    let tokens = log_in(context, Login { user, password, code }).await?;
+    let tokens = log_in(context, Login { user, password, code, passkey: None }).await?;
     keep(context, &name, &server, &tokens, authority.as_deref())?;
     let entry = Entry {
         name: name.clone(),

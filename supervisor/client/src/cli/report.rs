@@ -2,6 +2,7 @@
 //! to do. What cannot be looked at is told as not known, and never as good.
 
 use berth_model::diagnostics::{Diagnosis, Outcome};
+use berth_model::resource::user::UserStatus;
 use berth_model::resource::{ApiKey, User, Volume};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
@@ -163,12 +164,16 @@ fn second_factor(users: &Looked<Vec<Value>>) -> Check {
         Err(why) => return Check::unknown(name, why, ASK),
     };
     let enabled = users.iter().filter(|user| user["spec"]["disabled"] != true);
-    let without: Vec<&str> =
-        enabled.filter(|user| user["status"]["totpSet"].is_null()).map(berth_model::meta::name).collect();
+    let without: Vec<&str> = enabled.filter(|user| !has_second_factor(user)).map(berth_model::meta::name).collect();
     match without.is_empty() {
         true => Check::good(name, format!("every one of {} users who can log in has one", users.len())),
         false => Check::finding(name, format!("none for {}", without.join(", ")), "have each of them set one up"),
     }
+}
+
+fn has_second_factor(user: &Value) -> bool {
+    let status = serde_json::from_value::<UserStatus>(user["status"].clone());
+    status.is_ok_and(|status| status.has_second_factor())
 }
 
 fn keys(keys: &Looked<Vec<Value>>, now: Timestamp) -> Check {

@@ -1,16 +1,17 @@
-//! `berth user totp`: an authenticator app as a second factor.
+//! `berth user totp`, `berth user passkey`: second factors.
 
 use std::io::IsTerminal;
 use std::path::Path;
 
-use berth_model::login::{ConfirmTotp, DisableTotp, Enrolment, RecoveryCodes};
+use berth_model::login::{ConfirmTotp, DisableTotp, Enrolment, RecoveryCodes, RemovePasskey};
 use berth_model::resource::User;
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::args::TotpCommand;
+use super::args::{PasskeyCommand, TotpCommand};
 use super::failure::Failure;
+use super::sheet::Sheet;
 use super::{Context, account, login};
 use crate::qr;
 use crate::request::{Body, Request};
@@ -76,4 +77,41 @@ async fn disable(context: &Context, name: Option<String>, file: Option<&Path>) -
     let code = is_own.then(|| login::code(context, file)).transpose()?;
     context.client.transport().json::<Value>(&request(&name, "totp/disable", &DisableTotp { code })).await?;
     context.say(&format!("{} has no second factor any more", ResourceType::of::<User>().shown(&name)))
+}
+
+pub(super) async fn passkey(context: &Context, command: PasskeyCommand) -> Result<(), Failure> {
+    let kind = ResourceType::of::<User>();
+    match command {
+        PasskeyCommand::List { name } => {
+            let name = the_user(context, name).await?;
+            let user: User = context.client.transport().json(&kind.object(Method::GET, "", &name)).await?;
+            show(context, &user)
+        }
+        PasskeyCommand::Remove { passkey, user } => {
+            let name = the_user(context, user).await?;
+            let wanted = RemovePasskey { name: passkey.clone() };
+            context.client.transport().json::<Value>(&request(&name, "passkeys/remove", &wanted)).await?;
+            context.say(&format!("{} has no passkey called {passkey} any more", kind.shown(&name)))
+        }
+    }
+}
+
+async fn the_user(context: &Context, name: Option<String>) -> Result<String, Failure> {
+    match name {
+        Some(name) => Ok(name),
+        None => own_name(context).await,
+    }
+}
+
+fn show(context: &Context, user: &User) -> Result<(), Failure> {
+    let passkeys = user.status.as_ref().map(|status| status.passkeys.as_slice()).unwrap_or_default();
+    if !context.output.is_table() {
+        return context.document(&ResourceType::of::<User>(), &json!(passkeys));
+    }
+    let mut sheet = Sheet::new(&["Name", "Host", "Added", "Last-Used"]);
+    for one in passkeys {
+        let used = one.last_used.map_or_else(|| "never".to_owned(), |at| at.to_string());
+        sheet.row(vec![one.name.clone(), one.host.clone(), one.added.to_string(), used]);
+    }
+    context.sheet(&sheet, "there is no passkey; browsers make them")
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! POST /auth/claim     code, name, password: the first owner of a machine that nobody owns
 //! POST /auth/login     name, password  -> access token (15 min), refresh token (7 days, good once);
-//!                                         who has a second factor is asked for its code, too
+//!                                         who has a second factor is asked for a code or a passkey, too
 //! POST /auth/refresh   refresh token   -> both anew; one that was used before ends the session
 //! POST /auth/logout    access token    -> the session is gone
 //! POST /auth/password  name, password, new password; other sessions of his are gone
@@ -15,7 +15,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use berth_model::kinds::{Request, SESSION, USER};
-use berth_model::login::{ACCESS_SECONDS, ChangePassword, Claim, Login, Refresh, Tokens};
+use berth_model::login::{ACCESS_SECONDS, ChangePassword, Claim, Login, PasskeyProof, Refresh, Tokens};
 use berth_model::policy::OWNER;
 use berth_model::resource::role_binding::{RoleBindingSpec, SubjectReference};
 use berth_model::resource::session::{SESSION_LIFE, SessionSpec, SessionStatus};
@@ -30,10 +30,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::passkey;
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::route::{Access, Route};
-use super::second_factor;
+use super::second_factor::{self, Factors};
 use super::write::admit;
 use crate::auth::secret::{self, Fresh};
 use crate::auth::{Peer, Refusal, accounts, bearer, password};
@@ -100,22 +101,51 @@ fn first_owner(tx: &mut Tx<'_>, name: &str, phc: &str) -> Result<(), Error> {
     replace_password(tx, name, phc)
 }
 
-/// A user whose password was right, with the code that he shows.
+/// What somebody shows beside his password.
+#[derive(Default)]
+struct Second {
+    code: Option<String>,
+    passkey: Option<PasskeyProof>,
+}
+
+/// A user whose password was right, with what he shows beside it.
 struct Proven {
     name: String,
     uid: String,
     code: Option<Zeroizing<String>>,
+    passkey: Option<passkey::Shown>,
 }
 
 impl Proven {
-    /// Uses the code, in the transaction that he is let in by. Only then he was right.
-    fn code(&self, tx: &mut Tx<'_>, sealer: &Sealer) -> Result<(), Error> {
-        second_factor::prove(tx, sealer, &self.name, &self.uid, self.code.as_ref().map(|code| code.as_str()))
+    /// Uses what he shows, in the transaction that he is let in by. Only then he was right.
+    fn second(&self, tx: &mut Tx<'_>, sealer: &Sealer) -> Result<(), Error> {
+        match &self.passkey {
+            Some(shown) => passkey::count(tx, &self.name, &self.uid, shown),
+            None => {
+                second_factor::prove(tx, sealer, &self.name, &self.uid, self.code.as_ref().map(|code| code.as_str()))
+            }
+        }
     }
 }
 
-/// Finds out whether somebody knows the password of a user, and has shown a code if he needs one.
-async fn prove(ask: &Ask, name: &str, word: String, code: Option<String>) -> Result<Proven, Error> {
+/// A user whose password was right.
+pub(super) struct Found {
+    name: String,
+    /// His uid.
+    pub(super) uid: String,
+    /// What he has beside it.
+    factors: Factors,
+}
+
+impl Found {
+    /// Takes the guess back that he was counted with.
+    pub(super) fn forgive(&self, ask: &Ask) {
+        ask.api.attempts.forgiven(&self.name, address(ask));
+    }
+}
+
+/// Finds out whether somebody knows the password of a user.
+pub(super) async fn password_is_right(ask: &Ask, name: &str, word: String) -> Result<Found, Error> {
     let (from, now) = (address(ask), ask.api.store.steady_now());
     ask.api.attempts.allowed(name, from, now).map_err(too_often)?;
     // Counted before it is known, so that many at the same time are not let through.
@@ -124,20 +154,27 @@ async fn prove(ask: &Ask, name: &str, word: String, code: Option<String>) -> Res
     let find = move |tx: &ReadTx<'_>| -> Result<_, StoreError> {
         let user = tx.get::<User>("", &wanted)?.filter(|user| !user.spec.disabled);
         let Some(uid) = user.and_then(|user| user.metadata.uid) else { return Ok(None) };
-        let needs_code = second_factor::is_needed(tx, &uid)?;
-        Ok(Some((tx.verifier(&uid, Verifier::Password)?, uid, needs_code)))
+        let factors = second_factor::factors(tx, &uid)?;
+        Ok(Some((tx.verifier(&uid, Verifier::Password)?, uid, factors)))
     };
-    let (phc, uid, needs_code) = match ask.api.store.read(find).await? {
-        Some((phc, uid, needs_code)) => (phc, Some(uid), needs_code),
-        None => (None, None, false),
+    let (phc, known) = match ask.api.store.read(find).await? {
+        Some((phc, uid, factors)) => (phc, Some((uid, factors))),
+        None => (None, None),
     };
     let right = password::verify(Zeroizing::new(word), phc).await?;
-    let uid = uid.filter(|_| right).ok_or_else(wrong)?;
-    if needs_code && code.is_none() {
-        ask.api.attempts.forgiven(name, from);
-        return Err(second_factor::needed());
+    let (uid, factors) = known.filter(|_| right).ok_or_else(wrong)?;
+    Ok(Found { name: name.to_owned(), uid, factors })
+}
+
+/// Finds out whether somebody knows the password of a user, and has shown something beside it if he needs that.
+async fn prove(ask: &Ask, name: &str, word: String, second: Second) -> Result<Proven, Error> {
+    let found = password_is_right(ask, name, word).await?;
+    if found.factors.any() && second.code.is_none() && second.passkey.is_none() {
+        found.forgive(ask);
+        return Err(second_factor::needed(found.factors));
     }
-    Ok(Proven { name: name.to_owned(), uid, code: code.map(Zeroizing::new) })
+    let passkey = second.passkey.map(|proof| passkey::check(ask, &found.uid, proof)).transpose()?;
+    Ok(Proven { name: found.name, uid: found.uid, code: second.code.map(Zeroizing::new), passkey })
 }
 
 fn wrong() -> Error {
@@ -160,15 +197,15 @@ pub(super) fn address(ask: &Ask) -> IpAddr {
 
 /// `POST /auth/login`.
 async fn login(mut ask: Ask) -> Reply {
-    let Login { user, password, code } = said(&mut ask).await?;
+    let Login { user, password, code, passkey } = said(&mut ask).await?;
     ask.trail.about(&user);
-    let proven = prove(&ask, &user, password, code).await?;
+    let proven = prove(&ask, &user, password, Second { code, passkey }).await?;
     let (made, seen) = (Pair::draw()?, seen(&ask));
     let (hashes, name, trail) = (made.hashes(), proven.name.clone(), ask.trail.clone());
     trail.by(&format!("user:{name}"));
     let sealer = ask.api.sealer.clone();
     let work = move |tx: &mut Tx<'_>| -> Result<String, Error> {
-        proven.code(tx, &sealer)?;
+        proven.second(tx, &sealer)?;
         let session = begin(tx, &proven, seen, &hashes)?;
         trail.done(tx)?;
         Ok(session)
@@ -286,16 +323,16 @@ async fn logout(ask: Ask) -> Reply {
 
 /// `POST /auth/password`.
 async fn change_password(mut ask: Ask) -> Reply {
-    let ChangePassword { user, password: old, new_password, code } = said(&mut ask).await?;
+    let ChangePassword { user, password: old, new_password, code, passkey } = said(&mut ask).await?;
     let new_password = Zeroizing::new(new_password);
     ask.trail.about(&user);
-    let proven = prove(&ask, &user, old, code).await?;
+    let proven = prove(&ask, &user, old, Second { code, passkey }).await?;
     ask.trail.by(&format!("user:{user}"));
     password::check(&user, &new_password).inspect_err(|_| ask.api.attempts.forgiven(&user, address(&ask)))?;
     let phc = password::hash(new_password).await?;
     let sealer = ask.api.sealer.clone();
     let work = move |tx: &mut Tx<'_>| {
-        proven.code(tx, &sealer)?;
+        proven.second(tx, &sealer)?;
         replace_password(tx, &proven.name, &phc)
     };
     ask.api.store.write(&ask.actor_of(&format!("user:{user}")), work).await?;

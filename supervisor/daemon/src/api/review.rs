@@ -135,8 +135,11 @@ async fn me(ask: &Ask) -> Result<Value, Error> {
     let mut me = user(&ask.subject);
     let Some(name) = ask.subject.identity().strip_prefix("user:").map(str::to_owned) else { return Ok(me) };
     let status = ask.api.store.read(move |tx| Ok(tx.get::<User>("", &name)?.and_then(|user| user.status))).await?;
-    if status.is_some_and(|status| status.totp_set.is_some()) {
-        me["extra"]["berth.dev/second-factor"] = json!(["totp"]);
+    let status = status.unwrap_or_default();
+    let factors = [("totp", status.totp_set.is_some()), ("passkey", !status.passkeys.is_empty())];
+    let factors: Vec<&str> = factors.into_iter().filter_map(|(name, has)| has.then_some(name)).collect();
+    if !factors.is_empty() {
+        me["extra"]["berth.dev/second-factor"] = json!(factors);
     }
     Ok(me)
 }

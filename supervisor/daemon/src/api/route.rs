@@ -22,7 +22,7 @@ use berth_model::kinds::Registration;
 use berth_model::policy::{Decision, FRESH, Resource, Subject, Verb, authorize, is_stale};
 use berth_model::resource::settings::{self, Settings};
 use berth_model::status::{About, Reason};
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
@@ -204,6 +204,10 @@ async fn admitted(
     permitted(&subject, route, &head, &path, &query, api.store.steady_now())?;
     let stream = opened(&api, &subject, peer, route, &query).await?;
     let (upgrade, trail) = (head.extensions.remove(), trail.clone());
+    // HTTP/2 has it in another place.
+    if let Some(host) = head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
+        head.headers.entry(HOST).or_insert(host);
+    }
     Ok(Ask {
         api,
         stream,

@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 use super::account::user;
 use super::guard;
 use super::login::{address, done, said, secretly, too_often};
+use super::passkey;
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::route::{Access, Route};
@@ -98,15 +99,36 @@ impl Bearer<'_> {
     }
 }
 
-/// Whether a user needs more than his password.
-pub(super) fn is_needed(tx: &ReadTx<'_>, uid: &str) -> Result<bool, StoreError> {
-    Ok(tx.verifier(uid, Verifier::Totp)?.is_some())
+/// What a user has beside his password.
+#[derive(Clone, Copy)]
+pub(super) struct Factors {
+    app: bool,
+    passkeys: bool,
 }
 
-/// What somebody is told whose password was right, and who has to show a code, too.
-pub(super) fn needed() -> Error {
-    let why = "the password is right, and a second factor is needed: send a code of the authenticator app, or a recovery code";
-    about_the_code(FieldError::required("code", why))
+impl Factors {
+    /// Whether he needs more than his password.
+    pub(super) fn any(self) -> bool {
+        self.app || self.passkeys
+    }
+}
+
+/// What the user with this uid has beside his password.
+pub(super) fn factors(tx: &ReadTx<'_>, uid: &str) -> Result<Factors, StoreError> {
+    Ok(Factors { app: tx.verifier(uid, Verifier::Totp)?.is_some(), passkeys: passkey::has_any(tx, uid)? })
+}
+
+/// What somebody is told whose password was right, and who has to show more.
+pub(super) fn needed(factors: Factors) -> Error {
+    let ways = match (factors.app, factors.passkeys) {
+        (true, true) => "a code of the authenticator app, a passkey, or a recovery code",
+        (false, true) => "a passkey, in a browser, or a recovery code",
+        _ => "a code of the authenticator app, or a recovery code",
+    };
+    let why = format!("the password is right, and a second factor is needed: send {ways}");
+    let mut causes = vec![FieldError::required("code", why.clone())];
+    causes.extend(factors.passkeys.then(|| FieldError::required("passkey", "answer a challenge: POST /auth/passkey")));
+    Failure { causes, ..Failure::new(Reason::Unauthorized, why) }.into()
 }
 
 fn wrong() -> Error {
@@ -122,15 +144,60 @@ fn about_the_code(cause: FieldError) -> Error {
 
 /// Uses the code that somebody shows, if he needs one. To be asked in the transaction that lets him in.
 pub(super) fn prove(tx: &mut Tx<'_>, sealer: &Sealer, name: &str, uid: &str, said: Option<&str>) -> Result<(), Error> {
-    let bearer = Bearer { name, uid };
-    let Some(kept) = bearer.kept(tx, Verifier::Totp)? else { return Ok(()) };
-    let said = said.ok_or_else(needed)?;
+    let (bearer, factors) = (Bearer { name, uid }, factors(tx, uid)?);
+    if !factors.any() {
+        return Ok(());
+    }
+    let said = said.ok_or_else(|| needed(factors))?;
     let plain = code::plain(said);
     if code::is_one(&plain, RECOVERY_LENGTH) {
         return recover(tx, name, uid, &plain);
     }
+    let kept = bearer.kept(tx, Verifier::Totp)?.ok_or_else(wrong)?;
     let step = bearer.generator(sealer, &kept)?.step_of(said, tx.now(), kept.last).ok_or_else(wrong)?;
     bearer.keep(tx, Verifier::Totp, &Kept { last: Some(step), ..kept })
+}
+
+/// Codes in the place of a second factor, as they are drawn.
+pub(super) struct Recovery {
+    codes: Vec<Zeroizing<String>>,
+    /// By what they are recognised.
+    pub(super) hashes: Vec<[u8; 32]>,
+}
+
+impl Recovery {
+    /// Draws them.
+    pub(super) fn draw() -> Result<Self, Error> {
+        let codes = (0..RECOVERY_CODES).map(|_| code::draw(RECOVERY_LENGTH)).collect::<Result<Vec<_>, _>>()?;
+        let hashes = codes.iter().map(|code| secret::of_code(Purpose::Recovery, code)).collect();
+        Ok(Self { codes, hashes })
+    }
+
+    /// As they are given out, this once.
+    pub(super) fn shown(&self) -> Vec<String> {
+        self.codes.iter().map(|code| code::grouped(code).to_string()).collect()
+    }
+}
+
+/// Keeps recovery codes of a user who has none; whether he had none.
+pub(super) fn begin_recovery(tx: &mut Tx<'_>, name: &str, uid: &str, hashes: &[[u8; 32]]) -> Result<bool, Error> {
+    if tx.credentials(Purpose::Recovery, uid)? > 0 {
+        return Ok(false);
+    }
+    for hash in hashes {
+        tx.add_credential(Purpose::Recovery, hash, uid, None)?;
+    }
+    tell(tx, name, |status| status.recovery_codes = u32::try_from(hashes.len()).ok())?;
+    Ok(true)
+}
+
+/// Takes the recovery codes from a user who needs nothing but his password any more.
+pub(super) fn end_recovery(tx: &mut Tx<'_>, name: &str, uid: &str) -> Result<(), Error> {
+    if factors(tx, uid)?.any() {
+        return Ok(());
+    }
+    tx.drop_credentials(Purpose::Recovery, uid)?;
+    tell(tx, name, |status| status.recovery_codes = None)
 }
 
 fn recover(tx: &mut Tx<'_>, name: &str, uid: &str, plain: &str) -> Result<(), Error> {
@@ -144,7 +211,8 @@ fn recover(tx: &mut Tx<'_>, name: &str, uid: &str, plain: &str) -> Result<(), Er
     tell(tx, name, |status| status.recovery_codes = Some(left))
 }
 
-fn tell(tx: &mut Tx<'_>, name: &str, change: impl FnOnce(&mut UserStatus)) -> Result<(), Error> {
+/// Changes what may be known of a user's ways in.
+pub(super) fn tell(tx: &mut Tx<'_>, name: &str, change: impl FnOnce(&mut UserStatus)) -> Result<(), Error> {
     let user = user(tx, name)?;
     let mut status = user.status.clone().unwrap_or_default();
     change(&mut status);
@@ -153,12 +221,12 @@ fn tell(tx: &mut Tx<'_>, name: &str, change: impl FnOnce(&mut UserStatus)) -> Re
 }
 
 /// Whether whoever asks is the user that the path names.
-fn is_himself(ask: &Ask) -> bool {
+pub(super) fn is_himself(ask: &Ask) -> bool {
     ask.subject.identity().strip_prefix("user:") == Some(ask.segment("name"))
 }
 
 /// Refuses everybody but the user himself who is logged in: what he will need, nobody else may know, and no key sets up.
-fn himself(ask: &Ask) -> Result<String, Error> {
+pub(super) fn himself(ask: &Ask) -> Result<String, Error> {
     let logged_in = matches!(&ask.subject, Subject::Known(known) if known.authenticated.is_some());
     match logged_in && is_himself(ask) {
         true => Ok(ask.name()),
@@ -179,7 +247,7 @@ async fn begin(ask: Ask) -> Reply {
     let sealer = ask.api.sealer.clone();
     let work = move |tx: &mut Tx<'_>| -> Result<(), Error> {
         let uid = uid(tx, &name)?;
-        if is_needed(tx, &uid)? {
+        if factors(tx, &uid)?.app {
             let message = "there is a second factor already; take it away first: `berth user totp disable`";
             return Err(Error::new(Reason::Conflict, message));
         }
@@ -203,8 +271,8 @@ async fn confirm(mut ask: Ask) -> Reply {
     ask.no_dry_run()?;
     let name = himself(&ask)?;
     let ConfirmTotp { code: shown } = said(&mut ask).await?;
-    let codes = (0..RECOVERY_CODES).map(|_| code::draw(RECOVERY_LENGTH)).collect::<Result<Vec<_>, _>>()?;
-    let hashes: Vec<_> = codes.iter().map(|code| secret::of_code(Purpose::Recovery, code)).collect();
+    let recovery = Recovery::draw()?;
+    let hashes = recovery.hashes.clone();
     let (sealer, shown) = (ask.api.sealer.clone(), Zeroizing::new(shown));
     let from = address(&ask);
     let guess = Guess::begin(&ask, &name)?;
@@ -213,18 +281,15 @@ async fn confirm(mut ask: Ask) -> Reply {
         let kept = confirmed(tx, &sealer, &Bearer { name: &name, uid: &uid }, &shown)?;
         Bearer { name: &name, uid: &uid }.keep(tx, Verifier::Totp, &kept)?;
         tx.drop_verifier(&uid, Verifier::Enrolment)?;
+        let now = tx.now();
+        tell(tx, &name, |status| status.totp_set = Some(now))?;
         tx.drop_credentials(Purpose::Recovery, &uid)?;
-        for hash in &hashes {
-            tx.add_credential(Purpose::Recovery, hash, &uid, None)?;
-        }
-        let (now, left) = (tx.now(), u32::try_from(hashes.len()).ok());
-        tell(tx, &name, |status| (status.totp_set, status.recovery_codes) = (Some(now), left))
+        begin_recovery(tx, &name, &uid, &hashes).map(drop)
     };
     transact(&ask, work).await?;
     guess.was_right();
     tracing::info!("{} needs a second factor from now on, as he said from {from}", ask.subject.identity());
-    let recovery_codes = codes.iter().map(|code| code::grouped(code).to_string()).collect();
-    secretly(StatusCode::OK, &RecoveryCodes { recovery_codes })
+    secretly(StatusCode::OK, &RecoveryCodes { recovery_codes: recovery.shown() })
 }
 
 /// What is kept from now on of an app that shows this code.
@@ -258,10 +323,10 @@ async fn disable(mut ask: Ask) -> Reply {
         }
         tx.drop_verifier(&uid, Verifier::Enrolment)?;
         if !tx.drop_verifier(&uid, Verifier::Totp)? {
-            return Err(Error::new(Reason::Conflict, format!("{name} has no second factor")));
+            return Err(Error::new(Reason::Conflict, format!("{name} has no authenticator app")));
         }
-        tx.drop_credentials(Purpose::Recovery, &uid)?;
-        tell(tx, &name, |status| (status.totp_set, status.recovery_codes) = (None, None))
+        tell(tx, &name, |status| status.totp_set = None)?;
+        end_recovery(tx, &name, &uid)
     };
     transact(&ask, work).await?;
     if let Some(guess) = guess {

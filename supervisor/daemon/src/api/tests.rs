@@ -20,6 +20,7 @@ mod network;
 mod objects;
 mod openapi;
 mod operations;
+mod passkeys;
 mod references;
 mod relations;
 mod replays;
@@ -59,6 +60,7 @@ use berth_model::pressure::{Disk, Level};
 use super::*;
 use crate::auth::attempts::Attempts;
 use crate::auth::ca::Authority;
+use crate::auth::passkey::Challenges;
 use crate::auth::{Authenticator, Peer};
 use crate::secret::MasterKey;
 use commands::FakeCommands;
@@ -208,6 +210,7 @@ impl World {
             authenticator: Authenticator::open(dir.path(), store.clone()).unwrap(),
             authority: authority(dir.path()),
             attempts: Attempts::default(),
+            challenges: Challenges::default(),
             limiter: Limiter::default(),
             claim: claim.clone(),
             notary: Arc::new(crate::audit::Notary::open(dir.path()).unwrap()),

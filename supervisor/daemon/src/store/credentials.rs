@@ -24,6 +24,8 @@ pub enum Purpose {
     Invitation,
     /// In the place of a code of an authenticator app, once.
     Recovery,
+    /// To answer a passkey's challenge; kept in memory alone.
+    Challenge,
 }
 
 /// What is kept of a user to check what he shows.
@@ -35,6 +37,8 @@ pub enum Verifier {
     Totp,
     /// The same, before he has shown that his app has it.
     Enrolment,
+    /// Public keys and counters of his passkeys.
+    Passkeys,
 }
 
 impl Verifier {
@@ -43,6 +47,7 @@ impl Verifier {
             Self::Password => "password",
             Self::Totp => "totp",
             Self::Enrolment => "enrolment",
+            Self::Passkeys => "passkeys",
         }
     }
 }
@@ -57,6 +62,7 @@ impl Purpose {
             Self::Certificate => "certificate",
             Self::Invitation => "invitation",
             Self::Recovery => "recovery",
+            Self::Challenge => "challenge",
         }
     }
 }

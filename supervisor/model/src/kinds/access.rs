@@ -29,6 +29,10 @@ pub static SERVICE_ACCOUNT: Registration = Registration {
     ..core::PLAIN
 };
 
+fn has_second_factor(user: &Value) -> bool {
+    user.pointer("/status/totpSet").is_some_and(Value::is_string) || user.pointer("/status/passkeys/0").is_some()
+}
+
 /// Persons who have an account.
 pub static USER: Registration = Registration {
     kind: "User",
@@ -39,7 +43,7 @@ pub static USER: Registration = Registration {
         Column::NAME,
         Column::text("Display-Name", "How he is called by others."),
         Column::text("Disabled", "Whether he is kept out."),
-        Column::text("Totp", "Whether he needs a code of an authenticator app to log in."),
+        Column::text("Second-Factor", "Whether he needs more than his password to log in."),
         Column::text("Last-Login", "Time since he last logged in."),
         Column::AGE,
     ],
@@ -48,7 +52,7 @@ pub static USER: Registration = Registration {
             text(object, "/metadata/name"),
             text(object, "/spec/displayName"),
             flag(object, "/spec/disabled"),
-            truth(object.pointer("/status/totpSet").is_some_and(Value::is_string)),
+            truth(has_second_factor(object)),
             at(object, "/status/lastLogin", now),
             since(object, "/metadata/creationTimestamp", now),
         ]

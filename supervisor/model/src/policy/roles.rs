@@ -117,7 +117,14 @@ fn admin() -> Vec<PolicyRule> {
         rule(
             &["create"],
             &["berth.dev"],
-            &["users/apikeys", "users/bootstraptokens", "users/certificates", "users/password", "users/totp/disable"],
+            &[
+                "users/apikeys",
+                "users/bootstraptokens",
+                "users/certificates",
+                "users/passkeys/remove",
+                "users/password",
+                "users/totp/disable",
+            ],
         ),
         rule(WRITE, &[""], &["configmaps", "events", "namespaces", "secrets", "serviceaccounts"]),
         rule(READ, &[""], &["secrets/reveal"]),

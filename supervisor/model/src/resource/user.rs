@@ -38,7 +38,34 @@ pub struct UserStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub totp_set: Option<Timestamp>,
-    /// How many recovery codes he has left, if he needs a code to log in.
+    /// Passkeys that he may show in the place of a code.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passkeys: Vec<PasskeyStatus>,
+    /// How many recovery codes he has left, if he needs more than his password to log in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery_codes: Option<u32>,
+}
+
+impl UserStatus {
+    /// Whether he needs more than his password to log in.
+    pub fn has_second_factor(&self) -> bool {
+        self.totp_set.is_some() || !self.passkeys.is_empty()
+    }
+}
+
+/// What is known of a passkey.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PasskeyStatus {
+    /// As its user calls it.
+    pub name: String,
+    /// The host name of the machine that it is good for.
+    pub host: String,
+    /// Since when it is known.
+    #[schemars(with = "String")]
+    pub added: Timestamp,
+    /// When it was last shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub last_used: Option<Timestamp>,
 }

@@ -88,6 +88,8 @@ pub(in crate::cli) enum UserCommand {
     },
     /// Need codes of an authenticator app to log in, or no longer.
     Totp(TotpArgs),
+    /// Passkeys, which browsers make and show in the place of codes.
+    Passkey(PasskeyArgs),
     /// Remove a user, his keys and his sessions.
     Delete {
         /// His name.
@@ -164,6 +166,30 @@ pub(in crate::cli) enum InvitationCommand {
         /// Who was invited.
         #[arg(required = true, value_parser = name)]
         names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PasskeyArgs {
+    #[command(subcommand)]
+    pub command: PasskeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum PasskeyCommand {
+    /// Show a user's passkeys.
+    List {
+        /// Whose; one's own if it is not said.
+        #[arg(value_parser = name)]
+        name: Option<String>,
+    },
+    /// Take a passkey away: one's own, after a login of the last 15 minutes, or that of somebody who has lost it.
+    Remove {
+        /// What its user calls it.
+        passkey: String,
+        /// Whose; one's own if it is not said.
+        #[arg(long, value_name = "NAME", value_parser = name)]
+        user: Option<String>,
     },
 }
 

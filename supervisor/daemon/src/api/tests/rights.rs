@@ -4,13 +4,14 @@ use super::*;
 const PEER: Peer = Peer::Network(std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1));
 
 /// What a stranger may ask; everything else in the table is refused to him.
-const OPEN: [&str; 8] = [
+const OPEN: [&str; 9] = [
     "/livez",
     "/readyz",
     "/auth/claim",
     "/auth/login",
     "/auth/refresh",
     "/auth/logout",
+    "/auth/passkey",
     "/auth/password",
     "/auth/invitation",
 ];

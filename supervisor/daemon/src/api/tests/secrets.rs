@@ -207,6 +207,7 @@ async fn a_wrong_master_key_refuses_reads_of_values_and_shows_the_rest() {
         authenticator: Authenticator::open(world.dir.path(), world.store.clone()).unwrap(),
         authority: authority(world.dir.path()),
         attempts: Attempts::default(),
+        challenges: Challenges::default(),
         limiter: Limiter::default(),
         claim: Arc::default(),
         notary: Arc::new(crate::audit::Notary::open(world.dir.path()).unwrap()),

@@ -184,10 +184,7 @@ fn key_of(task: &Task) -> BundleKey {
 }
 
 fn owner_of(revision: &Revision) -> BundleKey {
-    BundleKey {
-        namespace: revision.metadata.namespace.clone().unwrap_or_default(),
-        name: revision.spec.bundle.clone(),
-    }
+    BundleKey { namespace: revision.metadata.namespace.clone().unwrap_or_default(), name: revision.spec.bundle.clone() }
 }
 
 fn gone(name: &str, revision: &Revision) -> StepError {

@@ -72,7 +72,10 @@ async fn a_writable_layer_that_does_not_fit_is_refused_with_what_fits_and_leaves
     daemon.settle().await;
     let error = error(&daemon).await;
     assert_eq!(error.code, "VolumeDoesNotFit");
-    assert!(error.message.starts_with("the ephemeral storage of web does not fit: 64.0Mi more are wanted"), "{error:?}");
+    assert!(
+        error.message.starts_with("the ephemeral storage of web does not fit: 64.0Mi more are wanted"),
+        "{error:?}"
+    );
     assert!(world.disks.disks.lock().unwrap().is_empty());
 }
 

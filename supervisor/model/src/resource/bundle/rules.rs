@@ -172,7 +172,9 @@ fn resources(resources: &Resources) -> Vec<FieldError> {
         errors.extend(checked.err().map(|error| FieldError::invalid("spec.resources.memory", error)));
     }
     if let Some(size) = &resources.ephemeral_storage {
-        let checked = quantity::bytes(size).map_err(|error| error.to_string()).and_then(|bytes| at_least(bytes, MIN_VOLUME, "`16Mi`"));
+        let checked = quantity::bytes(size)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| at_least(bytes, MIN_VOLUME, "`16Mi`"));
         errors.extend(checked.err().map(|error| FieldError::invalid("spec.resources.ephemeralStorage", error)));
     }
     if resources.pids.is_some_and(|pids| !(1..=4_194_304).contains(&pids)) {
