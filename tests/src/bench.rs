@@ -7,6 +7,7 @@
 //!
 //! `tests/bench/results.json` keeps what each number was made from, and on what.
 
+mod access;
 mod disks;
 mod fleet;
 mod lives;
@@ -18,6 +19,7 @@ mod rules;
 mod starts;
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -25,7 +27,7 @@ use crate::cache::{CacheError, at};
 use crate::guest::Flavor;
 use crate::machine::{Machine, MachineError, Plan};
 use crate::saved::{Parts, SavedError};
-use crate::spawn::SpawnError;
+use crate::spawn::{self, SpawnError};
 use crate::{accel, tree};
 
 /// Starts of each unit, unless `BERTH_BENCH_RUNS` says otherwise.
@@ -120,6 +122,9 @@ fn measure(machine: &mut Machine, rows: &mut Rows) -> Result<(), BenchError> {
     if rows.wants("requests") {
         rows.extend(requests::rows(machine)?)?;
     }
+    if rows.wants("access") {
+        rows.extend(access::rows(machine)?)?;
+    }
     if rows.wants("lives") {
         lives::rows(machine).try_for_each(|row| rows.push(row?))?;
     }
@@ -162,6 +167,14 @@ fn about(machine: &Machine, accel: &str) -> Result<Value, BenchError> {
         "systemd": said("systemctl --version | head -n 1")?,
         "podman": said("podman --version")?,
     }))
+}
+
+/// Puts an example of this build's into the machine, below `/run`.
+fn put_example(machine: &Machine, name: &str) -> Result<(), BenchError> {
+    let folder = at(Path::new("."), tree::programs())?;
+    let stripped = machine.home().join(name);
+    spawn::output(spawn::command("strip").arg("-o").arg(&stripped).arg(folder.join("examples").join(name)))?;
+    Ok(machine.put(&format!("/run/{name}"), &at(&stripped, fs::read(&stripped))?, 0o755)?)
 }
 
 fn number(text: &str) -> Result<u64, BenchError> {

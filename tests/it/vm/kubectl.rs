@@ -3,9 +3,10 @@
 mod sent;
 
 use berth_model::kinds::KINDS;
+use berth_tests::channel::Running;
 use berth_tests::machine::Machine;
 
-use super::{REGISTRY, eventually, shared};
+use super::{REGISTRY, disturbed, eventually, shared};
 
 /// kubectl with a configuration that trusts Berth's authority and shows the owner's token, and a namespace of its own.
 struct Kubectl<'m> {
@@ -272,5 +273,74 @@ fn a_stock_kubectl_makes_objects_without_a_file_and_asks_what_it_may_do() {
     assert!(kubectl.run("auth can-i --list").contains("bundles.berth.dev/exec"));
     assert!(kubectl.run("auth whoami").contains("owner"));
     kubectl.run("delete --timeout=10m namespace/kubectl-more");
+    kubectl.end();
+}
+
+/// Where the output of what runs on is kept.
+const OUTPUT: &str = "/run/kubectl-restart";
+
+#[test]
+#[ignore = "long tier"]
+fn what_waits_goes_on_over_a_restart_of_the_supervisor_and_what_follows_ends_and_misses_nothing_when_asked_again() {
+    let (_alone, machine) = disturbed();
+    let kubectl = Kubectl::new(machine, "kubectl-restart");
+    let bundle = format!(
+        "apiVersion: berth.dev/v1
+kind: Bundle
+metadata: {{name: box}}
+spec:
+  image: 127.0.0.1:{REGISTRY}/testbox:latest
+  command: [/usr/bin/sh, -c, 'number=0; while sleep 0.5; do number=$((number + 1)); echo line $number; done']
+"
+    );
+    kubectl.with("create", &bundle);
+    kubectl.run("create configmap step --from-literal=at=one");
+    kubectl.run("wait --for=condition=Ready --timeout=10m bundle/box");
+    let version = kubectl.run("get configmap step -o jsonpath={.metadata.resourceVersion}");
+    machine.ok(&format!("mkdir {OUTPUT}")).unwrap();
+    let begun = [
+        ("waits", "wait --for=jsonpath={.data.at}=two --timeout=10m configmap/step"),
+        ("watches", "get configmap step -w -o jsonpath={.data.at} --output-watch-events"),
+        ("follows", "logs -f box"),
+        ("ours", ""),
+    ];
+    let running: Vec<Running> = begun
+        .iter()
+        .map(|(name, line)| {
+            let line = match *name {
+                "ours" => "berth logs -f box -n kubectl-restart".to_owned(),
+                _ => kubectl.line(line),
+            };
+            machine.start(&format!("{line} >{OUTPUT}/{name} 2>&1; echo ended $? >>{OUTPUT}/{name}")).unwrap()
+        })
+        .collect();
+    let said = |name: &str| machine.ok(&format!("cat {OUTPUT}/{name}; true")).unwrap();
+    eventually(&true, || {
+        said("watches").contains("one") && said("follows").contains("line 2") && said("ours").contains("line 2")
+    });
+
+    machine.ok("systemctl restart berthd").unwrap();
+    // Those end at once, of themselves and well: nobody sits before a stream that is dead.
+    eventually(&true, || said("watches").ends_with("ended 0") && said("follows").ends_with("ended 0"));
+    eventually(&true, || {
+        machine.sh(&kubectl.line("patch configmap step -p '{\"data\":{\"at\":\"two\"}}'")).unwrap().success()
+    });
+    eventually(&true, || said("waits").ends_with("condition met\nended 0"));
+    let path = "/api/v1/namespaces/kubectl-restart/configmaps?watch=1&timeoutSeconds=5";
+    let missed = kubectl.run(&format!("get --raw '{path}&resourceVersion={version}'"));
+    assert!(missed.contains("MODIFIED") && missed.contains("\"two\""), "{missed}");
+
+    let all = kubectl.run("logs box");
+    let numbers: Vec<u32> = all.lines().map(|line| line.trim_start_matches("line ").parse().unwrap()).collect();
+    assert!(numbers.iter().enumerate().all(|(index, number)| index as u32 + 1 == *number), "{all}");
+    // Ours goes on by itself where it was.
+    let last = format!("line {}\n", numbers.len());
+    eventually(&true, || said("ours").contains(&last));
+    let ours = said("ours");
+    let shown: Vec<&str> = ours.lines().filter(|line| line.starts_with("line ")).collect();
+    let expected: Vec<String> = (1..=shown.len()).map(|number| format!("line {number}")).collect();
+    assert_eq!(shown, expected, "each line once");
+    drop(running);
+    machine.ok(&format!("pkill -f 'logs -f box -n kubectl-restart'; rm -r {OUTPUT}")).unwrap();
     kubectl.end();
 }

@@ -62,6 +62,16 @@ pub fn late(name: &str, microseconds: &[u64]) -> Value {
     row
 }
 
+/// What all but one in a hundred of so many microseconds stay below, in microseconds.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it is one of the numbers given, or nothing"
+)]
+pub fn hundredth(microseconds: &[u64]) -> u64 {
+    all_but_a_hundredth(microseconds) as u64
+}
+
 /// The least number that at least 99 of 100 do not exceed.
 fn all_but_a_hundredth(raw: &[u64]) -> f64 {
     let mut sorted = raw.to_vec();
