@@ -1,10 +1,12 @@
 //! Passkeys: made by a browser's authenticator, shown beside the password, taken away.
 
+use berth_tests::browser::Browser as RealBrowser;
 use webauthn_authenticator_rs::WebauthnAuthenticator;
 use webauthn_authenticator_rs::softpasskey::SoftPasskey;
 use webauthn_rs::prelude::Url;
 
 use super::access::{PASSWORD, USERS, text};
+use super::connections::Listening;
 use super::*;
 
 const HOST: &str = "berth.local:6443";
@@ -119,6 +121,45 @@ async fn a_user_makes_a_passkey_and_needs_it_or_a_recovery_code_from_then_on() {
     let credential = Browser::new().create(&challenge);
     let given = world.confirm(&token, &challenge, "phone", &credential).await.ok();
     assert_eq!(given["recoveryCodes"], json!([]));
+}
+
+/// Answers of a page to a challenge, as its scripts would make them.
+fn in_the_page(call: &str, parser: &str, challenge: &Value) -> String {
+    let options = &challenge["options"]["publicKey"];
+    format!(
+        "navigator.credentials.{call}({{publicKey: PublicKeyCredential.{parser}({options})}}).then(made => made.toJSON())"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_that_trusts_the_machines_authority_makes_and_shows_a_passkey_for_its_name() {
+    let listening = Listening::new().await;
+    let authority = listening.world.dir.path().join("authority.pem");
+    std::fs::write(&authority, &listening.authority).unwrap();
+    let page = listening.url("harbour.local", "/livez");
+    let host = format!("harbour.local:{}", listening.address.port());
+    let refused = tokio::task::block_in_place(|| RealBrowser::start(None).unwrap().open(&page)).unwrap_err();
+    assert_eq!(refused.to_string(), "the browser refused: net::ERR_CERT_AUTHORITY_INVALID");
+
+    let world = &listening.world;
+    let token = world.logged_in("alice", "viewer", None).await;
+    let mut browser = tokio::task::block_in_place(|| RealBrowser::start(Some(&authority)).unwrap());
+    tokio::task::block_in_place(|| browser.open(&page).and_then(|()| browser.add_authenticator()).unwrap());
+    let challenge = world.browsing(Some(&token), &host, &format!("{USERS}/alice/passkeys"), json!({})).await.ok();
+    let script = in_the_page("create", "parseCreationOptionsFromJSON", &challenge);
+    let made = tokio::task::block_in_place(|| browser.evaluate(&script)).unwrap();
+    let body = json!({ "challenge": challenge["challenge"], "name": "laptop", "credential": made });
+    world.browsing(Some(&token), &host, &format!("{USERS}/alice/passkeys/confirm"), body).await.ok();
+
+    let who = json!({ "user": "alice", "password": PASSWORD });
+    assert_eq!(world.stranger("/auth/login", who.clone()).await.code, 401);
+    let challenge = world.browsing(None, &host, "/auth/passkey", who).await.ok();
+    let script = in_the_page("get", "parseRequestOptionsFromJSON", &challenge);
+    let shown = tokio::task::block_in_place(|| browser.evaluate(&script)).unwrap();
+    let proof = json!({ "challenge": challenge["challenge"], "credential": shown });
+    let body = json!({ "user": "alice", "password": PASSWORD, "passkey": proof });
+    let tokens = world.browsing(None, &host, "/auth/login", body).await.ok();
+    assert_eq!(text(&tokens, "user"), "alice");
 }
 
 #[tokio::test]
