@@ -322,7 +322,8 @@ spec:
 
     machine.ok("systemctl restart berthd").unwrap();
     // Those end at once, of themselves and well: nobody sits before a stream that is dead.
-    eventually(&true, || said("watches").ends_with("ended 0") && said("follows").ends_with("ended 0"));
+    let last = |name: &str| said(name).lines().last().unwrap_or_default().to_owned();
+    eventually(&["ended 0"; 2].map(str::to_owned), || ["watches", "follows"].map(last));
     eventually(&true, || {
         machine.sh(&kubectl.line("patch configmap step -p '{\"data\":{\"at\":\"two\"}}'")).unwrap().success()
     });
@@ -335,8 +336,8 @@ spec:
     let numbers: Vec<u32> = all.lines().map(|line| line.trim_start_matches("line ").parse().unwrap()).collect();
     assert!(numbers.iter().enumerate().all(|(index, number)| index as u32 + 1 == *number), "{all}");
     // Ours goes on by itself where it was.
-    let last = format!("line {}\n", numbers.len());
-    eventually(&true, || said("ours").contains(&last));
+    let newest = format!("line {}\n", numbers.len());
+    eventually(&true, || said("ours").contains(&newest));
     let ours = said("ours");
     let shown: Vec<&str> = ours.lines().filter(|line| line.starts_with("line ")).collect();
     let expected: Vec<String> = (1..=shown.len()).map(|number| format!("line {number}")).collect();

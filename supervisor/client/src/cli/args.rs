@@ -19,7 +19,9 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(super) use accounts::{
-    AcceptArgs, ApiKeyArgs, ApiKeyCommand, AuditArgs, AuditCommand, AuditListArgs, CanArgs, ClaimArgs, GrantArgs, InvitationArgs, InvitationCommand, InviteArgs, LoginArgs, PasskeyCommand, RoleArgs, RoleCommand, SessionArgs, SessionCommand, TokenArgs, TotpCommand, UserArgs, UserCommand,
+    AcceptArgs, ApiKeyArgs, ApiKeyCommand, AuditArgs, AuditCommand, AuditListArgs, CanArgs, ClaimArgs, GrantArgs,
+    InvitationArgs, InvitationCommand, InviteArgs, LoginArgs, PasskeyCommand, RoleArgs, RoleCommand, SessionArgs,
+    SessionCommand, TokenArgs, TotpCommand, UserArgs, UserCommand,
 };
 pub(super) use certificates::{CaArgs, CaCommand, DeviceArgs, DeviceCommand, EnrolArgs, IntoArgs};
 pub(super) use changes::{AddArgs, ChangeSetArgs, ChangeSetCommand, Preferred};

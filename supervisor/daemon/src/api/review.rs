@@ -163,7 +163,11 @@ async fn read(ask: &mut Ask, kind: &'static Registration) -> Result<(Value, Vec<
     let validation = FieldValidation::of(ask, kind)?;
     let Read { value: mut body, repeated } = ask.json().await?;
     frame(kind, &mut body, "", "")?;
-    let decoded = kind.read(&body)?;
+    let mut decoded = kind.read(&body)?;
+    // Nobody keeps a review, so nobody has fields of it; and what somebody sends as such may be anything.
+    if let Some(metadata) = decoded.object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
     Ok((decoded.object, validation.judge(kind, &decoded.unknown, &repeated)?))
 }
 

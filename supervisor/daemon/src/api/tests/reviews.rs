@@ -31,6 +31,15 @@ async fn the_owner_may_do_everything_that_can_be_done_here() {
 }
 
 #[tokio::test]
+async fn a_review_does_not_give_back_what_it_was_said_to_be_owned_by() {
+    let world = World::new();
+    let metadata = json!({"labels": {"a": "b"}, "managedFields": [{"manager": "x", "fieldsV1": [null, null]}]});
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let answer = world.post(path, json!({ "metadata": metadata })).await.created();
+    assert_eq!(answer["metadata"], json!({"labels": {"a": "b"}}));
+}
+
+#[tokio::test]
 async fn the_rules_of_whoever_asks_name_every_route_he_may_take() {
     let world = World::new();
     let path = format!("{AUTHORIZATION}/selfsubjectrulesreviews");
