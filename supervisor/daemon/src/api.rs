@@ -65,6 +65,7 @@ mod review;
 mod rollback;
 mod route;
 mod second_factor;
+mod standing;
 mod stream;
 mod system;
 mod volume;
@@ -100,6 +101,7 @@ pub use exec::{Begun, CommandRequest, CommandsPort};
 pub use health::Readiness;
 pub use limits::Limiter;
 pub use listen::{bind_socket, serve_socket, serve_tls};
+pub use standing::Rights;
 pub use stream::{ByteStream, ImagesPort, LogRequest, LogsPort, PortError};
 pub use system::{DiagnoseRequest, Power, SystemPort};
 pub use watch::WatchPace;
@@ -122,6 +124,8 @@ pub struct Api {
     pub authority: Arc<Authority>,
     /// Who was wrong about who he is.
     pub attempts: Attempts,
+    /// When accounts and rights were changed.
+    pub rights: Rights,
     /// Challenges for passkeys that wait for an answer.
     pub challenges: Challenges,
     /// Who asks how much.

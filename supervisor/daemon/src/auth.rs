@@ -40,7 +40,7 @@ use zeroize::Zeroizing;
 use crate::store::{Purpose, ReadTx, Store, StoreError, house_keeping};
 use accounts::{Recognised, Used};
 use client_certificate::Presented;
-use service_token::ServiceTokens;
+use service_token::{Account, ServiceTokens};
 
 /// Every owner token begins so, to be recognised where it should not be.
 pub const TOKEN_PREFIX: &str = "berth_owner_";
@@ -129,6 +129,15 @@ pub enum Refusal {
     /// A local user other than root.
     #[error("the socket is for root alone; use sudo, or the HTTPS address with a token")]
     NotRoot,
+}
+
+/// By what somebody came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The uid of his session, key or certificate.
+    Object(String),
+    /// He is a service account.
+    Account(Account),
 }
 
 /// Knows who is who. Holds no token, only what recognises it.
@@ -236,6 +245,44 @@ impl Authenticator {
         let find = move |tx: &ReadTx<'_>| accounts::by_credential(tx, purpose, &hash, now);
         let found = self.store.read(find).await??;
         self.noted(found).await
+    }
+
+    /// By what whoever asks came in, as far as it can be taken back.
+    ///
+    /// # Errors
+    /// It cannot be looked up.
+    pub async fn standing(
+        &self,
+        presented: Option<&Presented>,
+        headers: &HeaderMap,
+    ) -> Result<Option<Standing>, Refusal> {
+        let token = bearer(headers)?.and_then(|token| std::str::from_utf8(token).ok());
+        let shown = match token {
+            Some(text) if ServiceTokens::is_one(text) => {
+                let account = self.service_tokens.whose(text, self.store.steady_now());
+                return Ok(account.map(Standing::Account));
+            }
+            Some(text) => secret::recognise(text),
+            None => presented.map(|presented| (Purpose::Certificate, presented.hash)),
+        };
+        let Some((purpose, hash)) = shown else { return Ok(None) };
+        let found = self.store.read(move |tx| tx.credential(purpose, &hash)).await?;
+        Ok(found.map(|found| Standing::Object(found.object)))
+    }
+
+    /// Who he is now that came in by that.
+    ///
+    /// # Errors
+    /// It was taken back.
+    pub async fn stands(&self, standing: &Standing) -> Result<Subject, Refusal> {
+        let (standing, now) = (standing.clone(), self.store.steady_now());
+        let find = move |tx: &ReadTx<'_>| match &standing {
+            Standing::Object(uid) => accounts::by_object(tx, uid, now),
+            Standing::Account(account) => {
+                accounts::by_service_account(tx, &account.namespace, &account.name, &account.uid)
+            }
+        };
+        Ok(known(self.store.read(find).await??.known))
     }
 
     async fn note_use(&self, used: Used) -> Result<(), StoreError> {

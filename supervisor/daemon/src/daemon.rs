@@ -54,7 +54,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::api::{self, Api, Readiness, WatchPace};
+use crate::api::{self, Api, Readiness, Rights, WatchPace};
 use crate::audit::{AuditError, Notary};
 use crate::auth::attempts::Attempts;
 use crate::auth::ca::{Authority, CaError, ServerCertificate};
@@ -316,6 +316,7 @@ fn router(
         authority,
         attempts: Attempts::default(),
         challenges: Challenges::default(),
+        rights: Rights::default(),
         limiter: api::Limiter::default(),
         claim,
         notary: parts.notary.clone(),

@@ -31,7 +31,7 @@ pub(super) async fn attach(ask: Ask) -> Reply {
     };
     let output = ask.api.logs.open(request).await?;
     let (upgrade, stop, session) =
-        (ask.upgrade()?, ask.api.stop.clone(), (ask.api.metrics.session_opened(), ask.stream.clone()));
+        (ask.upgrade()?, ask.ending(), (ask.api.metrics.session_opened(), ask.stream.clone()));
     tokio::spawn(async move {
         if let Some((sink, stream)) = open(upgrade).await {
             serve(sink, stream, output, stop).await;

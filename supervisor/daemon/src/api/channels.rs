@@ -60,7 +60,8 @@ pub(super) fn ended_with(code: u8, message: &str) -> Value {
 }
 
 pub(super) fn stopping() -> Value {
-    failure("InternalError", "the supervisor stops; the session was ended", json!({}))
+    let message = "the session was ended: the supervisor stops, or what allowed it was taken back";
+    failure("InternalError", message, json!({}))
 }
 
 pub(super) fn broken(first: &(dyn std::error::Error + 'static)) -> Value {

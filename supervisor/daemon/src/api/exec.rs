@@ -74,7 +74,7 @@ pub(super) async fn exec(ask: Ask) -> Reply {
     let upgrade = ask.upgrade()?;
     tell(&ask.subject, &request);
     let begun = ask.api.commands.begin(request).await?;
-    let stop = ask.api.stop.clone();
+    let stop = ask.ending();
     let open = (ask.api.metrics.session_opened(), ask.stream);
     tokio::spawn(async move {
         serve(upgrade, begun, wanted, stop).await;

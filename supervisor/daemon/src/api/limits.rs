@@ -19,6 +19,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::{DefaultDirectRateLimiter, NotUntil, Quota, RateLimiter};
+use tokio_util::sync::CancellationToken;
 
 use super::reply::Error;
 use crate::auth::Peer;
@@ -120,7 +121,12 @@ impl Limiter {
     ///
     /// # Errors
     /// There are too many.
-    pub(super) async fn open(&self, store: &Store, who: &str) -> Result<Arc<OpenStream>, Error> {
+    pub(super) async fn open(
+        &self,
+        store: &Store,
+        who: &str,
+        stop: &CancellationToken,
+    ) -> Result<Arc<OpenStream>, Error> {
         let most = self.rates(store).await?.set.streams_per_subject;
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let open = streams.entry(who.to_owned()).or_default();
@@ -132,7 +138,8 @@ impl Limiter {
             return Err(too_many(message, STREAM_AGAIN));
         }
         *open += 1;
-        Ok(Arc::new(OpenStream { streams: self.streams.clone(), who: who.to_owned() }))
+        let ending = stop.child_token();
+        Ok(Arc::new(OpenStream { streams: self.streams.clone(), who: who.to_owned(), ending }))
     }
 
     async fn rates(&self, store: &Store) -> Result<Arc<Rates>, StoreError> {
@@ -154,10 +161,13 @@ impl Limiter {
 pub(super) struct OpenStream {
     streams: Arc<Mutex<HashMap<String, u32>>>,
     who: String,
+    /// Says that it is to end, and that it has.
+    pub(super) ending: CancellationToken,
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
+        self.ending.cancel();
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let left = streams.get(&self.who).map_or(0, |open| open.saturating_sub(1));
         match left {

@@ -49,7 +49,7 @@ pub(super) async fn port_forward(ask: Ask) -> Reply {
     let (who, namespace, name) = (ask.subject.identity(), ask.namespace(), ask.name());
     tracing::info!(who, namespace, bundle = name, "port-forward");
     let (upgrade, stop, session) =
-        (ask.upgrade()?, ask.api.stop.clone(), (ask.api.metrics.session_opened(), ask.stream.clone()));
+        (ask.upgrade()?, ask.ending(), (ask.api.metrics.session_opened(), ask.stream.clone()));
     tokio::spawn(async move {
         if let Some((sink, stream)) = open(upgrade).await {
             let serve = async {

@@ -15,6 +15,7 @@ use http::header::{CONTENT_TYPE, USER_AGENT};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
 use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::audit::Trail;
@@ -51,6 +52,11 @@ pub(super) struct Ask {
 }
 
 impl Ask {
+    /// Says when what is open has to end: the daemon stops, or whoever opened it may not have it any more.
+    pub(super) fn ending(&self) -> CancellationToken {
+        self.stream.as_ref().map_or_else(|| self.api.stop.clone(), |stream| stream.ending.clone())
+    }
+
     /// A parameter of the path; empty if the route has none of that name.
     pub(super) fn segment(&self, name: &str) -> &str {
         find(&self.path, name).unwrap_or("")

@@ -32,6 +32,7 @@ use super::audit::{Asked, Trail};
 use super::limits::{self, OpenStream};
 use super::reply::{Error, Reply};
 use super::request::{Ask, about, truth, way};
+use super::standing::{self, Opened};
 use crate::auth::client_certificate::Presented;
 use crate::auth::{Peer, bearer, bootstrap};
 
@@ -203,6 +204,9 @@ async fn admitted(
     trail.by(subject.identity());
     permitted(&subject, route, &head, &path, &query, api.store.steady_now())?;
     let stream = opened(&api, &subject, peer, route, &query).await?;
+    if let Some(stream) = &stream {
+        guarded(&api, route, &head, &path, &query, stream).await?;
+    }
     let (upgrade, trail) = (head.extensions.remove(), trail.clone());
     // HTTP/2 has it in another place.
     if let Some(host) = head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
@@ -271,9 +275,28 @@ async fn opened(
     let (verb, subresource) = asked(route, verb, subresource, query);
     let stays = limits::is_stream(verb, subresource, truth(find(query, "follow")) == Some(true));
     match limits::counted_as(subject, peer).filter(|_| stays) {
-        Some(who) => Ok(Some(api.limiter.open(&api.store, &who).await?)),
+        Some(who) => Ok(Some(api.limiter.open(&api.store, &who, &api.stop).await?)),
         None => Ok(None),
     }
+}
+
+/// Has it end when whoever opens it may not have it any more.
+async fn guarded(
+    api: &Arc<Api>,
+    route: &Route,
+    head: &Parts,
+    path: &[(String, String)],
+    query: &[(String, String)],
+    stream: &OpenStream,
+) -> Result<(), Error> {
+    let Access::Object { group, plural, subresource, verb } = route.access else { return Ok(()) };
+    let standing = api.authenticator.standing(head.extensions.get::<Presented>(), &head.headers).await?;
+    let Some(standing) = standing else { return Ok(()) };
+    let (verb, subresource) = asked(route, verb, subresource, query);
+    let (namespace, name) = (find(path, "namespace").to_owned(), find(path, "name").to_owned());
+    let opened = Opened { standing, verb, group, plural, subresource, namespace, name };
+    standing::guard(api, opened, stream.ending.clone());
+    Ok(())
 }
 
 /// What is asked for, as it is recorded.

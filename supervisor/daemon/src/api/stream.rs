@@ -169,7 +169,7 @@ pub(super) async fn log(ask: Ask) -> Reply {
     let limit = ask.number("limitBytes")?;
     let output = ask.api.logs.open(request).await?;
     let output = limited(output, limit.unwrap_or(u64::MAX));
-    let stopped = ask.api.stop.clone().cancelled_owned();
+    let stopped = ask.ending().cancelled_owned();
     let mut response = Response::new(Body::from_stream(output.take_until(stopped)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     Ok(response)

@@ -30,6 +30,7 @@ mod rollback;
 mod schemathesis;
 mod second_factor;
 mod secrets;
+mod standing;
 mod system;
 mod table;
 mod transport;
@@ -211,6 +212,7 @@ impl World {
             authority: authority(dir.path()),
             attempts: Attempts::default(),
             challenges: Challenges::default(),
+            rights: Rights::default(),
             limiter: Limiter::default(),
             claim: claim.clone(),
             notary: Arc::new(crate::audit::Notary::open(dir.path()).unwrap()),

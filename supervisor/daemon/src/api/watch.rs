@@ -33,6 +33,7 @@ use super::read::{Version, page, scope, selector, visible};
 use super::reply::{Error, Reply, Shape};
 use super::request::Ask;
 use crate::store::{Change, PageRequest, StoreError};
+use tokio_util::sync::CancellationToken;
 
 /// How long a watch lasts if it does not say.
 const LONGEST: u64 = 3600;
@@ -88,6 +89,8 @@ struct Feed {
     queue: Sender<Bytes>,
     bookmarks: bool,
     until: Instant,
+    /// Whoever watches may not any more.
+    ending: CancellationToken,
 }
 
 /// `GET` of a collection with `watch=true`.
@@ -107,7 +110,7 @@ pub(super) async fn watch(ask: Ask, kind: &'static Registration) -> Reply {
     let last = queue.clone().reserve_owned().await;
     let last = last.map_err(|_| Error::new(Reason::InternalError, "the watch could not begin; repeat it"))?;
     let until = Instant::now() + Duration::from_secs(seconds);
-    let feed = Feed { view, since, queue, bookmarks, until };
+    let feed = Feed { view, since, queue, bookmarks, until, ending: ask.ending() };
     tokio::spawn(feed.run(first, last));
     Ok(response(events))
 }
@@ -208,6 +211,7 @@ impl Feed {
                 changed = newest.changed() => changed.map_err(|_| stopping())?,
                 _ = pause.tick() => self.bookmark().await?,
                 () = api.stop.cancelled() => return Err(stopping()),
+                () = self.ending.cancelled() => return Err(taken_back()),
                 () = self.queue.closed() => return Err(End::Quiet),
                 () = sleep_until(self.until) => {
                     self.bookmark().await?;
@@ -249,6 +253,10 @@ impl Feed {
             }
         }
     }
+}
+
+fn taken_back() -> End {
+    Error::new(Reason::Forbidden, "this watch is ended: what allowed it was taken back").into()
 }
 
 fn stopping() -> End {

@@ -1,7 +1,7 @@
 //! From a credential to whoever it stands for, with what was granted to him: read anew for each request, so that what is
 //! taken back is taken back at once.
 
-use berth_model::kinds::{API_KEY, CERTIFICATE, DEVICE, INVITATION, SESSION, USER};
+use berth_model::kinds::{API_KEY, CERTIFICATE, DEVICE, INVITATION, Registration, SESSION, USER};
 use berth_model::meta;
 use berth_model::policy::{BUILT_IN, Grant, Known, OWNER, built_in};
 use berth_model::resource::api_key::ApiKeyStatus;
@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::Refusal;
 use crate::store::{Credential, Purpose, ReadTx, Store, StoreError, Tx, house_keeping};
@@ -69,10 +70,18 @@ type Answer<T> = Result<Result<T, Refusal>, StoreError>;
 /// Whose a session's or a user's credential is.
 pub fn by_credential(tx: &ReadTx<'_>, purpose: Purpose, hash: &[u8; 32], now: Timestamp) -> Answer<Recognised> {
     let Some(found) = tx.credential(purpose, hash)? else { return Ok(Err(Refusal::WrongToken)) };
-    if let Some(refusal) = worthless(&found, now) {
-        return Ok(Err(refusal));
+    match worthless(&found, now) {
+        Some(refusal) => Ok(Err(refusal)),
+        None => by_object(tx, &found.object, now),
     }
-    let Some((kind, object)) = tx.by_uid(&found.object)? else { return Ok(Err(Refusal::WrongToken)) };
+}
+
+/// Who comes by the session, key or certificate with this uid.
+pub fn by_object(tx: &ReadTx<'_>, uid: &str, now: Timestamp) -> Answer<Recognised> {
+    let Some((kind, object)) = tx.by_uid(uid)? else { return Ok(Err(Refusal::WrongToken)) };
+    if [&CERTIFICATE, &DEVICE].contains(&kind) {
+        return of_certificate(tx, kind, &object, now);
+    }
     if *kind == SESSION {
         let session = Session::deserialize(&object).ok();
         let status = session.as_ref().and_then(|session| session.status.as_ref());
@@ -100,11 +109,14 @@ pub fn by_certificate(tx: &ReadTx<'_>, hash: &[u8; 32], now: Timestamp) -> Answe
         return Ok(Err(Refusal::ExpiredCertificate));
     }
     let Some((kind, object)) = tx.by_uid(&found.object)? else { return Ok(Err(Refusal::UnknownCertificate)) };
+    of_certificate(tx, kind, &object, now)
+}
+
+fn of_certificate(tx: &ReadTx<'_>, kind: &'static Registration, object: &Value, now: Timestamp) -> Answer<Recognised> {
     if *kind == DEVICE {
-        return Device::deserialize(&object)
-            .map_or(Ok(Err(Refusal::UnknownCertificate)), |one| of_device(tx, one, now));
+        return Device::deserialize(object).map_or(Ok(Err(Refusal::UnknownCertificate)), |one| of_device(tx, one, now));
     }
-    let certificate = Certificate::deserialize(&object).ok().filter(|_| *kind == CERTIFICATE);
+    let certificate = Certificate::deserialize(object).ok().filter(|_| *kind == CERTIFICATE);
     let Some(certificate) = certificate else { return Ok(Err(Refusal::UnknownCertificate)) };
     if certificate.spec.revoked {
         return Ok(Err(Refusal::RevokedCertificate));

@@ -12,7 +12,17 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) async fn of(world: &World, path: &str) -> Self {
-        let response = world.send(owned(Method::GET, path, &[], Body::empty())).await;
+        Self::asked(world, owned(Method::GET, path, &[], Body::empty())).await
+    }
+
+    /// Of whoever bears a token.
+    pub(super) async fn of_bearer(world: &World, token: &str, path: &str) -> Self {
+        let request = Request::builder().uri(path).header("authorization", format!("Bearer {token}"));
+        Self::asked(world, request.body(Body::empty()).unwrap()).await
+    }
+
+    async fn asked(world: &World, request: Request<Body>) -> Self {
+        let response = world.send(request).await;
         assert_eq!(response.status(), StatusCode::OK);
         Self { pieces: StreamExt::boxed(response.into_body().into_data_stream()), rest: Vec::new() }
     }
