@@ -16,6 +16,7 @@ mod config;
 mod delete;
 mod describe;
 mod device;
+mod device_login;
 mod diagnostics;
 mod edit;
 mod enrolment;

@@ -54,6 +54,7 @@ fn body(body: &Body) -> Vec<String> {
     match body {
         Body::Empty => Vec::new(),
         Body::Json(value) | Body::MergePatch(value) => vec![format!("--data-binary {}", quote(&value.to_string()))],
+        Body::Form(form) => vec![format!("--data-raw {}", quote(form))],
         Body::Archive(Archive::File(file)) => vec![format!("-T {}", path(file))],
         Body::Archive(Archive::Directory(_) | Archive::Stdin) => vec!["-T -".to_owned()],
     }

@@ -38,6 +38,8 @@ pub enum Body {
     Json(Value),
     /// An RFC 7386 patch.
     MergePatch(Value),
+    /// A form, encoded.
+    Form(String),
     /// A tar archive, streamed.
     Archive(Archive),
 }
@@ -60,6 +62,7 @@ impl Body {
             Self::Empty => None,
             Self::Json(_) => Some(JSON),
             Self::MergePatch(_) => Some(MERGE_PATCH),
+            Self::Form(_) => Some("application/x-www-form-urlencoded"),
             Self::Archive(_) => Some("application/x-tar"),
         }
     }

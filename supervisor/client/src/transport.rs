@@ -121,6 +121,28 @@ impl Transport {
         self.decode(response).await
     }
 
+    /// [`Transport::json`] where an answer with 400 has a form of its own.
+    ///
+    /// # Errors
+    /// As [`Transport::json`], for every other refusal.
+    pub async fn json_or<T: DeserializeOwned, R: DeserializeOwned>(
+        &self,
+        request: &Request,
+    ) -> Result<Result<T, R>, ClientError> {
+        let builder = self.prepare(request, curl::command)?.timeout(ANSWER_TIMEOUT);
+        let response = with_body(builder, &request.body).send().await;
+        let response = response.map_err(|error| ClientError::from_http(&self.shown, error))?;
+        let code = response.status();
+        if code.is_success() {
+            return self.decode(response).await.map(Ok);
+        }
+        let body = response.bytes().await.map_err(|error| ClientError::from_http(&self.shown, error))?;
+        match serde_json::from_slice(&body) {
+            Ok(told) if code == StatusCode::BAD_REQUEST => Ok(Err(told)),
+            _ => Err(refused(code, &body)),
+        }
+    }
+
     /// Asks with a streamed body and reads the whole answer as JSON. Has no time limit of its own.
     ///
     /// # Errors
@@ -203,13 +225,10 @@ impl Transport {
 
     async fn refusal(&self, response: Response) -> ClientError {
         let code = response.status();
-        let body = match response.bytes().await {
-            Ok(body) => body,
-            Err(error) => return ClientError::from_http(&self.shown, error),
-        };
-        let mut status = serde_json::from_slice::<Status>(&body).unwrap_or_else(|_| unspoken(code, &body));
-        status.code = Some(i32::from(code.as_u16()));
-        ClientError::Refused(Box::new(status))
+        match response.bytes().await {
+            Ok(body) => refused(code, &body),
+            Err(error) => ClientError::from_http(&self.shown, error),
+        }
     }
 
     async fn decode<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
@@ -219,6 +238,12 @@ impl Transport {
 }
 
 type Show = fn(&Server, &Request) -> String;
+
+fn refused(code: StatusCode, body: &[u8]) -> ClientError {
+    let mut status = serde_json::from_slice::<Status>(body).unwrap_or_else(|_| unspoken(code, body));
+    status.code = Some(i32::from(code.as_u16()));
+    ClientError::Refused(Box::new(status))
+}
 
 /// An error that is no `Status`, e.g. of a proxy on the way.
 fn unspoken(code: reqwest::StatusCode, body: &[u8]) -> Status {
@@ -238,6 +263,7 @@ fn parse<T: DeserializeOwned>(server: &str, body: &[u8]) -> Result<T, ClientErro
 fn with_body(builder: RequestBuilder, body: &Body) -> RequestBuilder {
     match body {
         Body::Json(value) | Body::MergePatch(value) => builder.body(value.to_string()),
+        Body::Form(form) => builder.body(form.clone()),
         Body::Empty | Body::Archive(_) => builder,
     }
 }

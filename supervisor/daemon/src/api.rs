@@ -18,6 +18,7 @@
 //! review.rs   what whoever asks may do, and who he is
 //! login.rs    from a name and a password to a session, and back
 //! second_factor.rs  codes of an authenticator app
+//! device_login.rs  from a code that a program shows to a session, by somebody who is logged in
 //! invitation.rs  accounts that wait for somebody to set their password
 //! passkey.rs        passkeys, which browsers show
 //! account.rs  passwords, keys and tokens that are made for others
@@ -41,6 +42,7 @@ mod certificate;
 mod changeset;
 mod channels;
 mod cleanup;
+mod device_login;
 mod discovery;
 mod document;
 mod exec;
@@ -237,6 +239,7 @@ fn table() -> Table {
     rows.extend(account::rows());
     rows.extend(certificate::rows());
     rows.extend(second_factor::rows());
+    rows.extend(device_login::rows());
     rows.extend(invitation::rows());
     rows.extend(passkey::rows());
     rows.extend(audit::rows());

@@ -1,5 +1,6 @@
 //! What is said between whoever logs in and the machine. Nothing of it is kept as it is, nor shown in a log.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -215,4 +216,120 @@ pub struct Claim {
     pub user: String,
     /// His password.
     pub password: String,
+}
+
+/// What a program asks for that shows a code (RFC 8628).
+pub const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+
+/// The answer to `POST /auth/device`, in the shape of RFC 8628.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct DeviceAuthorization {
+    /// What the program asks with.
+    pub device_code: String,
+    /// What somebody types who is logged in elsewhere.
+    pub user_code: String,
+    /// Where he does that with a browser.
+    pub verification_uri: String,
+    /// Seconds that both are good for.
+    pub expires_in: i64,
+    /// Seconds that the program waits before it asks.
+    pub interval: i64,
+}
+
+/// `POST /auth/device/token`, a form: whether somebody has let a login in.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct DeviceCode {
+    /// [`DEVICE_GRANT`].
+    pub grant_type: String,
+    /// As it was given out.
+    pub device_code: String,
+}
+
+/// The answer to it, once somebody has let it in: [`Tokens`], called as RFC 6749 does.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct DeviceTokens {
+    /// Name of the Session.
+    pub session: String,
+    /// Who is logged in.
+    pub user: String,
+    /// To be sent as `Authorization: Bearer ...`.
+    pub access_token: String,
+    /// `Bearer`.
+    pub token_type: String,
+    /// Seconds that it is good for.
+    pub expires_in: i64,
+    /// As in [`Tokens`].
+    pub refresh_token: String,
+}
+
+impl From<Tokens> for DeviceTokens {
+    fn from(tokens: Tokens) -> Self {
+        let Tokens { session, user, access_token, expires_in, refresh_token } = tokens;
+        Self { session, user, access_token, token_type: "Bearer".to_owned(), expires_in, refresh_token }
+    }
+}
+
+impl From<DeviceTokens> for Tokens {
+    fn from(tokens: DeviceTokens) -> Self {
+        let DeviceTokens { session, user, access_token, expires_in, refresh_token, .. } = tokens;
+        Self { session, user, access_token, expires_in, refresh_token }
+    }
+}
+
+/// Why a program has no tokens yet, or gets none: the words of RFC 6749 and RFC 8628.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceRefusal {
+    /// Nobody has decided; it asks again.
+    AuthorizationPending,
+    /// The same, and it asked too soon: it waits five seconds longer from now on.
+    SlowDown,
+    /// Somebody said no.
+    AccessDenied,
+    /// The login has ended, or was used.
+    ExpiredToken,
+    /// What it asks with was never given out here.
+    InvalidGrant,
+    /// It is no form with the fields that are needed.
+    InvalidRequest,
+    /// It is another kind of login.
+    UnsupportedGrantType,
+}
+
+/// The answer with 400: one of these words, and the same for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRefused {
+    /// For programs.
+    pub error: DeviceRefusal,
+    /// For people.
+    pub error_description: String,
+}
+
+impl DeviceRefused {
+    /// One that says why.
+    pub fn new(error: DeviceRefusal, why: &str) -> Self {
+        Self { error, error_description: why.to_owned() }
+    }
+}
+
+/// `POST .../users/NAME/devicelogins` and what is below it: which login is meant.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UserCode {
+    /// As the program shows it, with or without its dash.
+    pub user_code: String,
+}
+
+/// The answer to it: what is known of a login that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceLoginShown {
+    /// From where it was begun.
+    pub address: String,
+    /// What the program there calls itself.
+    pub program: String,
+    /// When it was begun.
+    pub begun_at: Timestamp,
+    /// From then on its code is good for nothing.
+    pub expires_at: Timestamp,
 }

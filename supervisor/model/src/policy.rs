@@ -302,6 +302,7 @@ fn is_own(known: &Known, verb: Verb, resource: &Resource<'_>) -> bool {
         ("users", "apikeys" | "bootstraptokens" | "certificates", Verb::Create) => *name == user,
         ("users", "totp" | "totp/confirm" | "totp/disable", Verb::Create) => *name == user,
         ("users", "passkeys" | "passkeys/confirm" | "passkeys/remove", Verb::Create) => *name == user,
+        ("users", "devicelogins" | "devicelogins/approve" | "devicelogins/deny", Verb::Create) => *name == user,
         // Whom it names is who asks.
         ("certificates", "", Verb::Create) => true,
         ("apikeys" | "certificates" | "sessions", "", Verb::Get | Verb::Delete) => called_after,
@@ -388,6 +389,8 @@ mod tests {
             (Verb::List, object("berth.dev", "rolebindings", ""), false),
             (Verb::Create, object("berth.dev", "users", "apikeys"), true),
             (Verb::Create, object("berth.dev", "users", "totp"), true),
+            (Verb::Create, object("berth.dev", "users", "devicelogins/approve"), true),
+            (Verb::Create, object("berth.dev", "invitations", ""), true),
             (Verb::Delete, object("berth.dev", "bundles", ""), false),
         ] {
             assert_eq!(is_stale(&alice, verb, &resource, late), dangerous, "{verb} {resource}");

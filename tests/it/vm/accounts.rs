@@ -142,6 +142,34 @@ fn whoever_is_invited_sets_his_password_with_the_link_and_has_the_role_that_he_w
 }
 
 #[test]
+fn a_machine_that_shows_a_code_comes_in_as_the_user_who_lets_it_in() {
+    let (_lock, machine) = shared();
+    let (home, lamp) = ("/run/accounts-of-lena", "/run/accounts-of-a-lamp");
+    let create = "berth user create lena --role viewer --password-file -";
+    machine.ok(&format!("mkdir -m 700 -p {home} {lamp}; printf 'correct horse battery' > {home}/word")).unwrap();
+    machine.ok(&format!("{create} < {home}/word")).unwrap();
+    let login = format!("berth {SERVER} login --name lenas --user lena --password-file {home}/word");
+    let (code, said) = at_home(machine, home, &login);
+    assert_eq!(code, 0, "{said}");
+    let waits = format!(
+        "systemd-run --quiet --collect --unit lamp --setenv HOME={lamp} --property StandardError=file:{lamp}/said -- \
+         berth {SERVER} login --device --name lamps"
+    );
+    machine.ok(&waits).unwrap();
+    let code =
+        machine.ok(&format!("until grep -o '[A-Z2-9]\\{{4\\}}-[A-Z2-9]\\{{4\\}}$' {lamp}/said; do sleep 0.2; done"));
+    let code = code.unwrap().lines().next().unwrap().to_owned();
+    let (exit, said) = at_home(machine, home, &format!("berth --context lenas device approve {code} --yes"));
+    assert!(exit == 0 && said.contains(" with berth/") && said.contains("comes in as lena"), "{said}");
+    machine.ok("while systemctl is-active --quiet lamp; do sleep 0.2; done").unwrap();
+    let (exit, said) = at_home(machine, lamp, "berth --context lamps whoami");
+    assert_eq!((exit, said.as_str()), (0, "user:lena\n  role viewer\n"));
+    let recorded = machine.ok("berth audit list --by user:lena").unwrap();
+    assert!(recorded.contains("users/devicelogins/approve") && recorded.contains("/auth/device/token"), "{recorded}");
+    machine.ok(&format!("berth user delete lena; berth role revoke viewer lena; rm -r {home} {lamp}")).unwrap();
+}
+
+#[test]
 fn a_service_account_and_a_key_are_made_by_kubectl_and_berth_and_end_when_they_are_deleted() {
     let (_lock, machine) = shared();
     let kubectl = "kubectl --server https://localhost:6443 --certificate-authority /var/lib/berth/ca.crt";

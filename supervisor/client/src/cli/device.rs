@@ -8,7 +8,7 @@ use super::account::delete;
 use super::args::{DeviceCommand, IntoArgs};
 use super::certificate::{Here, address, have_issued, no_key_is_printed};
 use super::failure::Failure;
-use super::{Context, get};
+use super::{Context, device_login, get};
 use crate::resource::{ResourceType, Scope};
 
 pub(super) async fn run(context: &Context, command: DeviceCommand) -> Result<(), Failure> {
@@ -20,6 +20,8 @@ pub(super) async fn run(context: &Context, command: DeviceCommand) -> Result<(),
         DeviceCommand::Delete { names } => delete::<Device>(context, &names, "deleted").await,
         DeviceCommand::Revoke { names } => revoke(context, &names).await,
         DeviceCommand::IssueCertificate { device, into } => issue(context, &device, into).await,
+        DeviceCommand::Approve { code, yes } => device_login::approve(context, &code, yes).await,
+        DeviceCommand::Deny { code } => device_login::deny(context, &code).await,
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::account::trimmed;
 use super::args::{ClaimArgs, LoginArgs};
 use super::failure::Failure;
-use super::{Context, bounded, certificate, config};
+use super::{Context, bounded, certificate, config, device_login};
 use crate::error::ClientError;
 use crate::identity::Identity;
 use crate::kubeconfig::{Entry, Proof};
@@ -42,17 +42,11 @@ pub(super) async fn run(context: &Context, args: &LoginArgs) -> Result<(), Failu
         Failure::Usage("say where: --server https://HOST:6443; on the machine itself root needs no login".to_owned())
     })?;
     let name = args.name.clone().unwrap_or_else(|| host.to_owned());
-    let user = match &args.user {
-        Some(user) => user.clone(),
-        None => asked("user: ")?,
-    };
-    let password = match &args.password_file {
-        Some(file) => password_of(context, file)?,
-        None => hidden(&format!("password of {user}: "))?,
-    };
     let authority = server.ca_file.as_deref().map(bounded::read).transpose()?;
-    let code = args.code_file.as_deref().map(|file| code(context, Some(file))).transpose()?;
-    let tokens = log_in(context, Login { user, password, code, passkey: None }).await?;
+    let tokens = match args.device {
+        true => device_login::log_in(context).await?,
+        false => with_password(context, args).await?,
+    };
     keep(context, &name, &server, &tokens, authority.as_deref())?;
     let entry = Entry {
         name: name.clone(),
@@ -64,6 +58,19 @@ pub(super) async fn run(context: &Context, args: &LoginArgs) -> Result<(), Failu
     let written = config::write(&entry, args.kubeconfig.as_deref())?;
     context.say(&format!("{} is logged in: berth --context {name} status", tokens.user))?;
     context.note(&format!("{} knows the machine, too: kubectl --context {name} get bundles", written.display()))
+}
+
+async fn with_password(context: &Context, args: &LoginArgs) -> Result<Tokens, Failure> {
+    let user = match &args.user {
+        Some(user) => user.clone(),
+        None => asked("user: ")?,
+    };
+    let password = match &args.password_file {
+        Some(file) => password_of(context, file)?,
+        None => hidden(&format!("password of {user}: "))?,
+    };
+    let code = args.code_file.as_deref().map(|file| code(context, Some(file))).transpose()?;
+    log_in(context, Login { user, password, code, passkey: None }).await
 }
 
 /// `berth claim`.
@@ -245,7 +252,7 @@ pub(super) fn nothing_is_printed(context: &Context) -> Result<(), Failure> {
     }
 }
 
-fn asked(what: &str) -> Result<String, Failure> {
+pub(super) fn asked(what: &str) -> Result<String, Failure> {
     terminal()?;
     write!(io::stderr(), "{what}").map_err(Failure::Output)?;
     let mut line = String::new();

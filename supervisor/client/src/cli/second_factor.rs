@@ -30,7 +30,7 @@ pub(super) async fn totp(context: &Context, command: TotpCommand) -> Result<(), 
 }
 
 /// Who asks, if he is a user.
-async fn own_name(context: &Context) -> Result<String, Failure> {
+pub(super) async fn own_name(context: &Context) -> Result<String, Failure> {
     let me = account::me(context).await?;
     let name = me["username"].as_str().unwrap_or_default();
     let user = name.strip_prefix("user:").map(str::to_owned);

@@ -169,6 +169,64 @@ async fn a_link_invites_alone_on_standard_output_and_is_taken_with_a_password_of
 }
 
 #[tokio::test]
+async fn a_machine_without_a_password_shows_a_code_and_asks_until_somebody_has_decided() {
+    let begun = json!({"device_code": "berth_device_x", "user_code": "ABCD-EFGH", "interval": 0, "expires_in": 600,
+        "verification_uri": "https://box:6443/device"});
+    let told = |word: &str| Reply::Json(400, json!({"error": word, "error_description": "somebody said no"}));
+    let fake = Fake::start_tls().await;
+    let ca = fake.dir.path().join("ca.crt").display().to_string();
+    let line = ["login", "--device", "--ca", &ca, "--name", "box"];
+    let came = json!({"session": "alice.x", "user": "alice", "expires_in": 900, "token_type": "Bearer",
+        "access_token": "berth_access_1", "refresh_token": "berth_refresh_1"});
+    fake.json("POST /auth/device", begun.clone()).on("POST /auth/device/token", told("authorization_pending"));
+    fake.on("POST /auth/device/token", Reply::Break).json("POST /auth/device/token", came);
+    let ran = fake.run_at_home(&line, b"").await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "alice is logged in: berth --context box status\n"), "{}", ran.err);
+    assert!(ran.err.contains("code: ABCD-EFGH") && ran.err.contains("berth device approve ABCD-EFGH"), "{}", ran.err);
+    assert!(!ran.err.contains("berth_device_x"), "{}", ran.err);
+    let asked = fake.asked("POST /auth/device/token").pop().unwrap();
+    let form = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code&device_code=berth_device_x";
+    assert_eq!(std::str::from_utf8(&asked.body).unwrap(), form);
+    assert_eq!(asked.header("content-type"), "application/x-www-form-urlencoded");
+    fake.json("GET /version", json!({"berthVersion": "9.9.9"}));
+    fake.run_at_home(&["--context", "box", "version"], b"").await;
+    assert_eq!(fake.asked("GET /version")[0].header("authorization"), "Bearer berth_access_1");
+
+    let fake = Fake::start_tls().await;
+    let ca = fake.dir.path().join("ca.crt").display().to_string();
+    fake.json("POST /auth/device", begun).on("POST /auth/device/token", told("access_denied"));
+    let ran = fake.run_at_home(&["login", "--device", "--ca", &ca, "--name", "box"], b"").await;
+    assert!(ran.code == 4 && ran.err.contains("somebody said no"), "{} {}", ran.code, ran.err);
+}
+
+#[tokio::test]
+async fn whoever_lets_a_machine_in_sees_first_where_it_is() {
+    let fake = Fake::start();
+    let me = json!({"status": {"userInfo": {"username": "user:bob"}}});
+    let reviews = "POST /apis/authentication.k8s.io/v1/selfsubjectreviews";
+    for _ in 0..3 {
+        fake.on(reviews, Reply::Json(201, me.clone()));
+    }
+    let shown = json!({"address": "198.51.100.7", "program": "lamp/2", "begunAt": "2026-03-01T12:00:00Z",
+        "expiresAt": "2026-03-01T12:10:00Z"});
+    let line = |below: &str| format!("POST {USERS}/bob/devicelogins{below}");
+    fake.json(&line(""), shown.clone()).json(&line(""), shown.clone());
+    fake.json(&line("/approve"), shown.clone()).json(&line("/deny"), shown);
+    let ran = fake.run(&["device", "approve", "ABCD-EFGH"]).await;
+    assert!(
+        ran.code == 2 && ran.err.contains("198.51.100.7 with lamp/2") && ran.err.contains("say --yes"),
+        "{}",
+        ran.err
+    );
+    assert!(fake.asked(&line("/approve")).is_empty());
+    let ran = fake.run(&["device", "approve", "ABCD-EFGH", "--yes"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "it comes in as bob\n"), "{}", ran.err);
+    assert_eq!(fake.asked(&line("/approve"))[0].json(), json!({"userCode": "ABCD-EFGH"}));
+    let ran = fake.run(&["device", "deny", "ABCD-EFGH"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "the login from 198.51.100.7 is refused\n"), "{}", ran.err);
+}
+
+#[tokio::test]
 async fn whether_something_is_allowed_is_said_in_a_word_and_by_the_exit_code() {
     let fake = Fake::start();
     let reviews = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews";

@@ -24,7 +24,7 @@ use berth_model::resource::{RoleBinding, Session, User};
 use berth_model::status::{Failure, Reason};
 use http::header::USER_AGENT;
 use http::{Method, StatusCode};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -117,6 +117,12 @@ struct Proven {
 }
 
 impl Proven {
+    /// He, if he is still there.
+    fn user(&self, tx: &ReadTx<'_>) -> Result<User, Error> {
+        let user = tx.get::<User>("", &self.name)?;
+        user.filter(|user| user.metadata.uid.as_deref() == Some(&self.uid)).ok_or_else(wrong)
+    }
+
     /// Uses what he shows, in the transaction that he is let in by. Only then he was right.
     fn second(&self, tx: &mut Tx<'_>, sealer: &Sealer) -> Result<(), Error> {
         match &self.passkey {
@@ -206,7 +212,8 @@ async fn login(mut ask: Ask) -> Reply {
     let sealer = ask.api.sealer.clone();
     let work = move |tx: &mut Tx<'_>| -> Result<String, Error> {
         proven.second(tx, &sealer)?;
-        let session = begin(tx, &proven, seen, &hashes)?;
+        let (user, now) = (proven.user(tx)?, tx.steady_now());
+        let session = begin_session(tx, user, now, seen, &hashes)?;
         trail.done(tx)?;
         Ok(session)
     };
@@ -215,22 +222,24 @@ async fn login(mut ask: Ask) -> Reply {
     answer(&made.tokens(session, name))
 }
 
-/// Makes a session.
-fn begin(tx: &mut Tx<'_>, who: &Proven, seen: SessionStatus, hashes: &Hashes) -> Result<String, Error> {
-    let mut user = tx
-        .get::<User>("", &who.name)?
-        .filter(|user| user.metadata.uid.as_deref() == Some(&who.uid))
-        .ok_or_else(wrong)?;
-    let now = tx.steady_now();
+/// Makes a session of a user who has proven then who he is; answers what it is called.
+pub(super) fn begin_session(
+    tx: &mut Tx<'_>,
+    mut user: User,
+    authenticated: Timestamp,
+    seen: SessionStatus,
+    hashes: &Hashes,
+) -> Result<String, Error> {
+    let (now, name) = (tx.steady_now(), user.metadata.name.clone().unwrap_or_default());
     user.status = Some(UserStatus { last_login: Some(now), ..user.status.unwrap_or_default() });
     tx.update_status(&user)?;
     let metadata = ObjectMeta {
-        generate_name: Some(format!("{}.", who.name)),
+        generate_name: Some(format!("{name}.")),
         owner_references: Some(vec![owned_by(&user)]),
         ..ObjectMeta::default()
     };
-    let mut session = tx.create(&Session { metadata, spec: SessionSpec { user: who.name.clone() }, status: None })?;
-    session.status = Some(SessionStatus { authenticated: Some(now), refreshed: Some(now), ..seen });
+    let mut session = tx.create(&Session { metadata, spec: SessionSpec { user: name }, status: None })?;
+    session.status = Some(SessionStatus { authenticated: Some(authenticated), refreshed: Some(now), ..seen });
     tx.update_status(&session)?;
     hashes.keep(tx, session.metadata.uid.as_deref().unwrap_or_default())?;
     Ok(session.metadata.name.unwrap_or_default())
@@ -340,10 +349,12 @@ async fn change_password(mut ask: Ask) -> Reply {
     Ok(done())
 }
 
-/// Sets a password, and ends all sessions that began with another.
+/// Sets a password, and ends all sessions that began with another, or were let in by it and have not begun.
 pub(super) fn replace_password(tx: &mut Tx<'_>, name: &str, phc: &str) -> Result<(), Error> {
     let user = tx.get::<User>("", name)?.ok_or_else(wrong)?;
-    tx.set_verifier(user.metadata.uid.as_deref().unwrap_or_default(), Verifier::Password, phc)?;
+    let uid = user.metadata.uid.as_deref().unwrap_or_default();
+    tx.set_verifier(uid, Verifier::Password, phc)?;
+    tx.forget_device_logins_of(uid)?;
     let status = UserStatus { password_set: Some(tx.now()), ..user.status.clone().unwrap_or_default() };
     tx.update_status(&User { status: Some(status), ..user })?;
     for session in tx.list::<Session>(None)?.into_iter().filter(|session| session.spec.user == name) {
@@ -361,7 +372,8 @@ pub(super) async fn said<T: for<'de> Deserialize<'de>>(ask: &mut Ask) -> Result<
     })
 }
 
-fn seen(ask: &Ask) -> SessionStatus {
+/// From where somebody asks, and with what program.
+pub(super) fn seen(ask: &Ask) -> SessionStatus {
     let program = ask.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("unknown");
     SessionStatus {
         address: address(ask).to_canonical().to_string(),
@@ -371,27 +383,27 @@ fn seen(ask: &Ask) -> SessionStatus {
 }
 
 /// The two tokens of a session.
-struct Pair {
+pub(super) struct Pair {
     access: Fresh,
     refresh: Fresh,
 }
 
 /// By what they are recognised.
-struct Hashes {
+pub(super) struct Hashes {
     access: [u8; 32],
     refresh: [u8; 32],
 }
 
 impl Pair {
-    fn draw() -> Result<Self, Error> {
+    pub(super) fn draw() -> Result<Self, Error> {
         Ok(Self { access: secret::fresh(Purpose::Access)?, refresh: secret::fresh(Purpose::Refresh)? })
     }
 
-    fn hashes(&self) -> Hashes {
+    pub(super) fn hashes(&self) -> Hashes {
         Hashes { access: self.access.hash, refresh: self.refresh.hash }
     }
 
-    fn tokens(&self, session: String, user: String) -> Tokens {
+    pub(super) fn tokens(&self, session: String, user: String) -> Tokens {
         Tokens {
             session,
             user,

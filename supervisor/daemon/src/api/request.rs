@@ -12,6 +12,7 @@ use berth_model::resource::operation::Actor;
 use berth_model::status::{About, Reason};
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::uri::Authority;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
 use serde::de::DeserializeOwned;
@@ -40,6 +41,8 @@ pub(super) struct Ask {
     /// What it is recorded as.
     pub(super) trail: Arc<Trail>,
     pub(super) headers: HeaderMap,
+    /// How whoever asks calls the machine, if he says so in the target of the request, as with HTTP/2.
+    pub(super) authority: Option<Authority>,
     /// Parameters of the path: `namespace`, `name`.
     pub(super) path: Vec<(String, String)>,
     pub(super) query: Vec<(String, String)>,

@@ -219,6 +219,7 @@ async fn admitted(
         peer,
         presented,
         trail,
+        authority: head.uri.authority().cloned(),
         headers: head.headers,
         path,
         query,

@@ -336,20 +336,20 @@ async fn disable(mut ask: Ask) -> Reply {
 }
 
 /// A code that somebody shows who is logged in: it is counted with those at the door, so that nobody has more guesses here.
-struct Guess<'a> {
+pub(super) struct Guess<'a> {
     ask: &'a Ask,
     name: String,
 }
 
 impl<'a> Guess<'a> {
-    fn begin(ask: &'a Ask, name: &str) -> Result<Self, Error> {
+    pub(super) fn begin(ask: &'a Ask, name: &str) -> Result<Self, Error> {
         let (from, now) = (address(ask), ask.api.store.steady_now());
         ask.api.attempts.allowed(name, from, now).map_err(too_often)?;
         ask.api.attempts.failed(name, from, now);
         Ok(Self { ask, name: name.to_owned() })
     }
 
-    fn was_right(self) {
+    pub(super) fn was_right(self) {
         self.ask.api.attempts.forgiven(&self.name, address(self.ask));
     }
 }

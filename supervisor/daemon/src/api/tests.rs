@@ -8,6 +8,7 @@ mod changesets;
 mod commands;
 mod connections;
 mod crowds;
+mod device_login;
 mod documents;
 mod enrolment;
 mod forwards;

@@ -271,6 +271,7 @@ pub async fn end_old_sessions(store: &Store) -> Result<(), StoreError> {
                 tx.expire(meta::uid(&old.object), now)?;
             }
         }
+        tx.forget_ended_device_logins()?;
         tx.note_steady()
     };
     store.write(&house_keeping(), end).await

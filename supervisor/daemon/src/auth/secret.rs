@@ -13,12 +13,13 @@ use crate::store::Purpose;
 const LENGTH: usize = 32;
 
 /// How each kind of secret begins, to be recognised where it should not be.
-const PREFIXES: [(Purpose, &str); 5] = [
+const PREFIXES: [(Purpose, &str); 6] = [
     (Purpose::Access, "berth_access_"),
     (Purpose::Refresh, "berth_refresh_"),
     (Purpose::Key, "berth_key_"),
     (Purpose::Bootstrap, "berth_bootstrap_"),
     (Purpose::Invitation, "berth_invitation_"),
+    (Purpose::Device, "berth_device_"),
 ];
 
 /// A secret, and what recognises it.
@@ -50,7 +51,7 @@ pub fn recognise(secret: &str) -> Option<(Purpose, [u8; LENGTH])> {
     Some((purpose, hash(secret)))
 }
 
-/// By what a code is recognised that is one of few for somebody, as long as it is drawn with 80 bits or more.
+/// By what a code is recognised that people type. Who has the hash of one of less than 80 bits can find it by trying all.
 pub fn of_code(purpose: Purpose, plain: &str) -> [u8; LENGTH] {
     hash(&format!("{purpose:?}:{plain}"))
 }
@@ -71,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_recognised_by_its_purpose_and_hash_and_no_two_are_alike() {
-        for purpose in [Purpose::Access, Purpose::Refresh, Purpose::Key, Purpose::Bootstrap, Purpose::Invitation] {
+        for (purpose, _) in PREFIXES {
             let (one, other) = (fresh(purpose).unwrap(), fresh(purpose).unwrap());
             assert_eq!(recognise(&one.secret), Some((purpose, one.hash)));
             assert_ne!(one.hash, other.hash);

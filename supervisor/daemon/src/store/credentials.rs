@@ -22,6 +22,8 @@ pub enum Purpose {
     Certificate,
     /// To have an account made, once.
     Invitation,
+    /// To come in once somebody who is logged in elsewhere says so; kept with the logins that wait.
+    Device,
     /// In the place of a code of an authenticator app, once.
     Recovery,
     /// To answer a passkey's challenge; kept in memory alone.
@@ -61,6 +63,7 @@ impl Purpose {
             Self::Bootstrap => "bootstrap",
             Self::Certificate => "certificate",
             Self::Invitation => "invitation",
+            Self::Device => "device",
             Self::Recovery => "recovery",
             Self::Challenge => "challenge",
         }

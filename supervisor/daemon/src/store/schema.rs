@@ -134,6 +134,19 @@ const MIGRATIONS: &[&str] = &[
         signature BLOB    NOT NULL
     ) STRICT;
 ",
+    "
+    -- Logins that wait for somebody to let them in: known by hashes, of what their program asks with and of what people
+    -- type. One that was let in goes with whoever did that.
+    CREATE TABLE device_login (
+        device     BLOB    NOT NULL PRIMARY KEY,
+        code       BLOB    NOT NULL UNIQUE,
+        place      TEXT    NOT NULL,
+        expires_at INTEGER NOT NULL,
+        approver   TEXT    REFERENCES object (uid) ON DELETE CASCADE,
+        body       TEXT    NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX device_login_approver ON device_login (approver) WHERE approver IS NOT NULL;
+",
 ];
 
 /// How long a statement waits for another process that reads the file.

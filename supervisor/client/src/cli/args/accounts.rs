@@ -18,6 +18,10 @@ pub(in crate::cli) struct LoginArgs {
     /// The file that holds the code of the authenticator app, or a recovery code; asked for if one is needed.
     #[arg(long, value_name = "FILE")]
     pub code_file: Option<PathBuf>,
+    /// With no password: show a code, and wait until somebody who is logged in elsewhere lets this machine in, as himself
+    /// (`berth device approve`).
+    #[arg(long, conflicts_with_all = ["user", "password_file", "code_file"])]
+    pub device: bool,
     /// What the machine is called from then on, in the kubeconfig and after --context; its host name if it is not said.
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub name: Option<String>,

@@ -97,6 +97,19 @@ pub(in crate::cli) enum DeviceCommand {
         #[command(flatten)]
         into: IntoArgs,
     },
+    /// Let a machine in that shows a code (`berth login --device`), as oneself. Asks for a login of the last 15 minutes.
+    Approve {
+        /// The code, with or without its dash.
+        code: String,
+        /// It is the machine that is meant; without it that is asked.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Refuse a machine that shows a code.
+    Deny {
+        /// The code, with or without its dash.
+        code: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

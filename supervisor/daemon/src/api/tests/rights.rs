@@ -4,7 +4,7 @@ use super::*;
 const PEER: Peer = Peer::Network(std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1));
 
 /// What a stranger may ask; everything else in the table is refused to him.
-const OPEN: [&str; 9] = [
+const OPEN: [&str; 11] = [
     "/livez",
     "/readyz",
     "/auth/claim",
@@ -14,6 +14,8 @@ const OPEN: [&str; 9] = [
     "/auth/passkey",
     "/auth/password",
     "/auth/invitation",
+    "/auth/device",
+    "/auth/device/token",
 ];
 
 fn stranger(method: &Method, path: &str) -> Request<Body> {

@@ -89,6 +89,7 @@ async fn a_store_of_the_first_release_is_brought_up_and_finds_what_it_had() {
     let raw = Connection::open(fixture.path()).unwrap();
     let first = "DROP INDEX object_subject; DROP INDEX object_lasting; ALTER TABLE object DROP COLUMN subject;
                  DROP TABLE credential; DROP TABLE verifier; DROP TABLE audit; DROP TABLE checkpoint;
+                 DROP TABLE device_login;
                  PRAGMA user_version = 1;";
     raw.execute_batch(first).unwrap();
     drop(raw);
