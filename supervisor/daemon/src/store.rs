@@ -23,6 +23,7 @@
 mod audit;
 mod changes;
 mod collect;
+mod copies;
 mod credentials;
 mod device_logins;
 mod error;
@@ -101,6 +102,7 @@ impl Store {
         let recent = Recent::new(read::version(&connection)?);
         let steady = Arc::new(Steady::open(&connection, clock.clone())?);
         let (writer, newest) = Writer::start(connection, clock, steady.clone(), recent.clone())?;
+        tokio::spawn(copies::forget_after(copies::KEPT, path.to_owned()));
         Ok(Store { writer, readers: Readers::new(path), recent, newest, steady })
     }
 

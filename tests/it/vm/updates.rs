@@ -67,7 +67,18 @@ fn overwrite(path: &Path, from: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-const VERSIONS: [Bad; 11] = [
+/// What a supervisor does that takes the store to a schema of its own and then fails: the schema's number is the last of
+/// four bytes in the file's header.
+const MIGRATES: &str = r#"[ "$1" = setup ] && exec true
+store=/var/lib/berth/berth.db
+schema=$(od -An -tu1 -j63 -N1 $store | tr -d ' ')
+if [ ! -e $store.schema-$schema ] && [ ! -e /var/lib/berth/taken-further ]; then
+    cp -p $store $store.schema-$schema && touch /var/lib/berth/taken-further
+    printf "\\$(printf %o $((schema + 1)))" | dd of=$store bs=1 seek=63 conv=notrunc && sync
+fi
+exit 1"#;
+
+const VERSIONS: [Bad; 12] = [
     Bad {
         what: "its kernel panics",
         spoil: |folder| fs::write(folder.join("cmdline"), "rdinit=/nosuch\n").unwrap(),
@@ -118,6 +129,12 @@ const VERSIONS: [Bad; 11] = [
     Bad {
         what: "its supervisor ends at once",
         spoil: |folder| instead(folder, "berthd", "[ \"$1\" = setup ] || exit 3"),
+        told: "supervisor:",
+        ..BAD
+    },
+    Bad {
+        what: "the store is taken to a new schema and its supervisor fails",
+        spoil: |folder| instead(folder, "berthd", MIGRATES),
         told: "supervisor:",
         ..BAD
     },

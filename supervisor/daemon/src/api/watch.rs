@@ -210,8 +210,10 @@ impl Feed {
             tokio::select! {
                 changed = newest.changed() => changed.map_err(|_| stopping())?,
                 _ = pause.tick() => self.bookmark().await?,
-                () = api.stop.cancelled() => return Err(stopping()),
-                () = self.ending.cancelled() => return Err(taken_back()),
+                // It says that the daemon stops, too.
+                () = self.ending.cancelled() => {
+                    return Err(if api.stop.is_cancelled() { stopping() } else { taken_back() });
+                }
                 () = self.queue.closed() => return Err(End::Quiet),
                 () = sleep_until(self.until) => {
                     self.bookmark().await?;

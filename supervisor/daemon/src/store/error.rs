@@ -123,6 +123,15 @@ pub enum Fault {
         /// The newest this build knows.
         known: i64,
     },
+    /// The store cannot be copied before its schema changes, or put back after it.
+    #[error("cannot keep the way back from a new schema at {}", path.display())]
+    Copy {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// The schema cannot be brought up to date.
     #[error("cannot bring the store to schema {to}")]
     Migrate {

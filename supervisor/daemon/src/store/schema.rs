@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use serde_json::json;
 
+use super::copies;
 use super::error::{Fault, StoreError};
 use super::tx::Tx;
 use super::{DEFAULT_NAMESPACE, house_keeping};
@@ -152,8 +153,16 @@ const MIGRATIONS: &[&str] = &[
 /// How long a statement waits for another process that reads the file.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// Opens the writing connection, if the file is ours or new.
+/// Opens the writing connection, if the file is ours or new. A store that a newer version has taken further and left
+/// again is as it was before that.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, Fault> {
+    match open_ours(path) {
+        Err(Fault::NewerSchema { found, known, .. }) if copies::go_back(path, found, known)? => open_ours(path),
+        other => other,
+    }
+}
+
+fn open_ours(path: &Path) -> Result<Connection, Fault> {
     create_private(path).map_err(|source| Fault::Open { path: path.into(), source: Arc::new(source) })?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(cannot_open(path))?;
@@ -235,7 +244,11 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Fault> {
     let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
-    let taken = usize::try_from(version.map_err(cannot_open(path))?).unwrap_or(0);
+    let version = version.map_err(cannot_open(path))?;
+    let taken = usize::try_from(version).unwrap_or(0);
+    if taken > 0 && taken < MIGRATIONS.len() {
+        copies::keep(connection, path, version)?;
+    }
     for (to, step) in (1..).zip(MIGRATIONS).skip(taken) {
         step_to(connection, to, step).map_err(|source| Fault::Migrate { to, source: Arc::new(source) })?;
     }

@@ -60,6 +60,76 @@ async fn a_store_of_a_newer_berth_is_left_alone_with_advice() {
     assert!(error.contains("has schema 99") && error.contains("install the berthd that wrote it"), "{error}");
 }
 
+/// The schema of a closed store becomes another, as a version that is older or newer would have it.
+fn set_schema(fixture: &Fixture, sql: &str) {
+    Connection::open(fixture.path()).unwrap().execute_batch(sql).unwrap();
+}
+
+fn files(fixture: &Fixture) -> Vec<String> {
+    let files = std::fs::read_dir(fixture.directory.path()).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.contains(".schema-") || name.contains(".left-")).collect();
+    names.sort();
+    names
+}
+
+/// What a version before this one has left, whose schema had one step less.
+const BEFORE: &str = "DROP TABLE device_login; PRAGMA user_version = 5;";
+
+#[tokio::test]
+async fn a_new_schema_leaves_a_copy_of_the_store_before_it_that_is_private_and_whole() {
+    let mut fixture = Fixture::new();
+    fixture.create(config("a", "1")).await.unwrap();
+    fixture.store.close().await;
+    set_schema(&fixture, BEFORE);
+    fixture.reopen().await;
+    assert_eq!(files(&fixture), ["berth.db.schema-5"]);
+    let copy = fixture.directory.path().join("berth.db.schema-5");
+    assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let kept = Connection::open(&copy).unwrap();
+    let names: String = kept
+        .query_row("SELECT group_concat(name) FROM object WHERE kind = 'configmaps'", [], |row| row.get(0))
+        .unwrap();
+    let schema: i64 = kept.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!((names.as_str(), schema), ("a", 5));
+}
+
+#[tokio::test]
+async fn a_version_that_comes_back_has_its_store_again_and_what_was_written_since_is_set_aside() {
+    let mut fixture = Fixture::new();
+    fixture.create(config("before", "1")).await.unwrap();
+    fixture.store.close().await;
+    let copy = fixture.directory.path().join("berth.db.schema-6");
+    std::fs::copy(fixture.path(), &copy).unwrap();
+    fixture.reopen().await;
+    fixture.create(config("on-trial", "1")).await.unwrap();
+    fixture.store.close().await;
+    set_schema(&fixture, "CREATE TABLE newer (x); PRAGMA user_version = 7;");
+    fixture.reopen().await;
+    assert!(fixture.get::<ConfigMap>("default", "before").await.is_some());
+    assert!(fixture.get::<ConfigMap>("default", "on-trial").await.is_none());
+    assert_eq!(files(&fixture), ["berth.db.left-7"]);
+    // It is an ordinary store, which goes on.
+    fixture.create(config("after", "1")).await.unwrap();
+    fixture.reopen().await;
+    assert!(fixture.get::<ConfigMap>("default", "after").await.is_some());
+}
+
+#[tokio::test]
+async fn copies_are_removed_once_the_new_version_has_stayed_and_nothing_else_is() {
+    let mut fixture = Fixture::new();
+    fixture.create(config("a", "1")).await.unwrap();
+    fixture.store.close().await;
+    set_schema(&fixture, BEFORE);
+    fixture.reopen().await;
+    std::fs::write(fixture.directory.path().join("berth.db.left-7"), "").unwrap();
+    assert_eq!(files(&fixture).len(), 2);
+    copies::forget_after(std::time::Duration::ZERO, fixture.path()).await;
+    assert_eq!(files(&fixture), Vec::<String>::new());
+    fixture.reopen().await;
+    assert!(fixture.get::<ConfigMap>("default", "a").await.is_some());
+}
+
 #[tokio::test]
 async fn a_database_of_another_program_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
