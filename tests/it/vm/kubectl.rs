@@ -315,8 +315,10 @@ spec:
         })
         .collect();
     let said = |name: &str| machine.ok(&format!("cat {OUTPUT}/{name}; true")).unwrap();
-    let begun = [("watches", "one"), ("follows", "line 2"), ("ours", "line 2")];
-    eventually(&[true; 3], || begun.map(|(name, wanted)| said(name).contains(wanted)));
+    // It lists before it watches: only what it is told after that shows that it does.
+    kubectl.run("annotate configmap step seen=yes");
+    let told = [("watches", "one\none"), ("follows", "line 2"), ("ours", "line 2")];
+    eventually(&[true; 3], || told.map(|(name, wanted)| said(name).contains(wanted)));
 
     machine.ok("systemctl restart berthd").unwrap();
     // Those end at once, of themselves and well: nobody sits before a stream that is dead.
