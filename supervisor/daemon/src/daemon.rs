@@ -190,6 +190,7 @@ async fn sign_audit(parts: &Parts) {
 
 async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
     let store = Store::open(&config.database(), Arc::clone(&clock))?;
+    tokio::spawn(Store::forget_copies(config.database()));
     let metrics = Metrics::new();
     metrics.ask(Arc::new(usage::Usage { store: store.clone(), data: config.data.clone() }));
     let systemd = Systemd::connect().await?;

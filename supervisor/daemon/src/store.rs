@@ -42,7 +42,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_model::resource::operation::Actor;
@@ -90,6 +90,12 @@ impl Store {
         Self::start(path, clock, |_| Ok(()))
     }
 
+    /// Removes, an hour from now, what is kept of the database at `path` from before its last change of schema: whoever
+    /// has been up for so long is not left again within a trial.
+    pub async fn forget_copies(path: PathBuf) {
+        copies::forget_after(copies::KEPT, path).await;
+    }
+
     /// [`Store::open`], with a hand on the writing connection before it is used.
     fn start(
         path: &Path,
@@ -102,7 +108,6 @@ impl Store {
         let recent = Recent::new(read::version(&connection)?);
         let steady = Arc::new(Steady::open(&connection, clock.clone())?);
         let (writer, newest) = Writer::start(connection, clock, steady.clone(), recent.clone())?;
-        tokio::spawn(copies::forget_after(copies::KEPT, path.to_owned()));
         Ok(Store { writer, readers: Readers::new(path), recent, newest, steady })
     }
 

@@ -2,15 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use berth_model::resource::Bundle;
 use berth_model::resource::bundle::Phase;
+use berth_model::resource::revision::serving;
+use berth_model::resource::{Bundle, Revision};
 use berth_model::session::Begin;
 use futures_util::future::BoxFuture;
 
 use crate::api::{Begun, CommandRequest, CommandsPort, PortError};
-use crate::bundle::view::container_of;
+use crate::bundle::view::{container_id, container_of};
 use crate::session::{CommandError, Session};
-use crate::store::Store;
+use crate::store::{ReadTx, Store, StoreError};
 
 /// Where systemd listens for the helper, below the runtime directory.
 pub(super) const SOCKET: &str = "exec.sock";
@@ -43,17 +44,22 @@ impl Commands {
 
     async fn container(&self, request: &CommandRequest) -> Result<String, PortError> {
         let (namespace, name) = (request.namespace.clone(), request.bundle.clone());
-        let found = self.store.read(move |tx| tx.get::<Bundle>(&namespace, &name)).await;
-        let bundle = found.map_err(|error| PortError::Failed(Box::new(error)))?;
+        let find = move |tx: &ReadTx<'_>| -> Result<_, StoreError> {
+            let revisions = tx.list_about::<Revision>(&namespace, &name)?;
+            Ok((tx.get::<Bundle>(&namespace, &name)?, serving(&revisions).map(container_id)))
+        };
+        let found = self.store.read(find).await;
+        let (bundle, serves) = found.map_err(|error| PortError::Failed(Box::new(error)))?;
         let (namespace, name) = (&request.namespace, &request.bundle);
         let absent = || {
             PortError::Absent(format!("there is no bundle {namespace}/{name}; `berth status -A` lists what there is"))
         };
         let status = bundle.ok_or_else(absent)?.status.unwrap_or_default();
         let unit = status.unit.filter(|_| !matches!(status.phase, Phase::Stopped | Phase::Pending));
-        let id = unit.as_deref().and_then(container_of);
+        // Right after an update the status still names the revision before.
+        let id = unit.as_deref().and_then(container_of).map(|id| serves.unwrap_or_else(|| id.to_owned()));
         let down = || PortError::Request(format!("bundle {name} is not running; `berth start {name}` starts it"));
-        id.map(str::to_owned).ok_or_else(down)
+        id.ok_or_else(down)
     }
 }
 
