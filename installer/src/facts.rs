@@ -51,17 +51,21 @@ pub enum Port {
 /// All that [`crate::findings::judge`] needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
+    /// Whether this runs as root.
     pub root: bool,
     /// Whether Berth has been here before.
     pub installed: bool,
+    /// As `uname -m` has it.
     pub architecture: String,
     /// As `uname -r` has it.
     pub kernel: String,
     /// Whether systemd is PID 1.
     pub systemd_runs: bool,
+    /// None if there is no systemd.
     pub systemd_version: Option<u32>,
     /// Controllers of the unified hierarchy; none without one.
     pub controllers: Option<Vec<String>>,
+    /// How many there may be; none if the kernel does not say.
     pub max_user_namespaces: Option<u64>,
     /// An overlay of id-mapped layers, on the filesystem of the data.
     pub layers: Tried,
@@ -71,13 +75,19 @@ pub struct Facts {
     pub packet_filter: Tried,
     /// Kernel modules that cannot be had, if that can be told.
     pub missing_modules: Option<Vec<String>>,
+    /// None if the kernel does not say.
     pub memory_bytes: Option<u64>,
     /// The data directory, or what there is of the way to it.
     pub data_dir: PathBuf,
+    /// That of the data directory.
     pub filesystem: String,
+    /// Bytes that are free there.
     pub free_bytes: Option<u64>,
+    /// Port of the API.
     pub port_number: u16,
+    /// Who has it.
     pub port: Port,
+    /// Addresses that Berth gives to services.
     pub range: Network,
     /// Addresses of the machine within the range, and their links; or why they are not known.
     pub clashes: Result<Vec<(String, Network)>, String>,
