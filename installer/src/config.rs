@@ -37,6 +37,7 @@ pub use values::{
     DiskId, FileName, HostAddress, Hostname, InterfaceAddress, InterfaceName, Keymap, MacAddress, NamespaceName, Size,
     SshKey, Timezone, UserName, Version, Vlan, WebAddress,
 };
+pub(crate) use words::written as word;
 pub use words::{Action, Bus, Role, Unlock};
 use zeroize::Zeroizing;
 
@@ -266,6 +267,16 @@ impl Config {
     /// All that is wrong with it, in the order of the file, each with its place.
     pub fn parse(text: &str, name: &str) -> Result<Self, Vec<Fault>> {
         source::parse(text, name)
+    }
+
+    /// Whether all of it goes together: for one that was put together and not read.
+    ///
+    /// # Errors
+    /// Each rule that is broken, by its key.
+    pub fn checked(&self) -> Result<(), Vec<Fault>> {
+        let broken = rules::broken(self).into_iter();
+        let faults: Vec<Fault> = broken.map(|(path, message)| Fault::elsewhere("", path, message)).collect();
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
     /// What is allowed and still better otherwise, with its place in the text that this was read from.

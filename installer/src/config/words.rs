@@ -64,6 +64,6 @@ pub enum Action {
 }
 
 /// How a word is written in the file.
-pub(super) fn written<T: ValueEnum>(word: &T) -> String {
+pub(crate) fn written<T: ValueEnum>(word: &T) -> String {
     word.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
