@@ -21,6 +21,16 @@ cp -r "$image/appliance/etc/." "$stage/etc/"
 mkdir -p "$stage/usr/lib/repart.d" "$stage/usr/lib/sysupdate.d" "$stage/usr/share/berth/starter"
 cp "$image"/repart.d/*.conf "$stage/usr/lib/repart.d/"
 cp "$image"/sysupdate.d/*.transfer "$stage/usr/lib/sysupdate.d/"
+# What an installation on another disk needs: the ramdisk's own ways are used again.
+mkdir -p "$stage/usr/lib/systemd/system-generators" "$stage/usr/lib/berth/install"
+cp "$image"/system/* "$stage/usr/lib/systemd/system/"
+cp "$image/initrd/usr/lib/systemd/system-generators/berth-mode" "$stage/usr/lib/systemd/system-generators/"
+cp "$image/initrd/usr/lib/berth/data" "$image/initrd/usr/lib/berth/booted-disk" "$stage/usr/lib/berth/"
+cp "$image"/initrd/usr/lib/udev/rules.d/*.rules "$stage/usr/lib/udev/rules.d/"
+for one in "$image"/repart.d/*.conf; do
+    more=$image/repart.install/$(basename "$one")
+    if [ -f "$more" ]; then cat "$one" "$more"; else cat "$one"; fi >"$stage/usr/lib/berth/install/$(basename "$one")"
+done
 cp "$appliance/packages" "$stage/usr/share/berth/packages"
 mkdir -p "$stage/usr/share/berth/release-keys"
 cp "$key" "$stage/usr/share/berth/release-keys/release.pub"

@@ -8,7 +8,7 @@ mkdir -p result
 # What the tools tell of their work is read only when it fails.
 exec 3>&2 2>work.log
 trap 'code=$?; [ $code = 0 ] || cat work.log >&3; exit $code' EXIT
-for unit in berth-setup.service berthd.service berth-dns.service berth-starter.service berth-health.service systemd-networkd.service systemd-resolved.service systemd-timesyncd.service; do
+for unit in berth-setup.service berthd.service berth-dns.service berth-starter.service berth-health.service berth-first.service berth-keyboard.service berth-ssh.service systemd-networkd.service systemd-resolved.service systemd-timesyncd.service; do
     systemctl --root=/mnt/stage --quiet enable "$unit"
 done
 # What the machine is set to is a part of the version.
@@ -27,10 +27,12 @@ partition --empty=create --size=auto --defer-partitions=esp >first.json
 usrhash=$(sed -n 's/.*"roothash" : "\([0-9a-f]*\)".*/\1/p' first.json | head -n 1)
 [ -n "$usrhash" ] || { echo "systemd-repart told no root hash" >&2 && cat first.json >&2 && exit 1; }
 
+# The ramdisk begins with whether this start is one of an appliance or of an installation.
+begin=rd.systemd.unit=berth-begin.target
 kernel=$(basename "$(find stage/usr/lib/modules -mindepth 1 -maxdepth 1)")
 ukify build --linux=vmlinuz --initrd=ramdisk --initrd=own --os-release=@stage/usr/lib/os-release --uname="$kernel" \
     --stub=/usr/lib/systemd/boot/efi/linuxx64.efi.stub --output="esp/EFI/Linux/berth_$version.efi" \
-    --cmdline="usrhash=$usrhash root=tmpfs mount.usrfstype=erofs mount.usrflags=ro $(sed 's/#.*//' cmdline | tr -s '\n' ' ')" >/dev/null
+    --cmdline="usrhash=$usrhash root=tmpfs mount.usrfstype=erofs mount.usrflags=ro $begin $(sed 's/#.*//' cmdline | tr -s '\n' ' ')" >/dev/null
 cp /usr/lib/systemd/boot/efi/systemd-bootx64.efi esp/EFI/systemd/
 cp /usr/lib/systemd/boot/efi/systemd-bootx64.efi esp/EFI/BOOT/BOOTX64.EFI
 find esp -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +

@@ -13,7 +13,7 @@ modules="systemd systemd-initrd systemd-udevd systemd-journald systemd-modules-l
     systemd-veritysetup systemd-cryptsetup systemd-pcrphase systemd-creds systemd-ask-password dbus dbus-daemon dm crypt kernel-modules fs-lib
     udev-rules base shutdown"
 lib=/usr/lib/x86_64-linux-gnu
-install="mkfs.xfs xfs_repair blkid head tr cat sync mv mkdir rm sed cryptsetup systemd-cryptenroll
+install="mkfs.xfs xfs_repair blkid head readlink tr cat cp sync mv mkdir rm sed cryptsetup systemd-cryptenroll
     /usr/lib/systemd/systemd-growfs /usr/lib/systemd/systemd-makefs
     /usr/lib/systemd/system-generators/systemd-fstab-generator /usr/lib/systemd/system-generators/systemd-gpt-auto-generator
     /usr/lib/systemd/system-generators/systemd-cryptsetup-generator /usr/lib/systemd/system-generators/systemd-veritysetup-generator

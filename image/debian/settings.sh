@@ -12,6 +12,7 @@ IMAGE_ID=berth
 IMAGE_VERSION=$version
 END
 ln -sf ../usr/lib/os-release "$root/etc/os-release"
+ln -sf /var/lib/berth/machine/localtime "$root/etc/localtime" # whatever the machine was set to; else UTC
 echo berth >"$root/etc/hostname"
 printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
 : >"$root/etc/machine-id"

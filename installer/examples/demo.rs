@@ -21,11 +21,13 @@ impl Machine for Demo {
             ids: vec![PathBuf::from("/dev/disk/by-id/virtio-S1-4242")],
             serial: Some("S1-4242".to_owned()),
             model: None,
-            bus: Bus::Virtio,
+            bus: Some(Bus::Virtio),
             bytes: 64 << 30,
             removable: false,
             boots_this: false,
             content: Some("ext4, 3 partitions".to_owned()),
+            unfinished: false,
+            installed: None,
         }]
     }
 

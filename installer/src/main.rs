@@ -1,10 +1,13 @@
-//! `berth-installer`: can this machine hold Berth, and what is it to become?
+//! `berth-installer`: can this machine hold Berth, what is it to become, and how does it become that?
 //!
-//! `check` looks at the machine ([`facts`]), judges what it saw ([`findings`]), prints one finding
-//! per line or as JSON, and ends with 0 when nothing stands in the way and 1 otherwise. It is run
-//! by people before they install the package, and before every start of `berth-setup.service`.
-//! It changes nothing: what it tries out, it tries in a namespace of its own or takes away again.
-//! `validate` and `schema` ([`validate`]) need no machine.
+//! ```text
+//! check      looks at a machine that runs, and changes nothing       people, berth-setup.service
+//! validate   reads a berth.toml; needs no machine                    people
+//! schema     prints what one may say                                 editors
+//! mode       appliance or installation                               the ramdisk
+//! install    puts the system that runs onto another disk             berth-install.service, people
+//! apply      tells the supervisor what the berth.toml said           berth-first.service
+//! ```
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -12,16 +15,21 @@ use std::process::ExitCode;
 
 use berth_host::link::Network;
 use berth_installer::findings::{Finding, Level};
+use berth_installer::here::Here;
+use berth_installer::seam::Phase;
+use berth_installer::tui::{self, Ending, Look};
+use berth_installer::unattended::{self, Install};
 use berth_installer::validate::Validate;
-use berth_installer::{facts, findings, validate};
+use berth_installer::{apply, facts, findings, mode, validate, words};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Prepares a machine for Berth.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
+    /// Without one: the installation's screens, on this terminal.
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -32,6 +40,15 @@ enum Command {
     Validate(Validate),
     /// Prints the JSON Schema of berth.toml.
     Schema,
+    /// Puts the system that runs onto another disk of this machine. Exit codes: 2 no configuration that can be used, 10 the
+    /// machine does not go with it; in these nothing was written. 20 the system, 30 the data, 40 the firmware, 50 the end.
+    Install(Box<Install>),
+    /// Decides in the ramdisk what a start is to be.
+    #[command(hide = true)]
+    Mode,
+    /// Tells the supervisor what the configuration said that the machine was given.
+    #[command(hide = true)]
+    Apply,
 }
 
 /// What to check, and how to tell.
@@ -64,14 +81,41 @@ const UNUSABLE: u8 = 2;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let (text, code) = match Arguments::parse().command {
+    let Some(command) = Arguments::parse().command else { return screens() };
+    let (text, code) = match command {
         Command::Check(check) => checked(check).await,
         Command::Validate(asked) => validated(&asked),
         Command::Schema => (validate::printed_schema(), ExitCode::SUCCESS),
+        Command::Install(asked) => (String::new(), ExitCode::from(unattended::run(&asked).await)),
+        Command::Mode => (String::new(), ended(mode::run().await)),
+        Command::Apply => (String::new(), ended(apply::run().await)),
     };
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => code,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The installation's screens. They run work of their own, each on a thread.
+fn screens() -> ExitCode {
+    let Check { port, range, .. } = Check::parse_from(["check"]);
+    let look = Look::told(|name| std::env::var(name).ok());
+    match std::thread::spawn(move || tui::run(&Here::new(port, range), look)).join() {
+        Ok(Ok(Ending::Installed)) => ExitCode::SUCCESS,
+        Ok(Ok(Ending::Left(failed))) => ExitCode::from(failed.map_or(1, Phase::exit_code)),
+        Ok(Err(error)) => ended(Err(error)),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The chain of an error is printed here, once.
+fn ended<E: std::error::Error>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            words::warn(&error);
+            ExitCode::FAILURE
+        }
     }
 }
 

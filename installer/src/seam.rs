@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 
+use serde::Serialize;
+
 use crate::config::{Action, Bus, Config, Keymap};
 use crate::findings::Finding;
 
 /// A disk of the machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Disk {
     /// Its device, e.g. `/dev/vda`.
     pub path: PathBuf,
@@ -17,8 +19,8 @@ pub struct Disk {
     pub serial: Option<String>,
     /// As its maker calls it.
     pub model: Option<String>,
-    /// How it is connected.
-    pub bus: Bus,
+    /// How it is connected; none if it is by something else than one may ask for.
+    pub bus: Option<Bus>,
     /// How much it holds.
     pub bytes: u64,
     /// Whether it is made to be pulled out.
@@ -27,6 +29,10 @@ pub struct Disk {
     pub boots_this: bool,
     /// What is on it, e.g. `ext4, 3 partitions`; none, if it is blank.
     pub content: Option<String>,
+    /// An installation of Berth began on it and did not come to its end: nothing of anybody's is there.
+    pub unfinished: bool,
+    /// Id of the data partition that a finished installation made on it.
+    pub installed: Option<String>,
 }
 
 impl Disk {
@@ -37,13 +43,12 @@ impl Disk {
 }
 
 /// A part of an installation. Each can be begun again, and the first writes nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// The configuration and the machine go together.
     Check,
-    /// The disk is divided.
-    Partition,
-    /// The system is copied.
+    /// The disk is divided, and the system that runs is copied.
     System,
     /// The place for data is made and encrypted.
     Data,
@@ -55,17 +60,16 @@ pub enum Phase {
 
 impl Phase {
     /// All, in their order.
-    pub const ALL: [Phase; 6] = [Self::Check, Self::Partition, Self::System, Self::Data, Self::Start, Self::Report];
+    pub const ALL: [Phase; 5] = [Self::Check, Self::System, Self::Data, Self::Start, Self::Report];
 
     /// What the installer ends with when this phase fails.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Check => 10,
-            Self::Partition => 20,
-            Self::System => 30,
-            Self::Data => 40,
-            Self::Start => 50,
-            Self::Report => 60,
+            Self::System => 20,
+            Self::Data => 30,
+            Self::Start => 40,
+            Self::Report => 50,
         }
     }
 
@@ -73,7 +77,6 @@ impl Phase {
     pub fn words(self) -> &'static str {
         match self {
             Self::Check => "Check that all fits together",
-            Self::Partition => "Divide the disk",
             Self::System => "Copy the system",
             Self::Data => "Encrypt the place for data",
             Self::Start => "Make the machine start from it",

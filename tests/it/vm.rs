@@ -6,6 +6,7 @@
 //! from the same saved state.
 
 mod accounts;
+mod appliance;
 mod certificates;
 mod change;
 mod changes;
@@ -21,7 +22,6 @@ mod faults;
 mod full;
 mod harness;
 mod held;
-mod image;
 mod kubectl;
 mod machine;
 mod neighbours;
@@ -34,7 +34,6 @@ mod session;
 mod soak;
 mod steps;
 mod supervisor;
-mod updates;
 mod volumes;
 
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};

@@ -83,7 +83,17 @@ pub fn build(recipe: Recipe<'_>) -> Result<Image, ImageError> {
     let (tools, tools_key) = tools()?;
     let (appliance, appliance_key) = appliance(&tools, &tools_key)?;
     let mut key = key("image 2", &["assemble.sh", "inside.sh", "settings.sh"])?;
-    for part in ["appliance/etc", "cmdline", "initrd", "repart.d", "repart.build", "starter", "sysupdate.d"] {
+    for part in [
+        "appliance/etc",
+        "cmdline",
+        "initrd",
+        "repart.d",
+        "repart.build",
+        "repart.install",
+        "starter",
+        "system",
+        "sysupdate.d",
+    ] {
         key.add_path(&tree::top().join("image").join(part))?;
     }
     for part in [&tools_key, &appliance_key, &payload.key, &images.key, version] {

@@ -67,6 +67,26 @@ pub struct Disk {
     pub name: String,
     /// Its size; it takes no room until written to.
     pub gibibytes: u32,
+    /// Files of the FAT volume that it is, labelled as it is called, in capital letters; none: it is blank.
+    pub files: Vec<(String, String)>,
+}
+
+impl Disk {
+    /// One that nothing was ever written to.
+    pub fn blank(name: &str, gibibytes: u32) -> Disk {
+        Disk { name: name.to_owned(), gibibytes, files: Vec::new() }
+    }
+}
+
+/// What whoever owns a board gives it before it is switched on for the first time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Credentials of the system: name and value.
+    pub credentials: Vec<(String, String)>,
+    /// Files on the boot partition of the disk that is booted.
+    pub boot_files: Vec<(String, String)>,
+    /// Words that the kernel is told as well.
+    pub words: String,
 }
 
 /// A place on a private network between machines.
@@ -108,6 +128,8 @@ pub struct Plan {
     pub firmware: Option<Firmware>,
     /// A folder that a web server at [`SERVER`] shows it; it reaches nothing else.
     pub serves: Option<PathBuf>,
+    /// What it was given beside its disk, if it boots as a board does.
+    pub given: Given,
 }
 
 /// Where a machine finds the folder that is served to it.
@@ -136,6 +158,7 @@ impl Plan {
             durable: false,
             firmware: None,
             serves: None,
+            given: Given::default(),
         }
     }
 
@@ -174,9 +197,12 @@ impl Plan {
         let base = home.join("base.raw");
         cache::at(&base, fs::hard_link(image, &base).or_else(|_| fs::copy(image, &base).map(drop)))?;
         tools::make(&home, None, self.link.as_ref())?;
-        board::prepare(&home, firmware)?;
+        board::prepare(&home, firmware, &plan.given)?;
         for disk in &self.disks {
-            qemu::new_disk(&home.join(format!("{}.qcow2", disk.name)), None, Some(disk.gibibytes))?;
+            match disk.files.is_empty() {
+                true => qemu::new_disk(&home.join(format!("{}.qcow2", disk.name)), None, Some(disk.gibibytes))?,
+                false => board::volume(&home, disk)?,
+            }
         }
         let mut machine = Machine::power(plan, home, accel::choose(guest)?, None)?;
         machine.connect(pace::boots(10.0))?;
@@ -393,6 +419,12 @@ impl Machine {
         for _ in 0..times {
             qmp.wait_for("RESET", pace::boots(8.0))?;
         }
+        self.connect(pace::boots(8.0))
+    }
+
+    /// Waits until the guest has started anew by itself, and answers.
+    pub fn comes_again(&mut self, patience: Duration) -> Result<(), MachineError> {
+        self.qmp()?.wait_for("RESET", patience)?;
         self.connect(pace::boots(8.0))
     }
 

@@ -22,7 +22,7 @@ pub fn options(plan: &Plan, accel: Accel, forwards: &BTreeMap<u16, u16>, memory:
     options.extend(words(&format!("-name {}", plan.name)));
     let cache = if plan.durable { "writeback" } else { "unsafe" };
     if let Some(firmware) = plan.firmware {
-        options.extend(board::options(firmware, cache));
+        options.extend(board::options(firmware, cache, &plan.given));
     } else {
         options.extend(words("-kernel vmlinuz -initrd initrd -append"));
         options.push(kernel_command_line());

@@ -51,6 +51,13 @@ pub enum Role {
     Auditor,
 }
 
+impl Role {
+    /// How it is written, here and as the name of the Role.
+    pub fn word(self) -> String {
+        written(&self)
+    }
+}
+
 /// What happens when all is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "kebab-case")]

@@ -75,7 +75,7 @@ impl Target {
             let id = disk.ids.iter().find_map(|id| id.to_str()?.parse::<DiskId>().ok());
             let serial = disk.serial.clone();
             let size = if id.is_none() && serial.is_none() { Size::try_from(disk.bytes).ok() } else { None };
-            Selector { id, serial, bus: Some(disk.bus), min_size: size, max_size: size, erase: disk.content.is_some() }
+            Selector { id, serial, bus: disk.bus, min_size: size, max_size: size, erase: disk.content.is_some() }
         });
     }
 
@@ -130,11 +130,11 @@ fn named(disk: &Disk) -> String {
 
 /// What tells one from another.
 fn heading(disk: &Disk) -> String {
-    let bus = crate::config::word(&disk.bus);
+    let bus = disk.bus.as_ref().map(crate::config::word);
     let parts = [
         Some(disk.path.display().to_string()),
         Some(quantity::about_bytes(disk.bytes)),
-        Some(bus),
+        bus,
         disk.model.clone(),
         disk.serial.as_ref().map(|serial| format!("serial {serial}")),
         disk.removable.then(|| "removable".to_owned()),

@@ -142,16 +142,18 @@ fn disks() -> Vec<Disk> {
         ids: serial.map(|serial| PathBuf::from(format!("/dev/disk/by-id/virtio-{serial}"))).into_iter().collect(),
         serial: serial.map(str::to_owned),
         model: None,
-        bus: Bus::Virtio,
+        bus: Some(Bus::Virtio),
         bytes: 64 << 30,
         removable: false,
         boots_this: false,
         content: content.map(str::to_owned),
+        unfinished: false,
+        installed: None,
     };
     let medium = Disk {
         boots_this: true,
         removable: true,
-        bus: Bus::Usb,
+        bus: Some(Bus::Usb),
         ..disk("sda", Some("STICK"), Some("vfat, 4 partitions"))
     };
     vec![medium, disk("vda", Some("S1-4242"), Some("ext4, 3 partitions")), disk("vdb", None, None)]

@@ -145,11 +145,17 @@ pub struct DisableTotp {
 }
 
 /// `POST .../users/NAME/password`: a password that somebody else sets.
+/// Exactly one of the two.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SetPassword {
     /// The password.
-    pub password: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// Its hash: a PHC string of Argon2id, from whoever keeps configurations without passwords in them. How good the
+    /// password is cannot be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_hash: Option<String>,
 }
 
 /// `POST .../users/NAME/apikeys`: a key that is wanted.

@@ -15,7 +15,7 @@ fn a_neighbour_on_a_private_link_is_served_and_a_spare_disk_keeps_what_was_flush
     let _alone = Place::whole();
     let network = Link::network().unwrap();
     let mut with_more = Plan { link: Some(Link { network, number: 1 }), ..plan("server") };
-    with_more.disks = vec![Disk { name: "spare".into(), gibibytes: 1 }];
+    with_more.disks = vec![Disk::blank("spare", 1)];
     let mut server = PARTS.fresh(&with_more).unwrap();
     let neighbour = Plan { link: Some(Link { network, number: 2 }), ..plan("neighbour") };
     let neighbour = neighbour.boot(&PARTS.guest, None).unwrap();

@@ -343,6 +343,6 @@ spec:
     let expected: Vec<String> = (1..=shown.len()).map(|number| format!("line {number}")).collect();
     assert_eq!(shown, expected, "each line once");
     drop(running);
-    machine.ok(&format!("pkill -f 'logs -f box -n kubectl-restart'; rm -r {OUTPUT}")).unwrap();
+    machine.ok(&format!("pkill -f '[l]ogs -f box -n kubectl-restart'; rm -r {OUTPUT}")).unwrap();
     kubectl.end();
 }

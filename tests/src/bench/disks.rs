@@ -19,7 +19,7 @@ const VOLUMES: usize = 6;
 
 /// The disk of both.
 pub fn spare() -> Disk {
-    Disk { name: "spare".to_owned(), gibibytes: 8 }
+    Disk::blank("spare", 8)
 }
 
 /// All rows about volumes.

@@ -40,13 +40,19 @@ pub(super) async fn user(context: &Context, command: UserCommand) -> Result<(), 
                 grant(context, &Granted { role, namespace: inside, subject }).await?;
             }
             match password {
-                Some(password) => set_password(context, &name, password).await,
+                Some(password) => {
+                    set_password(context, &name, SetPassword { password: Some(password), password_hash: None }).await
+                }
                 None => context.note(&format!("he has no password yet: berth user password {name}")),
             }
         }
-        UserCommand::Password { name, password_file } => {
+        UserCommand::Password { name, password_hash_file: Some(file), .. } => {
+            let hash = login::password_of(context, &file)?;
+            set_password(context, &name, SetPassword { password_hash: Some(hash), password: None }).await
+        }
+        UserCommand::Password { name, password_file, .. } => {
             let password = login::new_password(context, password_file.as_deref())?;
-            set_password(context, &name, password).await
+            set_password(context, &name, SetPassword { password: Some(password), password_hash: None }).await
         }
         UserCommand::Disable { name } => disable(context, &name, true).await,
         UserCommand::Enable { name } => disable(context, &name, false).await,
@@ -66,10 +72,10 @@ async fn create_user(context: &Context, name: &str, display_name: Option<String>
     context.outcome(&kind, &made, &format!("{} created", kind.shown(name)))
 }
 
-async fn set_password(context: &Context, name: &str, password: String) -> Result<(), Failure> {
+async fn set_password(context: &Context, name: &str, wanted: SetPassword) -> Result<(), Failure> {
     login::nothing_is_printed(context)?;
     let kind = ResourceType::of::<User>();
-    let body = serde_json::to_value(SetPassword { password }).unwrap_or_default();
+    let body = serde_json::to_value(wanted).unwrap_or_default();
     let request = kind.object(Method::POST, "", name).below("password").body(Body::Json(body));
     context.client.transport().json::<Value>(&request).await?;
     context.say(&format!("{} has a new password", kind.shown(name)))

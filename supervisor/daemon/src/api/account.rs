@@ -46,12 +46,11 @@ pub(super) fn user(tx: &ReadTx<'_>, name: &str) -> Result<User, Error> {
 /// `POST .../users/{name}/password`.
 async fn set_password(mut ask: Ask) -> Reply {
     ask.no_dry_run()?;
-    let SetPassword { password: word } = said(&mut ask).await?;
-    let (word, name, subject) = (Zeroizing::new(word), ask.name(), ask.subject.clone());
-    password::check(&name, &word)?;
-    let wanted = name.clone();
-    ask.api.store.read(move |tx| Ok(user(tx, &wanted).map(drop))).await??;
-    let phc = password::hash(word).await?;
+    let wanted: SetPassword = said(&mut ask).await?;
+    let (name, subject) = (ask.name(), ask.subject.clone());
+    let known = name.clone();
+    ask.api.store.read(move |tx| Ok(user(tx, &known).map(drop))).await??;
+    let phc = hash_of(&name, wanted).await?;
     let work = move |tx: &mut Tx<'_>| {
         user(tx, &name)?;
         guard::holds_all_of(tx, &subject, &SubjectReference::user(&name))?;
@@ -59,6 +58,22 @@ async fn set_password(mut ask: Ask) -> Reply {
     };
     ask.api.store.write(&ask.actor(), work).await?;
     Ok(done())
+}
+
+/// What is kept of a password: its hash, which may be all that was said.
+async fn hash_of(name: &str, wanted: SetPassword) -> Result<String, Error> {
+    let (word, hash) = (wanted.password.map(Zeroizing::new), wanted.password_hash);
+    match (word, hash) {
+        (Some(word), None) => {
+            password::check(name, &word)?;
+            Ok(password::hash(word).await?)
+        }
+        (None, Some(hash)) => {
+            password::check_hash(&hash)?;
+            Ok(hash)
+        }
+        _ => Err(FieldError::invalid("password", "say either password or passwordHash").into()),
+    }
 }
 
 /// `POST .../users/{name}/apikeys`: the key, which is shown this once.

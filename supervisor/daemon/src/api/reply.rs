@@ -115,6 +115,7 @@ impl From<PasswordError> for Error {
     fn from(error: PasswordError) -> Self {
         match error {
             PasswordError::Weak(why) => FieldError::invalid("password", why).into(),
+            PasswordError::Unfit(why) => FieldError::invalid("passwordHash", why).into(),
             PasswordError::Ending => Self::new(Reason::ServiceUnavailable, error.to_string()),
             PasswordError::Hash(_) => internal(&error),
         }

@@ -17,6 +17,8 @@ const SHORTEST: usize = 10;
 const LONGEST: usize = 1024;
 /// KiB of memory, passes, lanes.
 const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
+/// The most that a hash made elsewhere may cost, in KiB and passes: each login pays it.
+const DEAREST: (u32, u32) = (64 * 1024, 10);
 /// Passwords that are hashed at the same time.
 const AT_ONCE: usize = 2;
 
@@ -26,6 +28,9 @@ pub enum PasswordError {
     /// Too short, too long, or too easily guessed.
     #[error("{0}")]
     Weak(String),
+    /// A hash that is not kept.
+    #[error("{0}")]
+    Unfit(String),
     /// Hashing failed.
     #[error("the password could not be hashed")]
     Hash(#[source] argon2::password_hash::Error),
@@ -50,6 +55,32 @@ pub fn check(user: &str, password: &str) -> Result<(), PasswordError> {
     letters.dedup();
     if letters.len() < 4 || password.to_lowercase().contains(&user.to_lowercase()) {
         return weak("use something that nobody guesses who knows the name".to_owned());
+    }
+    Ok(())
+}
+
+/// Says what is wrong with a hash that was made elsewhere: it has to be as hard to guess from as ours, and not so dear that
+/// logins take the machine's memory.
+///
+/// # Errors
+/// [`PasswordError::Unfit`].
+pub fn check_hash(phc: &str) -> Result<(), PasswordError> {
+    let unfit = |why: &str| Err(PasswordError::Unfit(why.to_owned()));
+    let Ok(parsed) = PasswordHash::new(phc) else {
+        return unfit("it is no PHC string like $argon2id$v=19$m=19456,t=2,p=1$SALT$HASH");
+    };
+    let long_enough = parsed.salt.is_some() && parsed.hash.is_some_and(|hash| hash.len() >= 16);
+    if parsed.algorithm != Algorithm::Argon2id.ident() || !long_enough {
+        return unfit("use Argon2id with a salt and a hash of 16 bytes or more");
+    }
+    let Ok(params) = Params::try_from(&parsed) else {
+        return unfit("its parameters make no sense");
+    };
+    let (memory, passes, _) = COST;
+    // OWASP holds 7 MiB with five passes to be as good as 19 with two: memory times passes is what counts.
+    let cheap = params.m_cost() < 7 * 1024 || params.m_cost() * params.t_cost() < memory * passes * 9 / 10;
+    if cheap || params.m_cost() > DEAREST.0 || params.t_cost() > DEAREST.1 || params.p_cost() > 4 {
+        return unfit("let it cost as much as 19 MiB with two passes, and at most 64 MiB, ten passes and four lanes");
     }
     Ok(())
 }
@@ -129,6 +160,21 @@ mod tests {
         assert!(!verify(secret(""), None).await.unwrap());
         assert!(!verify(secret(&"x".repeat(LONGEST + 1)), Some(phc)).await.unwrap());
         assert!(verify(secret("anything"), Some("not a hash".into())).await.is_err());
+    }
+
+    #[test]
+    fn a_hash_from_elsewhere_is_taken_if_it_is_worth_as_much_as_ours() {
+        let told = |phc: &str| check_hash(phc).err().map(|error| error.to_string());
+        let of =
+            |how: &str| format!("$argon2id$v=19${how}$c29tZXNhbHQxMjM0$MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI");
+        assert_eq!(told(&of("m=19456,t=2,p=1")), None);
+        assert_eq!(told(&of("m=7168,t=5,p=1")), None);
+        for other in ["m=4096,t=3,p=1", "m=19456,t=1,p=1", "m=2097152,t=2,p=1", "m=19456,t=200,p=1"] {
+            assert!(told(&of(other)).unwrap().contains("64 MiB"), "{other}");
+        }
+        assert!(told(&of("m=19456,t=2,p=1").replace("argon2id", "argon2i")).unwrap().contains("Argon2id"));
+        assert!(told("$argon2id$v=19$m=19456,t=2,p=1").unwrap().contains("hash"));
+        assert!(told("secret").unwrap().contains("PHC"));
     }
 
     #[test]

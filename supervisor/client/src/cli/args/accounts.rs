@@ -77,6 +77,9 @@ pub(in crate::cli) enum UserCommand {
         /// The file that holds it, - for standard input; asked for on the terminal if it is not said.
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
+        /// The file that holds its hash instead, a PHC string of Argon2id; - for standard input.
+        #[arg(long, value_name = "FILE", conflicts_with = "password_file")]
+        password_hash_file: Option<PathBuf>,
     },
     /// Keep a user out, with all that he has.
     Disable {

@@ -314,6 +314,27 @@ async fn a_password_is_set_and_changed_and_ends_the_sessions_before_it() {
 }
 
 #[tokio::test]
+async fn a_hash_is_taken_for_a_password_if_it_is_worth_as_much() {
+    const WORD: &str = "a good long password";
+    const HASH: &str =
+        "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQxMjM0NTY3OA$VllxRbglGupw+P3fe1P3krFqWwHmctSe1x5TimNoKdA";
+    let world = World::new();
+    let token = world.logged_in("alice", "viewer", None).await;
+    let path = format!("{USERS}/alice/password");
+    let both = json!({ "password": WORD, "passwordHash": HASH });
+    let cheap = json!({ "passwordHash": HASH.replace("19456", "1024") });
+    for (wrong, field) in [(both, "password"), (json!({}), "password"), (cheap, "passwordHash")] {
+        let answer = world.post(&path, wrong).await;
+        assert_eq!((answer.failed().0, &answer.body["details"]["causes"][0]["field"]), (422, &json!(field)));
+    }
+    assert_eq!(world.bearing(&token, Method::GET, BUNDLES, Value::Null).await.code, 200, "something was changed");
+    world.post(&path, json!({ "passwordHash": HASH })).await.ok();
+    assert_eq!(world.bearing(&token, Method::GET, BUNDLES, Value::Null).await.code, 401);
+    world.stranger("/auth/login", json!({ "user": "alice", "password": WORD })).await.ok();
+    assert_eq!(world.stranger("/auth/login", json!({ "user": "alice", "password": PASSWORD })).await.code, 401);
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_body_that_has_secrets_is_told_without_them() {
     let world = World::new();
     let answer = world.stranger("/auth/login", json!({ "user": 1, "password": "canary-1" })).await;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::image::{keeps, kept};
-use super::{PARTS, Place, eventually, is_long};
+use crate::vm::{PARTS, Place, eventually, is_long, property};
 
 /// How a version is bad.
 struct Bad {
@@ -216,7 +216,7 @@ fn restarted(machine: &mut Machine, line: &str, times: u32) {
 fn a_good_version_is_kept_and_from_a_bad_one_the_machine_goes_back_and_says_why() {
     let (mut machine, _alone, served) = appliance();
     let channel = served.path().join("stable");
-    eventually(&"active".to_owned(), || super::property(&machine, "berth-health.service", "ActiveState"));
+    eventually(&"active".to_owned(), || property(&machine, "berth-health.service", "ActiveState"));
     keeps(&machine, "anchor");
 
     publish::update(&built("1.1.0", None), &channel, "stable").unwrap();

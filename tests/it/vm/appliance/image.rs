@@ -8,13 +8,13 @@ use berth_tests::saved::API;
 
 use serde_json::Value;
 
-use super::{PARTS, Place, eventually, page};
+use crate::vm::{PARTS, Place, eventually, page};
 
 /// Where the starter service answers.
 const WEB: u16 = 80;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-fn flashed() -> Image {
+pub(super) fn flashed() -> Image {
     image::build(Recipe { payload: &PARTS.payload, images: &PARTS.images, version: VERSION, changes: None }).unwrap()
 }
 
@@ -35,6 +35,24 @@ fn state(machine: &Machine) -> String {
 
 fn console(machine: &Machine) -> String {
     String::from_utf8_lossy(&fs::read(machine.home().join("console.log")).unwrap()).into_owned()
+}
+
+/// The partitions of every machine, whichever way it came about: name and what is in it.
+pub(super) const LAYOUT: &str = "esp:512M:vfat VERSION:512M:erofs VERSION_verity:16M:DM_verity_hash _empty:512M: _empty:16M: berth-data:crypto_LUKS";
+
+/// Those of the disk with that serial number; the last has what is left.
+pub(super) fn layout(machine: &Machine, serial: &str) -> String {
+    let listed =
+        format!("lsblk --noheadings --raw --output PARTLABEL,SIZE,FSTYPE,TYPE /dev/disk/by-id/virtio-{serial}");
+    let lines = machine.ok(&format!("{listed} | grep ' part$'")).unwrap();
+    let parts = lines.lines().map(|line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[0] {
+            "berth-data" => format!("{}:{}", words[0], words[2]),
+            _ => format!("{}:{}:{}", words[0], words[1], words[2]),
+        }
+    });
+    parts.collect::<Vec<_>>().join(" ").replace(&format!("berth_{VERSION}"), "VERSION")
 }
 
 /// Has it keep a word among its data.
@@ -64,6 +82,7 @@ fn a_flashed_image_boots_to_an_answering_api_and_a_code_on_its_console_and_keeps
     assert_eq!(machine.ok(answers).unwrap(), "settings/berth");
     eventually(&true, || console(&machine).contains("Nobody owns this machine yet. Its code is"));
     assert!(page(&machine, WEB).contains("This machine runs services"));
+    assert_eq!(layout(&machine, "berth-disk"), LAYOUT);
     nothing_of_the_version_can_be_changed(&machine);
     data_is_encrypted_under_the_tpm_and_a_recovery_code(&machine);
 
