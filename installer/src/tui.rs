@@ -33,7 +33,7 @@ pub use state::{Effect, Event, Screen, State, update};
 pub use view::view;
 
 use crate::config::{Config, hashed};
-use crate::seam::{Machine, Phase};
+use crate::seam::{Machine, Phase, Progress};
 
 /// From one tick to the next, and the longest that anything waits to be seen.
 const TICK: Duration = Duration::from_millis(100);
@@ -137,12 +137,23 @@ impl<'scope, 'env> Run<'scope, 'env> {
         let (sender, progress) = channel();
         let (machine, events) = (self.machine, self.sender.clone());
         self.scope.spawn(move || machine.install(config, sender));
-        self.scope.spawn(move || {
-            for said in progress {
-                if events.send(Event::Progress(said)).is_err() {
-                    return;
-                }
-            }
-        });
+        self.scope.spawn(move || passed_on(progress, &events));
     }
+}
+
+/// Passes on what an installation says. One that ends without a last word has failed: nobody is to wait for it for ever.
+fn passed_on(progress: Receiver<Progress>, events: &Sender<Event>) {
+    let mut phase = Phase::Check;
+    for said in progress {
+        let is_last = matches!(said, Progress::Failed { .. } | Progress::Finished(_));
+        if let Progress::Began(begun) = said {
+            phase = begun;
+        }
+        if events.send(Event::Progress(said)).is_err() || is_last {
+            return;
+        }
+    }
+    let what = "The installation ended without saying why.".to_owned();
+    let remedy = "Look into the journal of this system, and go back to try again.".to_owned();
+    drop(events.send(Event::Progress(Progress::Failed { phase, what, remedy })));
 }

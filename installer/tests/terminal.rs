@@ -1,6 +1,6 @@
 //! The interface as somebody at a terminal has it: a program of its own at the other end of a pseudo-terminal.
 
-#![allow(clippy::unwrap_used, reason = "what a test needs and cannot have ends it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -70,7 +70,7 @@ impl Terminal {
         self.sees(text);
     }
 
-    fn ends(mut self) -> ExitStatus {
+    fn ends(&mut self) -> ExitStatus {
         self.program.wait().unwrap()
     }
 }

@@ -195,9 +195,9 @@ fn settings_are_checked_as_the_api_would_and_told_in_the_words_of_the_file() {
 
 #[test]
 fn settings_go_over_updates_and_updates_over_the_profile() {
-    let config = good("profile = 'minimal'\n[updates]\nchannel = 'testing'\n[settings.operations]\nparallel = 8");
+    let config = good("profile = 'minimal'\n[updates]\nchannel = 'testing'\n[settings.cleanup]\neventDays = 5");
     let patch = config.settings_patch();
-    assert_eq!(patch["operations"]["parallel"], 8);
+    assert_eq!(patch["cleanup"]["eventDays"], 5);
     assert_eq!(patch["updates"], json!({"channel": "testing"}));
     assert_eq!(patch["cleanup"]["unusedImageDays"], 1);
 }

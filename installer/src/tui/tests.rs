@@ -301,6 +301,8 @@ fn what_was_typed_for_one_disk_does_not_hold_for_another() {
     let back = Person::before(RICH).at_disks().presses(KeyCode::Down).enters().types("vda").presses(KeyCode::Esc);
     let other = back.presses(KeyCode::Down).enters().enters();
     assert_eq!(other.screen(), Screen::Target);
+    let same = Person::before(RICH).at_disks().presses(KeyCode::Down).enters().types("vda").presses(KeyCode::Esc);
+    assert_eq!(same.enters().enters().screen(), Screen::Target);
     let found_again = Person::before(RICH).at_network().presses(KeyCode::Esc).happens(Event::Disks(disks()));
     assert_eq!(found_again.enters().screen(), Screen::Target);
 }
@@ -402,7 +404,9 @@ fn the_review_hides_secrets_until_they_are_asked_for_and_hides_them_again() {
 fn the_interface_is_left_only_by_who_says_so_twice() {
     let asked = Person::before(RICH).at_network().with_control('c');
     asked.is_told("Leave the installer? Nothing was written.");
-    assert_eq!(asked.types("n").with_control('c').types("y").effects, [Effect::Quit(None)]);
+    let stayed = asked.types("n");
+    assert_eq!((stayed.effects.as_slice(), stayed.screen()), ([].as_slice(), Screen::Network));
+    assert_eq!(stayed.with_control('c').types("y").effects, [Effect::Quit(None)]);
     let first = Person::before(RICH).presses(KeyCode::Esc);
     first.is_told("Leave the installer?");
     assert_eq!(first.enters().screen(), Screen::Welcome);
@@ -436,6 +440,19 @@ fn the_recovery_code_must_have_been_written_down_before_the_rest_is_shown() {
     right.is_told("https://attic.local:6443");
     right.is_told("QRST-4711-UVWX");
     assert_eq!(right.enters().effects, [Effect::Finish(Action::Reboot)]);
+}
+
+#[test]
+fn an_installation_that_ends_without_a_word_is_told_as_failed_where_it_was() {
+    let (sender, progress) = channel();
+    let (events, heard) = channel();
+    sender.send(Progress::Began(Phase::System)).unwrap();
+    drop(sender);
+    passed_on(progress, &events);
+    drop(events);
+    let person = heard.into_iter().fold(Person::before(RICH).at_progress(), Person::happens);
+    person.is_told("FAILED Copy the system");
+    person.is_told("ended without saying why");
 }
 
 #[test]
