@@ -81,7 +81,9 @@ pub enum PrepareError {
 /// The TPM of that folder, which keeps what it holds; it ends with the QEMU that it serves.
 pub fn start_tpm(home: &Path) -> Result<(), SpawnError> {
     let mut tpm = spawn::command("swtpm");
-    tpm.args(["socket", "--tpm2", "--tpmstate", "dir=.,mode=0600", "--ctrl", "type=unixio,path=tpm.sock"]);
+    // Once it runs by itself it lives in /, and what it keeps is looked for from there.
+    let state = format!("dir={},mode=0600", home.display());
+    tpm.args(["socket", "--tpm2", "--tpmstate", &state, "--ctrl", "type=unixio,path=tpm.sock"]);
     tpm.args(["--terminate", "--daemon", "--log", "file=tpm.log"]).current_dir(home);
     spawn::output(&mut tpm).map(drop)
 }

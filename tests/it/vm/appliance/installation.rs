@@ -73,15 +73,21 @@ fn is_as_configured(machine: &Machine) {
     eventually(&false, || machine.sh("[ -e /var/lib/berth/first/berth.toml ]").unwrap().success());
     assert_eq!(machine.ok("hostname; cat /etc/hostname; stat --format %a /etc/hostname").unwrap(), "attic\nattic\n644");
     assert_eq!(machine.ok("findmnt --noheadings --output SOURCE /var").unwrap(), "/dev/mapper/data");
-    let days = "berth get settings berth -o json | jq .spec.cleanup.unusedImageDays";
-    assert_eq!(machine.ok(days).unwrap(), "21");
-    let login = "printf 'a good long password' >/run/word; berth login --user alex --password-file /run/word --server https://localhost:6443 \
-                 --ca /var/lib/berth/keys/ca.crt --name configured && berth whoami --context configured -o json";
-    assert!(machine.ok(login).unwrap().contains("owner"));
-    let stranger = machine
-        .sh("ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@localhost true")
-        .unwrap();
-    assert!(stranger.errors().contains("Permission denied (publickey)"), "{}", stranger.errors());
+    let settings: Value = serde_json::from_str(&machine.ok("berth get settings berth -o json").unwrap()).unwrap();
+    assert_eq!(settings["spec"]["cleanup"]["unusedImageDays"], 21);
+}
+
+/// That the owner gets in by what hash he was given, and by SSH nobody without one of the keys.
+fn lets_its_owner_in(machine: &Machine) {
+    let log_in = "printf 'a good long password' >/run/word; \
+                  HOME=/run berth login --user alex --password-file /run/word --server https://localhost:6443 \
+                  --ca /var/lib/berth/keys/ca.crt --name configured && HOME=/run berth whoami --context configured -o json";
+    let who = machine.ok(log_in).unwrap();
+    assert!(who.contains("alex") && who.contains("owner"), "{who}");
+    let come_in =
+        "ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@localhost true";
+    let stranger = machine.sh(come_in).unwrap().errors();
+    assert!(stranger.contains("Permission denied (publickey)"), "{stranger}");
 }
 
 /// What a configuration is refused for, the phase's exit code, and what is said.
@@ -150,6 +156,7 @@ fn what_is_wrong_is_told_and_writes_nothing_and_a_blank_disk_becomes_a_machine_t
     assert_eq!((&plan["disk"]["serial"], &plan["tpm"]), (&"target".into(), &true.into()));
     machine.restarts("/usr/lib/berth/berth-installer install --config /run/berth.toml", 1).unwrap();
     is_as_configured(&machine);
+    lets_its_owner_in(&machine);
     assert_eq!(layout(&machine, "target"), LAYOUT);
     eventually(&true, || sent(served.path(), "ready").is_some());
     let reports = ["installed", "ready"].map(|event| sent(served.path(), event).unwrap());
