@@ -152,6 +152,7 @@ async fn phases(order: &Order, tell: Tell<'_>) -> Result<Outcome, Failed> {
         end(Phase::Data);
     }
     begin(Phase::Start);
+    system::entries(&plan.disk).await.map_err(Failed::at(Phase::Start))?;
     start::next(&plan.disk).await.map_err(Failed::at(Phase::Start))?;
     end(Phase::Start);
     let hostname = order.config.hostname.as_ref().map_or("berth", |name| name.as_str());

@@ -26,12 +26,10 @@ const COPYING: Duration = Duration::from_secs(3600);
 /// The kernel counts what a disk was given in these, whatever its own are: `Documentation/block/stat.rst`.
 const SECTOR: u64 = 512;
 
-/// Writes everything but the data.
+/// Writes the table and the slots.
 pub(super) async fn write(plan: &Plan, tell: Tell<'_>) -> Result<(), Why> {
     let definitions = definitions(plan)?;
-    partition(plan, &definitions, tell).await?;
-    let boot = part_of(&plan.disk, is_boot).await?;
-    entries(&boot).await
+    partition(plan, &definitions, tell).await
 }
 
 /// What the partitions are made from, with the id of the data partition.
@@ -121,16 +119,22 @@ async fn block_of(wanted: &Disk, is: impl Fn(&Block) -> bool) -> Result<Block, W
     }
 }
 
-/// The boot loader, and the version that runs as the only one to choose from.
-async fn entries(boot: &Path) -> Result<(), Why> {
-    let volume = Volume::mount(boot, Access::Write)?;
+/// The boot loader, and the version that runs as the only one to choose from. Nothing starts the disk before this.
+pub(super) async fn entries(disk: &Disk) -> Result<(), Why> {
+    let boot = part_of(disk, is_boot).await?;
+    let volume = Volume::mount(&boot, Access::Write)?;
+    let folder = volume.file(ENTRIES);
+    let listed = |source| FsError::new("reading", &folder, source);
+    fs::create_dir_all(&folder).map_err(|source| FsError::new("making", &folder, source))?;
+    // One that has been started since may have newer ones.
+    let mut there = fs::read_dir(&folder).map_err(listed)?.flatten().map(|entry| entry.path());
+    if !there.any(|path| path.extension().is_some_and(|kind| kind == "efi")) {
+        let running = running()?;
+        let name = running.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        copy(&running, &folder.join(uncounted(&name)))?;
+    }
     let esp = format!("--esp-path={}", volume.file("").display());
     Command::new(BOOTCTL).args([esp.as_str(), "install"]).timeout(Duration::from_secs(120)).run().await?;
-    let folder = volume.file(ENTRIES);
-    fs::create_dir_all(&folder).map_err(|source| FsError::new("making", &folder, source))?;
-    let running = running()?;
-    let name = running.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    copy(&running, &folder.join(uncounted(&name)))?;
     copy(&Path::new(BOOT).join("loader/loader.conf"), &volume.file("loader/loader.conf"))
 }
 
@@ -162,11 +166,15 @@ fn uncounted(name: &str) -> String {
     format!("{}.efi", stem.split('+').next().unwrap_or(stem))
 }
 
+/// Under another name first, so that a part of it is never taken for the whole.
 fn copy(from: &Path, to: &Path) -> Result<(), Why> {
+    let part = to.with_extension("part");
     let copy = || -> io::Result<()> {
-        let mut file = File::create(to)?;
+        let mut file = File::create(&part)?;
         io::copy(&mut File::open(from)?, &mut file)?;
-        file.sync_all()
+        file.sync_all()?;
+        fs::rename(&part, to)?;
+        File::open(to.parent().unwrap_or(Path::new("/")))?.sync_all()
     };
     Ok(copy().map_err(|source| FsError::new("copying to", to, source))?)
 }
