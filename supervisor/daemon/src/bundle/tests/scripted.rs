@@ -46,7 +46,7 @@ impl Daemon {
     /// Opens the store in `dir` and begins to work.
     pub fn start(dir: &std::path::Path, world: &Arc<World>, abort: AbortPoints, stop: CancellationToken) -> Self {
         let machine = world.clone();
-        let clock: Clock = Arc::new(move || clock() - *machine.set_back.lock().unwrap());
+        let clock: Clock = Arc::new(move || machine.stopped.lock().unwrap().unwrap_or_else(&clock));
         let store = Store::open(&dir.join("berth.db"), clock.clone()).unwrap();
         let volumes = Volumes::new(store.clone(), world.disks.clone(), world.disks.clone());
         let steps = Steps {
@@ -354,7 +354,7 @@ pub fn fresh() -> Bundle {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the clock of a test")]
-fn clock() -> jiff::Timestamp {
+pub fn clock() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
 

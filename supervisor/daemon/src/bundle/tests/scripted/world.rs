@@ -24,8 +24,8 @@ use crate::volume::tests::FakeDisks;
 /// Everything outside the daemon: it survives the daemon's death.
 #[derive(Default)]
 pub struct World {
-    /// How far the machine's clock is behind the test's.
-    pub set_back: Mutex<jiff::SignedDuration>,
+    /// Where the machine's clock stands still, if it does.
+    pub stopped: Mutex<Option<jiff::Timestamp>>,
     pub units: Mutex<BTreeMap<String, Observed>>,
     pub plans: Mutex<BTreeMap<String, Plan>>,
     /// System call profiles of the machine.
