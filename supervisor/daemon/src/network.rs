@@ -22,7 +22,7 @@ use berth_model::allocation::{Pool, SERVICES, bridge_name};
 use berth_model::network::{Facts, Plan};
 use berth_model::resource::settings::{self, Settings};
 use berth_model::resource::{Bundle, Revision};
-use k8s_openapi::api::core::v1::Namespace;
+use berth_model::resource::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 
 use crate::store::{Store, StoreError};

@@ -30,6 +30,7 @@ mod error;
 mod event;
 mod keys;
 mod ownership;
+mod quota;
 mod read;
 mod readers;
 mod recent;

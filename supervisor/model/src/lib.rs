@@ -26,6 +26,7 @@ pub mod projection;
 pub mod protobuf;
 pub mod provided;
 pub mod quantity;
+pub mod quota;
 pub mod readiness;
 pub mod redact;
 pub mod reference;

@@ -15,6 +15,7 @@ use crate::resource::bundle::projection::{
     CONFIG_MAP_MODE, EnvFrom, EnvSource, Files, KeyRef, Mode, SECRET_MODE, VolumeMount,
 };
 use crate::resource::bundle::{BundleSpec, EnvVar};
+use crate::resource::revision::Origin;
 
 /// Where values lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,9 +93,9 @@ impl Missing {
     }
 }
 
-/// Every object that the bundle asks for.
-pub fn wanted(spec: &BundleSpec) -> BTreeSet<Source> {
-    let vars = spec.env.iter().filter_map(|var| var.value_from.as_ref());
+/// Every object that the bundle asks for, by itself or by what it inherits from its namespace.
+pub fn wanted(spec: &BundleSpec, inherited: &[EnvVar]) -> BTreeSet<Source> {
+    let vars = inherited.iter().chain(&spec.env).filter_map(|var| var.value_from.as_ref());
     let keys = vars.filter_map(key_of).map(|(kind, key)| (kind, key.name.clone()));
     let wholes = spec.env_from.iter().filter_map(object_of).map(|(kind, name, _)| (kind, name.to_owned()));
     let files = spec.volume_mounts.iter().filter_map(files_of).map(|(kind, files)| (kind, files.name.clone()));
@@ -102,21 +103,48 @@ pub fn wanted(spec: &BundleSpec) -> BTreeSet<Source> {
     keys.chain(wholes).chain(files).chain(referred).collect()
 }
 
-/// What the container is given; nothing if it asks for nothing.
+/// The variables of a namespace that a bundle does not have itself in any case.
+pub fn inherited(spec: &BundleSpec, namespace: Vec<EnvVar>) -> Vec<EnvVar> {
+    let is_own = |name: &str| spec.env.iter().any(|own| own.name == name && !is_optional(own));
+    namespace.into_iter().filter(|var| !is_own(&var.name)).collect()
+}
+
+fn is_optional(var: &EnvVar) -> bool {
+    var.value_from.as_ref().and_then(key_of).is_some_and(|(_, key)| key.optional)
+}
+
+/// What the container is given; nothing if it asks for nothing. What it inherits comes first, and so loses against all
+/// that is the bundle's own.
 ///
 /// # Errors
 /// Everything that is missing, in the order of the bundle.
-pub fn resolve(spec: &BundleSpec, held: &Held) -> Result<Provided, Vec<Missing>> {
-    if wanted(spec).is_empty() {
+pub fn resolve(spec: &BundleSpec, inherited: &[EnvVar], held: &Held) -> Result<Provided, Vec<Missing>> {
+    if inherited.is_empty() && wanted(spec, inherited).is_empty() {
         return Ok(Provided::default());
     }
     let mut missing = Vec::new();
+    let first = inherited.iter().map(|var| variable(var, held));
     let wholes = spec.env_from.iter().map(|from| whole(from, held));
     let vars = spec.env.iter().map(|var| variable(var, held));
-    let env = kept(wholes.chain(vars), &mut missing).into_iter().flatten().collect();
+    let env = kept(first.chain(wholes).chain(vars), &mut missing).into_iter().flatten().collect();
     let directories = kept(spec.volume_mounts.iter().map(|mount| directory(mount, held)), &mut missing);
     missing.dedup();
     if missing.is_empty() { Ok(Provided { env, directories }) } else { Err(missing) }
+}
+
+/// Where each variable of a container comes from, by name: of its image (`NAME=value`), of its namespace, of an object
+/// as a whole, or its own. `held` needs no values. The last of a name wins, as in [`resolve`].
+pub fn origins(image: &[String], inherited: &[EnvVar], spec: &BundleSpec, held: &Held) -> Vec<Origin> {
+    let of_image = image.iter().map(|pair| (pair.split('=').next().unwrap_or(pair).to_owned(), "Image".to_owned()));
+    let there = |var: &&EnvVar| !is_optional(var) || variable(var, held).is_ok_and(|found| !found.is_empty());
+    let first = inherited.iter().filter(there).map(|var| (var.name.clone(), "Namespace".to_owned()));
+    let wholes = spec.env_from.iter().flat_map(|from| {
+        let of = object_of(from).map(|(kind, name, _)| format!("{kind} {name}")).unwrap_or_default();
+        whole(from, held).unwrap_or_default().into_iter().map(move |var| (var.name, of.clone()))
+    });
+    let own = spec.env.iter().filter(there).map(|var| (var.name.clone(), "Bundle".to_owned()));
+    let all: BTreeMap<String, String> = of_image.chain(first).chain(wholes).chain(own).collect();
+    all.into_iter().map(|(name, from)| Origin { name, from }).collect()
 }
 
 fn kept<T>(all: impl Iterator<Item = Result<T, Missing>>, missing: &mut Vec<Missing>) -> Vec<T> {
@@ -287,7 +315,7 @@ mod tests {
 
     #[test]
     fn variables_and_files_come_from_where_the_bundle_says() {
-        let provided = resolve(&everything(), &held()).unwrap();
+        let provided = resolve(&everything(), &[], &held()).unwrap();
         let pairs: Vec<String> = provided.env.iter().map(|one| format!("{}={}", one.name, one.value)).collect();
         assert_eq!(pairs, ["APP_MODE=fast", "APP_app.conf=x = 1", "PLAIN=1", "PASSWORD=hunter2"]);
         let files = |directory: &Directory| -> Vec<String> {
@@ -305,13 +333,50 @@ mod tests {
     #[test]
     fn a_bundle_that_asks_for_nothing_is_given_nothing() {
         let plain = spec(json!({"env": [{"name": "A", "value": "1"}]}));
-        assert!(resolve(&plain, &held()).unwrap().is_empty());
+        assert!(resolve(&plain, &[], &held()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_namespace_gives_loses_against_what_is_the_bundles_own_and_wins_over_the_image() {
+        let namespace: Vec<EnvVar> = serde_json::from_value(json!([
+            {"name": "TZ", "value": "UTC"}, {"name": "PLAIN", "value": "2"}, {"name": "APP_MODE", "value": "slow"},
+            {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}},
+        ]))
+        .unwrap();
+        let spec = everything();
+        let inherited = inherited(&spec, namespace.clone());
+        let names: Vec<&str> = inherited.iter().map(|var| var.name.as_str()).collect();
+        assert_eq!(names, ["TZ", "APP_MODE", "TOKEN"], "a change of the other would change nothing");
+        let given: BTreeMap<String, String> = resolve(&spec, &inherited, &held())
+            .unwrap()
+            .env
+            .into_iter()
+            .map(|variable| (variable.name, variable.value))
+            .collect();
+        let value = |name: &str| given[name].as_str();
+        assert_eq!(["TZ", "PLAIN", "APP_MODE", "TOKEN"].map(value), ["UTC", "1", "fast", "hunter2"]);
+        let image = ["PATH=/bin".to_owned(), "TZ=CET".to_owned()];
+        let told: Vec<String> = origins(&image, &inherited, &spec, &held())
+            .into_iter()
+            .map(|origin| format!("{}: {}", origin.name, origin.from))
+            .collect();
+        let expected = [
+            "APP_MODE: ConfigMap app", "APP_app.conf: ConfigMap app", "PASSWORD: Bundle", "PATH: Image",
+            "PLAIN: Bundle", "TOKEN: Namespace", "TZ: Namespace",
+        ];
+        assert_eq!(told, expected);
+        let optional = json!({"env": [
+            {"name": "TZ", "valueFrom": {"secretKeyRef": {"name": "db", "key": "nope", "optional": true}}}]});
+        let optional = super::tests::spec(optional);
+        let inherited = super::inherited(&optional, namespace);
+        let given = resolve(&optional, &inherited, &held()).unwrap().env;
+        assert!(given.iter().any(|one| one.name == "TZ" && one.value == "UTC"), "it has none of its own");
     }
 
     #[test]
     fn every_object_that_is_asked_for_is_named_once() {
         let names: Vec<String> =
-            wanted(&everything()).into_iter().map(|(kind, name)| format!("{kind} {name}")).collect();
+            wanted(&everything(), &[]).into_iter().map(|(kind, name)| format!("{kind} {name}")).collect();
         assert_eq!(names, ["ConfigMap app", "Secret db"]);
     }
 
@@ -322,7 +387,7 @@ mod tests {
             "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "app", "key": "nope"}}}],
             "volumeMounts": [{"mountPath": "/a", "secret": {"name": "db", "items": [{"key": "user", "path": "u"}]}}],
         }));
-        let missing = resolve(&spec, &held()).unwrap_err();
+        let missing = resolve(&spec, &[], &held()).unwrap_err();
         let told: Vec<String> = missing.iter().map(ToString::to_string).collect();
         assert_eq!(told, ["Secret absent is not there", "ConfigMap app has no key nope", "Secret db has no key user"]);
         assert_eq!(missing[0].advice(), "create it with `berth secret create absent`");
@@ -337,7 +402,7 @@ mod tests {
         let mut held = held();
         let ports = spec(json!({"ports": [{"name": "sql", "containerPort": 5432}]}));
         held.insert((SourceKind::Bundle, "pg".to_owned()), crate::reference::offers("pg", &ports));
-        let value = |text: &str| resolve(&referring(text), &held).map(|provided| provided.env[0].value.clone());
+        let value = |text: &str| resolve(&referring(text), &[], &held).map(|provided| provided.env[0].value.clone());
         let url = "x://${{secret.db}}@${{pg.HOST}}:${{pg.PORT}}/${{secret.db.password}}/${{pg.PORT.sql}}";
         assert_eq!(value(url).unwrap(), "x://hunter2@pg:5432/hunter2/5432");
         let told = |text: &str| value(text).unwrap_err()[0].to_string();
@@ -350,7 +415,7 @@ mod tests {
     fn a_secret_of_several_keys_needs_one_named() {
         let mut held = held();
         held.entry((SourceKind::Secret, "db".to_owned())).or_default().insert("user".into(), b"web".to_vec());
-        let told = resolve(&referring("${{secret.db}}"), &held).unwrap_err();
+        let told = resolve(&referring("${{secret.db}}"), &[], &held).unwrap_err();
         assert_eq!(told[0].advice(), "say which, like `${{secret.db.KEY}}`");
     }
 
@@ -361,7 +426,7 @@ mod tests {
             "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "db", "key": "nope", "optional": true}}}],
             "volumeMounts": [{"mountPath": "/a", "secret": {"name": "absent", "optional": true}}],
         }));
-        let provided = resolve(&spec, &held()).unwrap();
+        let provided = resolve(&spec, &[], &held()).unwrap();
         assert_eq!((provided.env.len(), provided.directories[0].files.len()), (0, 0));
     }
 
@@ -369,12 +434,12 @@ mod tests {
     fn bytes_that_are_no_text_are_no_variable() {
         let mut held = held();
         held.entry((SourceKind::Secret, "db".to_owned())).or_default().insert("password".into(), vec![0xff]);
-        let told = resolve(&everything(), &held).unwrap_err();
+        let told = resolve(&everything(), &[], &held).unwrap_err();
         assert!(told[0].to_string().contains("mount it as a file") && !told[0].may_come(), "{told:?}");
     }
 
     #[test]
     fn values_are_not_shown_where_they_are_debugged() {
-        assert!(!format!("{:?}", resolve(&everything(), &held()).unwrap()).contains("hunter2"));
+        assert!(!format!("{:?}", resolve(&everything(), &[], &held()).unwrap()).contains("hunter2"));
     }
 }

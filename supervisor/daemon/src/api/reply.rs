@@ -6,7 +6,7 @@ use std::error::Error as StdError;
 use axum::body::Body;
 use axum::response::Response;
 use berth_model::field::FieldError;
-use berth_model::kinds::Registration;
+use berth_model::kinds::{BUNDLE, Registration};
 use berth_model::selector::SelectorError;
 use berth_model::status::{About, Failure, Reason};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WARNING, WWW_AUTHENTICATE};
@@ -20,6 +20,7 @@ use crate::auth::{AuthError, Refusal as AuthRefusal};
 use crate::secret::SecretError;
 use crate::store::{Refusal, StoreError};
 
+use super::request::about;
 use super::stream::PortError;
 
 /// What a handler answers.
@@ -181,6 +182,12 @@ impl From<Refusal> for Error {
             Refusal::AlreadyExists { .. } => Reason::AlreadyExists,
             Refusal::Conflict { .. } => Reason::Conflict,
             Refusal::NamespaceTerminating(_) | Refusal::Protected { .. } => Reason::Forbidden,
+            Refusal::QuotaExceeded { name, excess, .. } => {
+                let causes = excess.iter().map(|one| FieldError::forbidden(one.measure.field(), one.to_string()));
+                let causes = causes.collect();
+                let failure = Failure { causes, ..Failure::new(Reason::Forbidden, message) };
+                return failure.about(about(&BUNDLE, &name)).into();
+            }
             Refusal::Gone { .. } => Reason::Expired,
             Refusal::Ahead { .. } => Reason::Expired,
             Refusal::Invalid { error, .. } => {

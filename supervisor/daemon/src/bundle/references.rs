@@ -1,13 +1,13 @@
 //! Where the references of bundles lead, as the store has it. Secrets are looked at for their keys
 //! alone.
 
-use berth_model::kinds::SECRET;
+use berth_model::kinds::{CONFIG_MAP, SECRET};
 use berth_model::meta;
-use berth_model::projection::{Held, Missing, SourceKind, lead, source_of};
+use berth_model::projection::{Held, Missing, Source, SourceKind, inherited, lead, origins, source_of, wanted};
 use berth_model::reference::{Reference, offers, references};
-use berth_model::resource::bundle::{Bundle, BundleSpec};
-use berth_model::resource::revision::Resolved;
-use serde_json::Value;
+use berth_model::resource::Namespace;
+use berth_model::resource::bundle::{Bundle, BundleSpec, EnvVar};
+use berth_model::resource::revision::{Origin, Resolved, ResolvedImage};
 
 use crate::store::{ReadTx, StoreError};
 
@@ -46,21 +46,49 @@ pub(crate) fn resolved(tx: &ReadTx<'_>, namespace: &str, spec: &BundleSpec) -> R
     Ok(all.iter().map(resolved).collect())
 }
 
+/// The variables that a bundle has from its namespace.
+pub(crate) fn of_namespace(tx: &ReadTx<'_>, namespace: &str, spec: &BundleSpec) -> Result<Vec<EnvVar>, StoreError> {
+    let namespace = tx.get::<Namespace>("", namespace)?;
+    Ok(inherited(spec, namespace.map(|namespace| namespace.spec.env).unwrap_or_default()))
+}
+
+/// Where each variable of a revision comes from.
+pub(crate) fn environment(
+    tx: &ReadTx<'_>,
+    namespace: &str,
+    image: &ResolvedImage,
+    spec: &BundleSpec,
+) -> Result<Vec<Origin>, StoreError> {
+    let inherited = of_namespace(tx, namespace, spec)?;
+    let held = keys(tx, namespace, wanted(spec, &inherited))?;
+    Ok(origins(&image.env, &inherited, spec, &held))
+}
+
 fn held(tx: &ReadTx<'_>, namespace: &str, all: &[(usize, Reference)]) -> Result<Held, StoreError> {
+    keys(tx, namespace, all.iter().map(|(_, reference)| source_of(reference)))
+}
+
+/// What these hold; of ConfigMaps and Secrets the keys alone.
+fn keys(tx: &ReadTx<'_>, namespace: &str, sources: impl IntoIterator<Item = Source>) -> Result<Held, StoreError> {
     let mut held = Held::new();
-    for source in all.iter().map(|(_, reference)| source_of(reference)) {
+    for source in sources {
         let (kind, name) = &source;
-        let values = if *kind == SourceKind::Bundle {
-            let bundle = tx.get::<Bundle>(namespace, name)?;
-            bundle.filter(|one| one.metadata.deletion_timestamp.is_none()).map(|one| offers(name, &one.spec))
-        } else {
-            let secret = tx.get_value(&SECRET, namespace, name)?.filter(|one| !meta::is_deleting(one));
-            secret.map(|secret| {
-                let keys = secret.get("data").and_then(Value::as_object).into_iter().flatten();
-                keys.map(|(key, _)| (key.clone(), Vec::new())).collect()
-            })
+        let of = match kind {
+            SourceKind::Bundle => {
+                let bundle = tx.get::<Bundle>(namespace, name)?;
+                let bundle = bundle.filter(|one| one.metadata.deletion_timestamp.is_none());
+                held.extend(bundle.map(|one| (source.clone(), offers(name, &one.spec))));
+                continue;
+            }
+            SourceKind::ConfigMap => &CONFIG_MAP,
+            SourceKind::Secret => &SECRET,
         };
-        held.extend(values.map(|values| (source, values)));
+        let object = tx.get_value(of, namespace, name)?.filter(|one| !meta::is_deleting(one));
+        let keys = object.map(|object| {
+            let maps = ["data", "binaryData"].into_iter().filter_map(|map| object.get(map)?.as_object());
+            maps.flatten().map(|(key, _)| (key.clone(), Vec::new())).collect()
+        });
+        held.extend(keys.map(|keys| (source, keys)));
     }
     Ok(held)
 }

@@ -285,6 +285,7 @@ mod tests {
                 },
                 provided: String::new(),
                 references: Vec::new(),
+                environment: Vec::new(),
                 restores: None,
             },
             status: None,

@@ -16,7 +16,7 @@ use berth_model::network::{Plan, Zone};
 use berth_model::resource::operation::Actor;
 use berth_model::resource::{Bundle, Revision, Settings, settings};
 use futures_util::future::BoxFuture;
-use k8s_openapi::api::core::v1::Namespace;
+use berth_model::resource::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use tokio::sync::{Mutex, watch};
 use tracing::{error, info, warn};

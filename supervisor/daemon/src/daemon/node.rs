@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use berth_model::kinds::DEFAULT_NAMESPACE;
 use berth_model::machine::{Facts, Machine};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
+use berth_model::resource::Namespace;
 
 use super::usage::{LookError, Usage};
 use crate::auth::machine_names;

@@ -10,12 +10,13 @@ use berth_model::meta;
 use berth_model::projection::{Held, Source, SourceKind, resolve, wanted};
 use berth_model::provided::Provided;
 use berth_model::reference::offers;
-use berth_model::resource::bundle::BundleSpec;
+use berth_model::resource::bundle::{BundleSpec, EnvVar};
 use futures_util::future::BoxFuture;
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::bundle::references::of_namespace;
 use crate::bundle::seams::{Cause, Provider, Survey, Unprovided};
 use crate::secret::{Sealer, redact_object};
 use crate::store::{Store, StoreError};
@@ -25,6 +26,9 @@ pub(super) struct Objects {
     store: Store,
     sealer: Sealer,
 }
+
+/// Variables of the namespace, and objects.
+type Stored = (Vec<EnvVar>, Vec<(Source, Value)>);
 
 /// An object is not of the shape in which it was taken in.
 #[derive(Debug, thiserror::Error)]
@@ -36,28 +40,27 @@ impl Objects {
         Self { store, sealer }
     }
 
-    /// All that the spec names and that is there, as it is stored.
-    async fn stored(&self, namespace: &str, spec: &BundleSpec) -> Result<Vec<(Source, Value)>, StoreError> {
-        let (namespace, sources) = (namespace.to_owned(), wanted(spec));
-        if sources.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// What comes from the namespace, and all objects that are named and are there, as they are stored.
+    async fn stored(&self, namespace: &str, spec: &BundleSpec) -> Result<Stored, StoreError> {
+        let (namespace, spec) = (namespace.to_owned(), spec.clone());
         let read = self.store.read(move |tx| {
+            let inherited = of_namespace(tx, &namespace, &spec)?;
             let mut found = Vec::new();
-            for source in sources {
+            for source in wanted(&spec, &inherited) {
                 let found_one = tx.get_value(kind_of(source.0), &namespace, &source.1)?;
                 if let Some(object) = found_one.filter(|object| !is_leaving(source.0, object)) {
                     found.push((source, object));
                 }
             }
-            Ok(found)
+            Ok((inherited, found))
         });
         read.await
     }
 
     async fn look(&self, namespace: &str, spec: &BundleSpec) -> Result<Survey, Cause> {
         let mut held = Held::new();
-        for (source, object) in self.stored(namespace, spec).await? {
+        let (inherited, stored) = self.stored(namespace, spec).await?;
+        for (source, object) in stored {
             let shown = match source.0 {
                 SourceKind::ConfigMap | SourceKind::Bundle => object,
                 SourceKind::Secret => redact_object(SECRET.sealed, object),
@@ -65,7 +68,7 @@ impl Objects {
             let values = values(&source, &shown)?;
             held.insert(source, values);
         }
-        Ok(match resolve(spec, &held) {
+        Ok(match resolve(spec, &inherited, &held) {
             Ok(provided) if provided.is_empty() => Ok(String::new()),
             Ok(provided) => Ok(fingerprint(&serde_json::to_vec(&provided)?)),
             Err(missing) => Err(missing),
@@ -73,7 +76,7 @@ impl Objects {
     }
 
     async fn fetch(&self, namespace: &str, spec: &BundleSpec) -> Result<Provided, Unprovided> {
-        let stored = self.stored(namespace, spec).await.map_err(failed)?;
+        let (inherited, stored) = self.stored(namespace, spec).await.map_err(failed)?;
         let mut held = Held::new();
         for (source, object) in stored {
             let open = match source.0 {
@@ -83,7 +86,7 @@ impl Objects {
             let values = values(&source, &open).map_err(failed)?;
             held.insert(source, values);
         }
-        resolve(spec, &held).map_err(Unprovided::Missing)
+        resolve(spec, &inherited, &held).map_err(Unprovided::Missing)
     }
 }
 

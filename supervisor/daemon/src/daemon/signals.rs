@@ -9,7 +9,7 @@ use berth_model::kinds::{self, Kind};
 use berth_model::meta;
 use berth_model::projection::{Source, SourceKind, wanted};
 use berth_model::resource::bundle::RENAMED_FROM;
-use berth_model::resource::{Bundle, Operation, Revision, Volume};
+use berth_model::resource::{Bundle, Namespace, Operation, Revision, Volume};
 use tokio::sync::mpsc::Sender;
 use tracing::{error, warn};
 
@@ -87,18 +87,30 @@ fn is_wish(change: &StoreChange) -> bool {
 /// The bundles that take something from a ConfigMap, a Secret or another bundle among what changed.
 async fn takers(store: &Store, changes: &[Arc<StoreChange>]) -> Result<Vec<BundleKey>, StoreError> {
     let changed: BTreeSet<(String, Source)> = changes.iter().filter_map(|change| source(change)).collect();
-    if changed.is_empty() {
+    let renewed: BTreeSet<&str> = changes.iter().filter_map(|change| renewed(change)).collect();
+    if changed.is_empty() && renewed.is_empty() {
         return Ok(Vec::new());
     }
-    let mut bundles = store.read(|tx| tx.list::<Bundle>(None)).await?;
+    let (mut bundles, namespaces) =
+        store.read(|tx| Ok((tx.list::<Bundle>(None)?, tx.list::<Namespace>(None)?))).await?;
     bundles.retain(|bundle| {
         let namespace = bundle.metadata.namespace.clone().unwrap_or_default();
         // One that got another name waits until the old one is free.
         let old = bundle.metadata.annotations.as_ref().and_then(|all| all.get(RENAMED_FROM));
         let old = old.map(|old| (SourceKind::Bundle, old.clone()));
-        wanted(&bundle.spec).into_iter().chain(old).any(|source| changed.contains(&(namespace.clone(), source)))
+        let of = namespaces.iter().find(|one| one.metadata.name.as_deref() == Some(&namespace));
+        let wanted = wanted(&bundle.spec, of.map_or(&[], |of| of.spec.env.as_slice()));
+        renewed.contains(namespace.as_str())
+            || wanted.into_iter().chain(old).any(|source| changed.contains(&(namespace.clone(), source)))
     });
     Ok(bundles.iter().map(crate::bundle::key_of).collect())
+}
+
+/// The namespace whose variables are others.
+fn renewed(change: &StoreChange) -> Option<&str> {
+    let env = |object: &serde_json::Value| object.pointer("/spec/env").cloned();
+    let same = change.previous.as_ref().is_some_and(|old| env(old) == env(&change.object));
+    (change.kind == Namespace::registration() && !same).then_some(change.name.as_str())
 }
 
 fn source(change: &StoreChange) -> Option<(String, Source)> {

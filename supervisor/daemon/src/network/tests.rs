@@ -41,6 +41,7 @@ impl World {
                 allocation,
                 provided: String::new(),
                 references: Vec::new(),
+                environment: Vec::new(),
                 restores: None,
             },
             status: Some(RevisionStatus { state: RevisionState::Active, ..RevisionStatus::default() }),

@@ -312,6 +312,7 @@ impl Tx<'_> {
         let what = ChangeKind::Deleted;
         let text = last.to_string();
         self.log(&Entry { version, kind, what, object: &last, text: &text, previous: before.as_ref() })?;
+        self.count(kind, &last, before.as_ref(), what)?;
         Ok(last)
     }
 

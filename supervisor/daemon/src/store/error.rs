@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_model::field::FieldError;
+use berth_model::quota::Excess;
 
 /// Either kind of failure.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,20 @@ pub enum Refusal {
     /// The namespace is being deleted.
     #[error("namespace \"{0}\" is being deleted; wait until it is gone, or use another one")]
     NamespaceTerminating(String),
+    /// The bundles of the namespace would use more than they may together.
+    #[error(
+        "bundles.berth.dev \"{name}\" is forbidden: exceeded quota: {namespace}, requested: {}, used: {}, limited: {}; \
+         ask for less, remove what is not needed, or raise spec.quota of namespace {namespace}",
+        amounts(excess, |one| &one.requested), amounts(excess, |one| &one.used), amounts(excess, |one| &one.limited)
+    )]
+    QuotaExceeded {
+        /// The bundle.
+        name: String,
+        /// Its namespace.
+        namespace: String,
+        /// Of what too much.
+        excess: Vec<Excess>,
+    },
     /// This object cannot be deleted.
     #[error("{kind} \"{name}\" cannot be deleted; {instead}")]
     Protected {
@@ -93,6 +108,11 @@ pub enum Refusal {
         /// The newest there is.
         newest: u64,
     },
+}
+
+/// `memory=1Gi,pids=512`, as Kubernetes tells it.
+fn amounts(excess: &[Excess], of: impl Fn(&Excess) -> &String) -> String {
+    excess.iter().map(|one| format!("{}={}", one.measure, of(one))).collect::<Vec<_>>().join(",")
 }
 
 /// What is wrong with the store.

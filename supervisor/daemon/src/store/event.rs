@@ -49,7 +49,7 @@ impl Tx<'_> {
             "" => DEFAULT_NAMESPACE,
             namespace => namespace,
         };
-        if self.get::<k8s_openapi::api::core::v1::Namespace>("", place)?.is_none() {
+        if self.get::<berth_model::resource::Namespace>("", place)?.is_none() {
             return Ok(());
         }
         let told = [meta::uid(&object), kind.name(), reason, message];

@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use berth_model::kinds::KINDS;
 use berth_model::meta;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use berth_model::resource::Namespace;
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use tempfile::TempDir;
 

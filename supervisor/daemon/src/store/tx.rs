@@ -362,6 +362,9 @@ impl<'c> Tx<'c> {
         if !kind.record {
             self.own_fields(kind, &mut object, old, part)?;
         }
+        if *kind == NAMESPACE {
+            self.fill_used(&mut object)?;
+        }
         let version = self.next_version()?;
         meta::set(&mut object, "resourceVersion", Some(version.to_string().into()));
         let what = if old.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
@@ -369,6 +372,7 @@ impl<'c> Tx<'c> {
         self.put_row(kind, &object, &text, version)?;
         self.put_owners(&object)?;
         self.log(&Entry { version, kind, what, object: &object, text: &text, previous: old })?;
+        self.count(kind, &object, old, what)?;
         Ok(object)
     }
 

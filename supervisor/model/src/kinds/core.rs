@@ -1,7 +1,7 @@
 //! The kinds of the core group that Berth serves, with the types of k8s-openapi.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
 use serde_json::{Value, json};
 
 use super::admit::{Request, map_mut};
@@ -9,7 +9,9 @@ use super::table::{Column, count, number, since, text};
 use super::{Kind, Permanent, Registration, Shape};
 use crate::field::{FieldError, Rule};
 use crate::meta;
+use crate::patch::Merge;
 use crate::policy::Verb;
+use crate::resource::{self, Namespace};
 
 /// What clients may do with most kinds.
 pub(super) const ALL_VERBS: &[Verb] = &[
@@ -77,14 +79,21 @@ pub static NAMESPACE: Registration = Registration {
     short_names: &["ns"],
     namespaced: false,
     label_name: true,
-    columns: &[Column::NAME, Column::text("Status", "Active or Terminating."), Column::AGE],
+    columns: &[
+        Column::NAME,
+        Column::text("Status", "Active or Terminating."),
+        Column::AGE,
+        Column::text("Quota", "What its bundles use together, and what they may.").wide(),
+    ],
     cells: |object, now| {
         vec![
             text(object, "/metadata/name"),
             text(object, "/status/phase"),
             since(object, "/metadata/creationTimestamp", now),
+            quota(object),
         ]
     },
+    lists: &[("spec.env", Merge::By("name"))],
     selectable: &["status.phase"],
     status: true,
     permanent: &[Permanent { namespace: "", name: DEFAULT_NAMESPACE, instead: "delete what is in it instead" }],
@@ -94,8 +103,20 @@ pub static NAMESPACE: Registration = Registration {
             object["status"] = json!({ "phase": "Active" });
         }
     },
+    validate: resource::namespace::validate,
     ..PLAIN
 };
+
+/// `cpu: 500m/2, bundles: 1/3`.
+fn quota(object: &Value) -> Value {
+    let amount = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let hard = object.pointer("/spec/quota").and_then(Value::as_object);
+    let of = |(name, most): (&String, &Value)| {
+        let used = object.pointer(&format!("/status/used/{name}")).map_or_else(|| "?".to_owned(), amount);
+        format!("{name}: {used}/{}", amount(most))
+    };
+    Value::from(hard.into_iter().flatten().map(of).collect::<Vec<_>>().join(", "))
+}
 
 /// Configuration as text or bytes.
 pub static CONFIG_MAP: Registration = Registration {

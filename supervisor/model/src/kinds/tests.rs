@@ -73,7 +73,7 @@ fn a_registration_says_of_its_type_what_the_type_says_of_itself() {
         assert_eq!(kind.plural, K::URL_PATH_SEGMENT);
         assert_eq!(kind.api_version(), K::API_VERSION);
     }
-    same::<k8s_openapi::api::core::v1::Namespace>();
+    same::<crate::resource::Namespace>();
     same::<k8s_openapi::api::core::v1::ConfigMap>();
     same::<k8s_openapi::api::core::v1::Secret>();
     same::<k8s_openapi::api::core::v1::Event>();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::Namespace;
+use crate::resource::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 
 use super::policy::{Labels, Selectable, compile};

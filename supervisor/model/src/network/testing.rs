@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::Namespace;
+use crate::resource::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
@@ -52,6 +52,7 @@ impl World {
                 allocation,
                 provided: String::new(),
                 references: Vec::new(),
+                environment: Vec::new(),
                 restores: None,
             },
             status: Some(RevisionStatus { state, ..RevisionStatus::default() }),

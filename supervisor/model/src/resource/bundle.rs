@@ -355,6 +355,7 @@ mod volumes;
 pub use health::Health;
 pub use projection::{EnvFrom, EnvSource, VolumeMount};
 pub use rollout::{gone_back, rollout_part};
+pub(crate) use rules::env_rules;
 pub use rules::validate;
 pub use security::{SeccompProfile, SeccompProfileType};
 pub use volumes::{MIN_VOLUME, VolumeSummary, VolumeWish};

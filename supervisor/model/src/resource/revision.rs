@@ -41,9 +41,22 @@ pub struct RevisionSpec {
     /// What the references in its variables led to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<Resolved>,
+    /// Where each variable of its containers comes from, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<Origin>,
     /// The number of the revision that it was made from by a rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restores: Option<u64>,
+}
+
+/// Where a variable comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// The variable.
+    pub name: String,
+    /// `Image`, `Namespace`, `ConfigMap <name>`, `Secret <name>` or `Bundle`.
+    pub from: String,
 }
 
 /// Where a reference led.

@@ -25,7 +25,7 @@ use super::super::references::told;
 use super::super::reply::Error;
 use super::super::write::{in_the_clear, seal};
 use super::{Place, content, drafts, encoded, open, permitted, snapshot, volumes};
-use crate::bundle::references::{astray, resolved};
+use crate::bundle::references::{astray, of_namespace, resolved};
 use crate::secret::Drafts;
 use crate::store::{Deletion, ReadTx, Tx};
 
@@ -311,7 +311,7 @@ fn influences(tx: &ReadTx<'_>, place: &Place) -> Result<BTreeMap<String, Influen
     let mut all = BTreeMap::new();
     for (name, bundle) in bundles(tx, place)? {
         let mut sources = Vec::new();
-        for (kind, source) in wanted(&bundle.spec) {
+        for (kind, source) in wanted(&bundle.spec, &of_namespace(tx, &place.namespace, &bundle.spec)?) {
             let kind = match kind {
                 SourceKind::ConfigMap => &CONFIG_MAP,
                 SourceKind::Secret => &SECRET,

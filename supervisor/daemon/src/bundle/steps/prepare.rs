@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::provision::found;
 use super::{Done, Steps, store_failed};
 use crate::bundle::fetch::revisions_of;
-use crate::bundle::references::resolved;
+use crate::bundle::references::{environment, resolved};
 use crate::bundle::seams::ImageFailure;
 use crate::bundle::view::{container_id, state_of};
 use crate::operation::{StepDone, StepError, Task};
@@ -207,6 +207,7 @@ fn record(tx: &mut Tx<'_>, namespace: &str, name: &str, made_from: MadeFrom) -> 
     let number = revisions_of(tx, namespace, name)?.last().map_or(0, |last| last.spec.number) + 1;
     let mut made = revision(&bundle, number, made_from, allocation);
     made.spec.references = resolved(tx, namespace, &bundle.spec)?;
+    made.spec.environment = environment(tx, namespace, &made.spec.image, &bundle.spec)?;
     tx.create(&made)?;
     Ok(number)
 }
@@ -270,6 +271,7 @@ fn revision(bundle: &Bundle, number: u64, made_from: MadeFrom, allocation: Alloc
             allocation,
             provided: made_from.provided,
             references: Vec::new(),
+            environment: Vec::new(),
             restores: made_from.restores,
         },
         status: Some(RevisionStatus::default()),

@@ -17,7 +17,7 @@ async fn a_new_store_is_private_and_has_the_default_namespace() {
         assert_eq!(mode & 0o777, 0o600);
     }
     let namespace = fixture.get::<Namespace>("", "default").await.unwrap();
-    assert_eq!(namespace.status.unwrap().phase.as_deref(), Some("Active"));
+    assert_eq!(namespace.status.unwrap().phase, "Active");
 }
 
 #[tokio::test]

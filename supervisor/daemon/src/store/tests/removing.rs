@@ -172,7 +172,7 @@ async fn a_namespace_takes_its_content_along_and_waits_for_what_is_held() {
     let Written::Changed(marked) = fixture.delete::<Namespace>("", "team").await.unwrap() else {
         panic!("removed at once");
     };
-    assert_eq!(marked.status.unwrap().phase.as_deref(), Some("Terminating"));
+    assert_eq!(marked.status.unwrap().phase, "Terminating");
     assert_eq!(names(&fixture).await, ["elsewhere", "held"]);
     let refused = refusal(fixture.create(in_team(config("late", "1"))).await);
     assert!(matches!(refused, Refusal::NamespaceTerminating(_)), "{refused}");

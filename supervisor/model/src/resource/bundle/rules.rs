@@ -33,8 +33,7 @@ pub fn validate(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
 fn spec(spec: &BundleSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
     errors.extend(image(&spec.image));
-    errors.extend(spec.env.iter().enumerate().flat_map(|(index, var)| env(index, var)));
-    errors.extend(twice("spec.env", "name", spec.env.iter().map(|var| Some(var.name.as_str()))));
+    errors.extend(env_rules(&spec.env));
     errors.extend(projection::validate_env_from(&spec.env_from));
     errors.extend(projection::validate_mounts(&spec.volume_mounts, &spec.volumes));
     errors.extend(spec.working_dir.as_deref().and_then(working_dir));
@@ -55,6 +54,13 @@ fn image(image: &str) -> Option<FieldError> {
     }
     let parsed = ImageReference::try_from(image);
     parsed.err().map(|error| FieldError::invalid("spec.image", error.to_string()))
+}
+
+/// Complaints about the variables in `spec.env`.
+pub(crate) fn env_rules(all: &[EnvVar]) -> Vec<FieldError> {
+    let mut errors: Vec<FieldError> = all.iter().enumerate().flat_map(|(index, var)| env(index, var)).collect();
+    errors.extend(twice("spec.env", "name", all.iter().map(|var| Some(var.name.as_str()))));
+    errors
 }
 
 fn env(index: usize, var: &EnvVar) -> Vec<FieldError> {

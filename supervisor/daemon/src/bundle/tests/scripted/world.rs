@@ -153,14 +153,14 @@ impl Images for World {
 
 impl Provider for World {
     fn survey<'a>(&'a self, _: &'a str, spec: &'a BundleSpec) -> BoxFuture<'a, Result<Survey, Cause>> {
-        let found = resolve(spec, &self.held.lock().unwrap());
+        let found = resolve(spec, &[], &self.held.lock().unwrap());
         let told = |provided: Provided| {
             if provided.is_empty() { String::new() } else { serde_json::to_string(&provided).unwrap() }
         };
         Box::pin(async move { Ok(found.map(told)) })
     }
     fn provide<'a>(&'a self, _: &'a str, spec: &'a BundleSpec) -> BoxFuture<'a, Result<Provided, Unprovided>> {
-        let found = resolve(spec, &self.held.lock().unwrap());
+        let found = resolve(spec, &[], &self.held.lock().unwrap());
         Box::pin(async move { found.map_err(Unprovided::Missing) })
     }
 }
