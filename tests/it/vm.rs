@@ -24,6 +24,7 @@ mod harness;
 mod held;
 mod kubectl;
 mod machine;
+mod namespaces;
 mod neighbours;
 mod network;
 mod projections;

@@ -32,6 +32,7 @@ mod provided;
 mod references;
 mod sightings;
 mod signals;
+mod slices;
 mod slots;
 mod support;
 mod system;
@@ -217,6 +218,8 @@ async fn open(config: &Config, clock: Clock) -> Result<Parts, DaemonError> {
 fn spawn_operations(parts: &Parts, config: &Config, cleaner: Arc<Cleaner>, tasks: &TaskTracker) {
     let follow = net::follow_store(Arc::clone(&parts.net), parts.store.clone(), config.reconcile_interval);
     tasks.spawn(parts.stop.clone().run_until_cancelled_owned(follow));
+    let quotas = slices::follow_store(parts.systemd.clone(), parts.store.clone());
+    tasks.spawn(parts.stop.clone().run_until_cancelled_owned(quotas));
     let steps = Steps {
         store: parts.store.clone(),
         machine: parts.machine.clone(),

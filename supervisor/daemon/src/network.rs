@@ -20,9 +20,9 @@ use std::net::IpAddr;
 use berth_host::link::{BadNetwork, Network, Route};
 use berth_model::allocation::{Pool, SERVICES, bridge_name};
 use berth_model::network::{Facts, Plan};
+use berth_model::resource::Namespace;
 use berth_model::resource::settings::{self, Settings};
 use berth_model::resource::{Bundle, Revision};
-use berth_model::resource::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 
 use crate::store::{Store, StoreError};

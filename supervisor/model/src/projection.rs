@@ -361,8 +361,13 @@ mod tests {
             .map(|origin| format!("{}: {}", origin.name, origin.from))
             .collect();
         let expected = [
-            "APP_MODE: ConfigMap app", "APP_app.conf: ConfigMap app", "PASSWORD: Bundle", "PATH: Image",
-            "PLAIN: Bundle", "TOKEN: Namespace", "TZ: Namespace",
+            "APP_MODE: ConfigMap app",
+            "APP_app.conf: ConfigMap app",
+            "PASSWORD: Bundle",
+            "PATH: Image",
+            "PLAIN: Bundle",
+            "TOKEN: Namespace",
+            "TZ: Namespace",
         ];
         assert_eq!(told, expected);
         let optional = json!({"env": [

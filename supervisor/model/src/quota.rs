@@ -134,7 +134,8 @@ impl Used {
         bundles: impl IntoIterator<Item = (&'a str, &'a BundleSpec)>,
         volumes: impl IntoIterator<Item = (&'a str, &'a VolumeStatus)>,
     ) -> Self {
-        let size = |(name, status): (&str, &VolumeStatus)| (name.to_owned(), status.size.max(status.target.unwrap_or(0)));
+        let size =
+            |(name, status): (&str, &VolumeStatus)| (name.to_owned(), status.size.max(status.target.unwrap_or(0)));
         let mut sizes: BTreeMap<String, u64> = volumes.into_iter().map(size).collect();
         let mut sums = [0_u64; 5];
         for (name, spec) in bundles {

@@ -9,13 +9,13 @@ use berth_tests::machine::Machine;
 use super::{REGISTRY, disturbed, eventually, shared};
 
 /// kubectl with a configuration that trusts Berth's authority and shows the owner's token, and a namespace of its own.
-struct Kubectl<'m> {
+pub(super) struct Kubectl<'m> {
     machine: &'m Machine,
     namespace: &'static str,
 }
 
 impl<'m> Kubectl<'m> {
-    fn configured(machine: &'m Machine, namespace: &'static str) -> Self {
+    pub(super) fn configured(machine: &'m Machine, namespace: &'static str) -> Self {
         let config = format!(
             "apiVersion: v1
 kind: Config
@@ -47,12 +47,12 @@ contexts:
     }
 
     /// One command; fails the test if it fails.
-    fn run(&self, line: &str) -> String {
+    pub(super) fn run(&self, line: &str) -> String {
         self.machine.ok(&self.line(line)).unwrap()
     }
 
     /// The same with a manifest on standard input.
-    fn with(&self, line: &str, manifest: &str) -> String {
+    pub(super) fn with(&self, line: &str, manifest: &str) -> String {
         self.run(&format!("{line} -f - <<'END'\n{manifest}END\n"))
     }
 

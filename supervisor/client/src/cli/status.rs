@@ -1,7 +1,7 @@
 //! `berth status`: all services in a table, or one in full.
 
-use berth_model::resource::Bundle;
 use berth_model::resource::bundle::Termination;
+use berth_model::resource::{Bundle, Revision};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
@@ -21,6 +21,7 @@ pub(super) async fn run(context: &Context, args: StatusArgs) -> Result<(), Failu
     let namespace = (!args.all_namespaces).then(|| context.namespace.clone());
     let fields = args.name.as_ref().map(|name| format!("metadata.name={name}"));
     match args.name {
+        Some(name) if args.env => environment(context, &kind, &name).await,
         Some(name) if !args.watch => one(context, &kind, &name).await,
         _ if args.watch => get::watch(context, &kind, Scope { namespace, fields, labels: None }).await,
         _ => get::list(context, &kind, &Scope { namespace, ..Scope::default() }).await,
@@ -40,6 +41,25 @@ async fn one(context: &Context, kind: &ResourceType, name: &str) -> Result<(), F
             context.say(&format!("Events:\n{}", indent(&events::table(context, &events[all.saturating_sub(EVENTS)..]))))
         }
     }
+}
+
+/// Of the revision that serves.
+async fn environment(context: &Context, kind: &ResourceType, name: &str) -> Result<(), Failure> {
+    let object = context.client.get_dynamic(kind, &context.namespace, name).await?;
+    let Some(revision) = BundleView::of(&object).status.revision else {
+        return context.note(&format!("no revision of {name} serves yet"));
+    };
+    let revisions = ResourceType::of::<Revision>();
+    let revision = context.client.get_dynamic(&revisions, &context.namespace, &format!("{name}-r{revision}")).await?;
+    if !context.output.is_table() {
+        return context.document(&revisions, &revision["spec"]["environment"]);
+    }
+    let mut sheet = Sheet::new(&["Variable", "From"]);
+    for origin in revision["spec"]["environment"].as_array().into_iter().flatten() {
+        let text = |field: &str| origin[field].as_str().unwrap_or_default().to_owned();
+        sheet.row(vec![text("name"), text("from")]);
+    }
+    context.sheet(&sheet, "it has no variables")
 }
 
 fn page(context: &Context, object: &Value) -> String {

@@ -22,6 +22,7 @@ mod objects;
 mod openapi;
 mod operations;
 mod passkeys;
+mod quotas;
 mod references;
 mod relations;
 mod replays;

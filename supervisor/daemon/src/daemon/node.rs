@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use berth_model::kinds::DEFAULT_NAMESPACE;
 use berth_model::machine::{Facts, Machine};
-use jiff::Timestamp;
 use berth_model::resource::Namespace;
+use jiff::Timestamp;
 
 use super::usage::{LookError, Usage};
 use crate::auth::machine_names;

@@ -143,6 +143,7 @@ impl Provider for Objects {
 mod tests {
     use std::sync::Arc;
 
+    use berth_model::resource::Namespace;
     use berth_model::resource::operation::Actor;
     use ring::rand::SystemRandom;
     use serde_json::json;
@@ -226,6 +227,34 @@ mod tests {
         assert!(second != first && second.len() == 32, "{second}");
         world.put(SourceKind::ConfigMap, json!({"MODE": "slow"}), "a").await;
         assert_ne!(world.survey().await.unwrap(), second);
+    }
+
+    #[tokio::test]
+    async fn what_the_namespace_says_is_given_too_and_a_change_of_it_is_seen() {
+        let world = World::new();
+        let plain: BundleSpec =
+            serde_json::from_value(json!({"image": "r/web", "env": [{"name": "MODE", "value": "own"}]})).unwrap();
+        let survey = async || world.objects.survey("default", &plain).await.unwrap();
+        assert_eq!(survey().await, Ok(String::new()));
+        let say = async |env: Value| {
+            let write = world.objects.store.write(&Actor::default(), move |tx| {
+                let mut namespace = tx.get::<Namespace>("", "default")?.unwrap();
+                namespace.spec.env = serde_json::from_value(env).unwrap();
+                tx.update(&namespace).map(drop)
+            });
+            write.await.unwrap();
+        };
+        say(json!([{"name": "MODE", "value": "theirs"}])).await;
+        assert_eq!(survey().await, Ok(String::new()), "nothing would be another");
+        say(json!([{"name": "TZ", "value": "UTC"}, {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "it", "key": "password"}}}])).await;
+        assert_eq!(survey().await.unwrap_err()[0].to_string(), "Secret it is not there");
+        world.put(SourceKind::Secret, password("one"), "a").await;
+        let first = survey().await.unwrap();
+        let provided = world.objects.provide("default", &plain).await.unwrap();
+        let pairs: Vec<String> = provided.env.iter().map(|one| format!("{}={}", one.name, one.value)).collect();
+        assert_eq!(pairs, ["TZ=UTC", "KEY=one", "MODE=own"]);
+        say(json!([{"name": "TZ", "value": "CET"}])).await;
+        assert_ne!(survey().await.unwrap(), first);
     }
 
     #[tokio::test]

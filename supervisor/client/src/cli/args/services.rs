@@ -118,6 +118,9 @@ pub(in crate::cli) struct StatusArgs {
     /// Go on showing changes.
     #[arg(short, long)]
     pub watch: bool,
+    /// Where each of its variables comes from: the image, the namespace, a ConfigMap or Secret, or the bundle itself.
+    #[arg(long, requires = "name", conflicts_with_all = ["watch", "all_namespaces"])]
+    pub env: bool,
 }
 
 #[derive(Debug, Args)]
