@@ -270,6 +270,24 @@ impl Authenticator {
         Ok(found.map(|found| Standing::Object(found.object)))
     }
 
+    /// Whose it was, by which somebody came who is refused, for the record: a certificate or token that is good no more
+    /// still shows who had it.
+    ///
+    /// # Errors
+    /// It cannot be looked up.
+    pub async fn formerly(
+        &self,
+        presented: Option<&Presented>,
+        headers: &HeaderMap,
+    ) -> Result<Option<String>, Refusal> {
+        let shown = match bearer(headers)?.and_then(|token| std::str::from_utf8(token).ok()) {
+            Some(text) => secret::recognise(text),
+            None => presented.map(|presented| (Purpose::Certificate, presented.hash)),
+        };
+        let Some((purpose, hash)) = shown else { return Ok(None) };
+        Ok(self.store.read(move |tx| accounts::holder(tx, purpose, &hash)).await?)
+    }
+
     /// Who he is now that came in by that.
     ///
     /// # Errors

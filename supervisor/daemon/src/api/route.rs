@@ -200,7 +200,7 @@ async fn admitted(
     let peer = peer.ok_or_else(|| Error::new(Reason::InternalError, "a request came by no known way"))?;
     let presented = head.extensions.get::<Presented>().copied();
     trail.asks(&deed(route, &head, &path, &query), way(&head.headers));
-    let subject = identified(&api, peer, route, &head).await?;
+    let subject = identified(&api, peer, route, &head, trail).await?;
     trail.by(subject.identity());
     permitted(&subject, route, &head, &path, &query, api.store.steady_now())?;
     let stream = opened(&api, &subject, peer, route, &query).await?;
@@ -248,7 +248,7 @@ async fn open_without_certificate(api: &Api, head: &Parts) -> Result<(), Error> 
 }
 
 /// Who asks, if he has not asked too much of late.
-async fn identified(api: &Api, peer: Peer, route: &Route, head: &Parts) -> Result<Subject, Error> {
+async fn identified(api: &Api, peer: Peer, route: &Route, head: &Parts, trail: &Trail) -> Result<Subject, Error> {
     let presented = head.extensions.get::<Presented>();
     let identified = api.authenticator.identify(peer, presented, &head.headers).await;
     let who = match &identified {
@@ -260,6 +260,11 @@ async fn identified(api: &Api, peer: Peer, route: &Route, head: &Parts) -> Resul
     }
     if presented.is_none() && matches!(peer, Peer::Network(_)) {
         open_without_certificate(api, head).await?;
+    }
+    if identified.is_err()
+        && let Some(who) = api.authenticator.formerly(presented, &head.headers).await.ok().flatten()
+    {
+        trail.by(&who);
     }
     Ok(identified?)
 }

@@ -102,6 +102,17 @@ pub fn by_object(tx: &ReadTx<'_>, uid: &str, now: Timestamp) -> Answer<Recognise
     of_user(tx, Some(key.spec.user), Shown { within, used, authenticated: None })
 }
 
+/// The name by which records speak of whoever holds it, whether it is still good or not.
+pub fn holder(tx: &ReadTx<'_>, purpose: Purpose, hash: &[u8; 32]) -> Result<Option<String>, StoreError> {
+    let Some(found) = tx.credential(purpose, hash)? else { return Ok(None) };
+    let Some((kind, object)) = tx.by_uid(&found.object)? else { return Ok(None) };
+    if *kind == DEVICE {
+        return Ok(Device::deserialize(&object).ok().map(|device| device.identity()));
+    }
+    let user = object.pointer("/spec/user").and_then(Value::as_str);
+    Ok(user.map(|user| SubjectReference::user(user).identity()))
+}
+
 /// Whose client certificate it is.
 pub fn by_certificate(tx: &ReadTx<'_>, hash: &[u8; 32], now: Timestamp) -> Answer<Recognised> {
     let Some(found) = tx.credential(Purpose::Certificate, hash)? else { return Ok(Err(Refusal::UnknownCertificate)) };
