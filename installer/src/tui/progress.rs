@@ -1,8 +1,6 @@
 //! The seventh screen: how far it is, and what its owner has to know when it is done.
 
 use crossterm::event::{KeyCode, KeyEvent};
-use qrcode::render::unicode::Dense1x2;
-use qrcode::{EcLevel, QrCode};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
@@ -198,8 +196,7 @@ fn told(page: &mut Page, outcome: &Outcome, width: u16) {
 
 /// What a phone reads, light on dark, with the margin that it needs.
 fn code(text: &str, look: Look) -> Vec<Line<'static>> {
-    let Ok(code) = QrCode::with_error_correction_level(text, EcLevel::L) else { return Vec::new() };
-    let picture = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
+    let Ok(lines) = berth_model::qr::lines(text) else { return Vec::new() };
     let style = if look.colours { Style::new().fg(Color::White).bg(Color::Black) } else { Style::new() };
-    picture.lines().map(|line| Line::from(Span::styled(line.to_owned(), style))).collect()
+    lines.into_iter().map(|line| Line::from(Span::styled(line, style))).collect()
 }

@@ -13,7 +13,6 @@ pub mod error;
 pub mod identity;
 pub mod kubeconfig;
 pub mod pinned;
-pub mod qr;
 pub mod request;
 pub mod resource;
 pub mod server;

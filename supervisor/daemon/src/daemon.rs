@@ -294,7 +294,9 @@ async fn spawn_api(
     let names = machine_names().map_err(io_error("reading the machine's names and addresses"))?;
     let certificate = ServerCertificate::open(Arc::clone(&authority), &names, now)?;
     let examiner = Arc::new(Examiner::new(parts, config, Arc::clone(&cleaner), certificate.clone()));
-    let claim = Arc::new(Claim::open(&parts.store, &config.runtime, Path::new(CONSOLE)).await?);
+    let hostname = nix::unistd::gethostname().map_err(|errno| io_error("reading the machine's name")(errno.into()))?;
+    let hostname = hostname.to_string_lossy();
+    let claim = Arc::new(Claim::open(&parts.store, &config.runtime, Path::new(CONSOLE), &hostname).await?);
     let router = router(parts, config, cleaner, Arc::clone(&examiner), (claim, authority))?;
     examiner.begin(router.clone(), parts, tasks);
     let listener = TcpListener::bind(config.listen).await;

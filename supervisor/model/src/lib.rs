@@ -25,6 +25,7 @@ pub mod pressure;
 pub mod projection;
 pub mod protobuf;
 pub mod provided;
+pub mod qr;
 pub mod quantity;
 pub mod quota;
 pub mod readiness;

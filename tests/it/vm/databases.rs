@@ -201,7 +201,7 @@ fn acknowledged(seen: &str) -> u64 {
 /// A machine for each server, which lose their power at once. So many times each; `BERTH_CUTS` is another number.
 #[test]
 fn rows_that_were_acknowledged_survive_power_cuts_while_others_are_written() {
-    let usual = if super::is_long() { 100 } else { 5 };
+    let usual = if super::is_long() { 100 } else { 2 };
     let rounds = std::env::var("BERTH_CUTS").map_or(usual, |count| count.parse().unwrap());
     let seed = std::env::var("BERTH_SEED").unwrap_or_else(|_| std::process::id().to_string());
     eprintln!("replay with BERTH_SEED={seed}");

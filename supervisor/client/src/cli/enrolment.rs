@@ -16,7 +16,6 @@ use super::login::hidden;
 use super::{Context, bounded};
 use crate::client::berth;
 use crate::error::ClientError;
-use crate::qr;
 use crate::resource::ResourceType;
 use crate::server::Server;
 use crate::transport::Transport;
@@ -30,7 +29,7 @@ pub(super) async fn invite(context: &Context, args: TokenArgs) -> Result<(), Fai
     let server = reached_at(context, args.url.as_deref())?;
     let made: Bootstrap = context.client.transport().json(&request.below("bootstraptokens")).await?;
     let invitation = Invitation { server, fingerprint: made.fingerprint, token: made.token }.to_string();
-    context.note(&qr::drawn(&invitation).map_err(Failure::Code)?)?;
+    context.note(&berth_model::qr::drawn(&invitation).map_err(Failure::Code)?)?;
     context.note(&format!("for {}, once, until {}: berth enrol", made.subject, made.expires_at))?;
     context.say(&invitation)
 }

@@ -93,7 +93,7 @@ pub enum Failure {
     Impostor(String),
     /// A text is too long for a QR code.
     #[error("cannot draw the code")]
-    Code(#[source] qrcode::types::QrError),
+    Code(#[source] berth_model::qr::QrError),
     /// A key cannot be made.
     #[error("cannot make a key")]
     Key(#[source] rcgen::Error),

@@ -13,7 +13,6 @@ use super::args::{PasskeyCommand, TotpCommand};
 use super::failure::Failure;
 use super::sheet::Sheet;
 use super::{Context, account, login};
-use crate::qr;
 use crate::request::{Body, Request};
 use crate::resource::ResourceType;
 
@@ -50,7 +49,7 @@ async fn enable(context: &Context) -> Result<(), Failure> {
         return context.document(&ResourceType::of::<User>(), &serde_json::to_value(&made).unwrap_or_default());
     }
     if context.shows_on_terminal() {
-        let picture = qr::drawn(&made.uri).map_err(Failure::Code)?;
+        let picture = berth_model::qr::drawn(&made.uri).map_err(Failure::Code)?;
         context.say(&picture)?;
     }
     context.say(&format!("secret: {}\n{}", made.secret, made.uri))?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_host::fs::{FsError, atomic_write, ensure_dir, read_optional, remove_file};
+use berth_model::qr::QrError;
 use zeroize::Zeroizing;
 
 use super::{AuthError, accounts, code};
@@ -28,6 +29,9 @@ pub enum ClaimError {
     /// Drawing it.
     #[error("drawing the code by which the machine is claimed")]
     Draw(#[from] AuthError),
+    /// Drawing its picture.
+    #[error("drawing a picture of the code by which the machine is claimed")]
+    Picture(#[from] QrError),
 }
 
 /// The code, while there is one.
@@ -40,12 +44,12 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Shows a code if nobody owns the machine: below `runtime` for root, and in `console` for whoever stands before it.
-    /// After a restart it is the same.
+    /// Shows a code if nobody owns the machine: below `runtime` for root, and in `console` for whoever stands before it,
+    /// also as a picture that leads a phone to `host`. After a restart it is the same.
     ///
     /// # Errors
     /// The files cannot be written, or the store cannot be read.
-    pub async fn open(store: &Store, runtime: &Path, console: &Path) -> Result<Self, ClaimError> {
+    pub async fn open(store: &Store, runtime: &Path, console: &Path, host: &str) -> Result<Self, ClaimError> {
         let (file, issue) = (runtime.join("claim"), console.join("50-berth.issue"));
         let (files, reload) = (vec![file.clone(), issue.clone()], Some(console.with_file_name("agetty.reload")));
         let claim = Self { code: Mutex::default(), files, reload };
@@ -61,11 +65,7 @@ impl Claim {
         ensure_dir(console, 0o755)?;
         let shown = code::grouped(&code);
         atomic_write(&file, format!("{}\n", shown.as_str()).as_bytes(), 0o600)?;
-        let text = format!(
-            "Nobody owns this machine yet. Its code is {}: berth claim --server https://\\4:6443\n\n",
-            shown.as_str()
-        );
-        atomic_write(&issue, text.as_bytes(), 0o600)?;
+        atomic_write(&issue, told(&shown, host)?.as_bytes(), 0o600)?;
         claim.show_anew()?;
         *claim.held() = Some(code);
         Ok(claim)
@@ -98,6 +98,16 @@ impl Claim {
     }
 }
 
+/// What stands on the console. The code is behind the `#`, which no browser sends.
+fn told(code: &str, host: &str) -> Result<Zeroizing<String>, ClaimError> {
+    let local = if host.contains('.') { host.to_owned() } else { format!("{host}.local") };
+    let picture = Zeroizing::new(berth_model::qr::drawn(&format!("https://{local}:6443/#claim={code}"))?);
+    Ok(Zeroizing::new(format!(
+        "Nobody owns this machine yet. Its code is {code}: berth claim --server https://\\4:6443\n\n{}\n",
+        picture.as_str()
+    )))
+}
+
 #[cfg(test)]
 impl Claim {
     /// Takes this for the code.
@@ -123,13 +133,15 @@ mod tests {
     async fn the_code_is_on_the_console_stays_over_a_restart_and_goes_when_somebody_owns_the_machine() {
         let dir = tempfile::tempdir().unwrap();
         let (store, console) = (store(dir.path()), dir.path().join("issue.d"));
-        let claim = Claim::open(&store, dir.path(), &console).await.unwrap();
+        let claim = Claim::open(&store, dir.path(), &console, "berth").await.unwrap();
         let code = std::fs::read_to_string(dir.path().join("claim")).unwrap();
         assert_eq!((code.len(), code.matches('-').count()), (15, 2), "{code}");
         let issue = console.join("50-berth.issue");
-        assert!(std::fs::read_to_string(&issue).unwrap().contains(code.trim()));
+        let shown = std::fs::read_to_string(&issue).unwrap();
+        let link = format!("https://berth.local:6443/#claim={}", code.trim());
+        assert!(shown.contains(code.trim()) && shown.contains(&berth_model::qr::drawn(&link).unwrap()), "{shown}");
         assert_eq!(std::fs::metadata(&issue).unwrap().permissions().mode() & 0o777, 0o600);
-        let again = Claim::open(&store, dir.path(), &console).await.unwrap();
+        let again = Claim::open(&store, dir.path(), &console, "berth").await.unwrap();
         for claim in [&claim, &again] {
             assert!(claim.is_right(&code) && claim.is_right(&code.to_lowercase().replace('-', "")));
             assert!(!claim.is_right("") && !claim.is_right("AAAA-AAAA-AAAA"));

@@ -81,6 +81,11 @@ fn a_flashed_image_boots_to_an_answering_api_and_a_code_on_its_console_and_keeps
     let answers = "berth get settings berth -o name --server https://localhost:6443 --ca /var/lib/berth/keys/ca.crt --token-file /var/lib/berth/token";
     assert_eq!(machine.ok(answers).unwrap(), "settings/berth");
     eventually(&true, || console(&machine).contains("Nobody owns this machine yet. Its code is"));
+    assert!(
+        console(&machine)
+            .contains("\u{2588}\u{2588}\u{2588}\u{2588} \u{2584}\u{2584}\u{2584}\u{2584}\u{2584} \u{2588}"),
+        "no picture of it"
+    );
     assert!(page(&machine, WEB).contains("This machine runs services"));
     assert_eq!(layout(&machine, "berth-disk"), LAYOUT);
     nothing_of_the_version_can_be_changed(&machine);
