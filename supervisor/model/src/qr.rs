@@ -36,8 +36,8 @@ mod tests {
         let rows: Vec<Vec<char>> = lines.iter().map(|line| line.chars().collect()).collect();
         let light = |x: usize, y: usize| match rows[y / 2][x] {
             '█' => true,
-            '▀' => y % 2 == 0,
-            '▄' => y % 2 == 1,
+            '▀' => y.is_multiple_of(2),
+            '▄' => !y.is_multiple_of(2),
             _ => false,
         };
         const SIZE: usize = 4;
