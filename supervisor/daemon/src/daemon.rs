@@ -22,6 +22,7 @@ mod images;
 mod logs;
 pub mod machine;
 mod memory;
+mod mirror;
 pub mod net;
 mod node;
 mod notify;
@@ -168,6 +169,7 @@ pub async fn run(config: Config, clock: Clock) -> Result<(), DaemonError> {
     pressure::spawn(cleaner, &parts, &tasks);
     ballast::spawn(&config.data, &parts, &tasks);
     memory::spawn(&parts, &tasks);
+    mirror::spawn(&parts, &config, &tasks)?;
     notify::ready();
     notify::spawn_watchdog(parts.store.clone(), parts.stop.clone(), &tasks);
     info!("berthd {} is up and listens on {}", env!("CARGO_PKG_VERSION"), config.listen);

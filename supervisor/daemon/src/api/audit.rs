@@ -15,14 +15,13 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
 
 use super::Api;
 use super::reply::{self, Error, Reply};
 use super::request::Ask;
 use super::route::{Access, REVEAL, Route};
 use crate::audit::{INTERVAL, Notary};
-use crate::store::{Link, ReadTx, StoreError, Tx, hex, house_keeping};
+use crate::store::{ReadTx, StoreError, Tx, house_keeping};
 
 /// The routes beside those of the kind.
 pub(super) fn rows() -> Vec<Route> {
@@ -203,15 +202,9 @@ async fn export(ask: Ask) -> Reply {
         async move {
             let links = store.read(move |tx: &ReadTx<'_>| tx.audit_after(after, PIECE)).await?;
             let Some(last) = links.last().map(|last| last.sequence) else { return Ok::<_, StoreError>(None) };
-            let text: String = links.iter().map(line).collect();
+            let text: String = links.iter().map(|link| format!("{}\n", link.line())).collect();
             Ok(Some((Bytes::from(text), last)))
         }
     });
     Ok(reply::text("application/jsonl", axum::body::Body::from_stream(pieces.boxed())))
-}
-
-/// The deed stands there as the text that was hashed.
-fn line(link: &Link) -> String {
-    let (previous, hash) = (hex(&link.previous), hex(&link.hash));
-    format!("{}\n", json!({ "sequence": link.sequence, "previous": previous, "hash": hash, "deed": link.deed }))
 }

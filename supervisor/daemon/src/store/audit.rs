@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use ring::digest;
 use rusqlite::{OptionalExtension, Row, params};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::{Fault, StoreError};
 use super::read::{Page, PageRequest, ReadTx};
@@ -70,7 +70,7 @@ impl Link {
     /// # Errors
     /// What is kept is no deed.
     pub fn object(&self) -> Result<Value, StoreError> {
-        let deed: Deed = super::read::parsed(|| format!("audit record {}", self.sequence), &self.deed)?;
+        let deed = self.deed()?;
         let metadata = ObjectMeta {
             name: Some(Self::name(self.sequence)),
             uid: Some(format!("audit-{}", self.sequence)),
@@ -84,6 +84,20 @@ impl Link {
             spec: AuditRecordSpec { sequence: self.sequence, deed, previous, hash },
             status: None,
         })
+    }
+
+    /// It as a line of JSON; the deed stands there as the text that was hashed.
+    pub fn line(&self) -> String {
+        let (previous, hash) = (hex(&self.previous), hex(&self.hash));
+        json!({ "sequence": self.sequence, "previous": previous, "hash": hash, "deed": self.deed }).to_string()
+    }
+
+    /// What was done.
+    ///
+    /// # Errors
+    /// What is kept is no deed.
+    pub fn deed(&self) -> Result<Deed, StoreError> {
+        super::read::parsed(|| format!("audit record {}", self.sequence), &self.deed)
     }
 
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
