@@ -2,7 +2,7 @@
 
 use berth_tests::machine::Machine;
 
-use super::{REGISTRY, own, shared};
+use super::{REGISTRY, eventually, own, shared};
 
 const HOME: &str = "/run/accounts";
 const SERVER: &str = "--server https://localhost:6443 --ca /var/lib/berth/ca.crt";
@@ -230,4 +230,43 @@ fn a_machine_that_nobody_owns_is_claimed_with_the_code_on_its_console() {
     assert!(code == 0 && said.contains("olivia"), "{said}");
     let (code, said) = as_alice(&machine, "berth --context box user delete olivia");
     assert!(code == 4 && said.contains("make another user one first"), "{said}");
+}
+
+/// Reads what comes on port 6514 to the end of each connection, as a syslog server does, and keeps it.
+const RECEIVER: &str = r#"
+import socket
+listener = socket.create_server(("127.0.0.1", 6514))
+while True:
+    stream, _ = listener.accept()
+    with stream, open("/run/mirrored", "ab") as kept:
+        while piece := stream.recv(65536):
+            kept.write(piece)
+"#;
+
+#[test]
+#[ignore = "long tier"]
+fn audit_records_arrive_at_a_syslog_server_once_each_also_when_it_was_away_or_the_supervisor_was_replaced() {
+    let (machine, _place) = own("mirror");
+    machine.put("/run/receiver.py", RECEIVER.as_bytes(), 0o644).unwrap();
+    let settings = "apiVersion: berth.dev/v1\nkind: Settings\nmetadata: {name: berth}\n\
+                    spec: {audit: {mirror: {syslog: {server: '127.0.0.1:6514', transport: tcp}}}}\n";
+    machine.put("/run/settings.yaml", settings.as_bytes(), 0o644).unwrap();
+    machine.ok("berth apply -f /run/settings.yaml").unwrap();
+    let events = || machine.ok("berth get events -A -o json").unwrap();
+    eventually(&true, || events().contains("AuditMirrorFailed"));
+
+    machine.ok("systemd-run --unit=receiver python3 /run/receiver.py").unwrap();
+    machine.ok("berth configmap create first").unwrap();
+    machine.ok("systemctl restart berthd && berth configmap create second").unwrap();
+    let known = || {
+        let exported = machine.ok("berth audit export").unwrap();
+        exported.lines().map(|line| line.to_owned()).collect::<Vec<_>>()
+    };
+    let arrived = || {
+        let text = machine.ok("cat /run/mirrored 2>/dev/null || true").unwrap();
+        let lines = text.split(" berth - audit - ").skip(1);
+        lines.filter_map(|line| Some(line[..=line.rfind('}')?].to_owned())).collect::<Vec<_>>()
+    };
+    eventually(&true, || arrived() == known());
+    assert!(arrived().iter().any(|line| line.contains("second")));
 }
