@@ -33,6 +33,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "-" => None,
         file => Some(std::fs::read_to_string(file)?.trim().to_owned()),
     };
+    // Fails if one is there already, which is as good.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let authority = Certificate::from_pem(&std::fs::read(authority)?)?;
     let client = Client::builder().tls_certs_only([authority]).http1_only().build()?;
     let (rate, seconds): (u32, u32) = (rate.parse()?, seconds.parse()?);
