@@ -4,16 +4,26 @@
 //! `load URL CA-FILE TOKEN-FILE RATE SECONDS`; a token file `-` is none.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Certificate, Client};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// Requests before it counts, so that connections are there.
+/// Connections, and requests before it counts, so that they are there. Who is asked too much is waited for on them, and
+/// not with ever new ones.
 const WARM: u32 = 32;
 
-async fn ask(client: Client, url: String, token: Option<String>, due: Instant) -> Result<u128, reqwest::Error> {
+async fn ask(
+    client: Client,
+    turns: Arc<Semaphore>,
+    url: String,
+    token: Option<String>,
+    due: Instant,
+) -> Result<u128, reqwest::Error> {
+    let _turn = turns.acquire().await;
     let request = client.get(url);
     let request = match token {
         Some(token) => request.bearer_auth(token),
@@ -38,9 +48,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let authority = Certificate::from_pem(&std::fs::read(authority)?)?;
     let client = Client::builder().tls_certs_only([authority]).http1_only().build()?;
     let (rate, seconds): (u32, u32) = (rate.parse()?, seconds.parse()?);
+    let turns = Arc::new(Semaphore::new(WARM as usize));
     let mut asked = JoinSet::new();
     for _ in 0..WARM {
-        asked.spawn(ask(client.clone(), url.clone(), token.clone(), Instant::now()));
+        asked.spawn(ask(client.clone(), Arc::clone(&turns), url.clone(), token.clone(), Instant::now()));
     }
     while let Some(answered) = asked.join_next().await {
         answered??;
@@ -49,7 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for number in 0..rate * seconds {
         let due = began + Duration::from_secs(1) * number / rate;
         sleep_until(due).await;
-        asked.spawn(ask(client.clone(), url.clone(), token.clone(), due));
+        asked.spawn(ask(client.clone(), Arc::clone(&turns), url.clone(), token.clone(), due));
     }
     while let Some(answered) = asked.join_next().await {
         println!("{}", answered??);
