@@ -24,7 +24,7 @@
 //! account.rs  passwords, keys and tokens that are made for others
 //! certificate.rs  client certificates: signed, renewed
 //! audit.rs    what is recorded of requests
-//! limits.rs   how much anybody may ask
+//! limits.rs   how much anybody may ask        current.rs  Settings as they are now
 //! guard.rs    nobody gives more than he has, and one owner stays
 //! network.rs  who reaches whom, and by which rule
 //! reply.rs    objects in the shape asked for; errors as `Status`, nowhere else
@@ -42,6 +42,7 @@ mod certificate;
 mod changeset;
 mod channels;
 mod cleanup;
+mod current;
 mod device_login;
 mod discovery;
 mod document;
@@ -99,6 +100,7 @@ use crate::store::{Clock, Store};
 pub use action::note_wish;
 pub use audit::Refusals;
 pub use cleanup::CleanupPort;
+pub use current::CurrentSettings;
 pub use exec::{Begun, CommandRequest, CommandsPort};
 pub use health::Readiness;
 pub use limits::Limiter;
@@ -130,6 +132,8 @@ pub struct Api {
     pub rights: Rights,
     /// Challenges for passkeys that wait for an answer.
     pub challenges: Challenges,
+    /// Settings as they are now.
+    pub settings: CurrentSettings,
     /// Who asks how much.
     pub limiter: Limiter,
     /// By what a machine that nobody owns is claimed.

@@ -325,6 +325,7 @@ fn router(
         attempts: Attempts::default(),
         challenges: Challenges::default(),
         rights: Rights::default(),
+        settings: api::CurrentSettings::default(),
         limiter: api::Limiter::default(),
         claim,
         notary: parts.notary.clone(),

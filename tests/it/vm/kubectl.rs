@@ -315,10 +315,14 @@ spec:
         })
         .collect();
     let said = |name: &str| machine.ok(&format!("cat {OUTPUT}/{name}; true")).unwrap();
-    // It lists before it watches: only what it is told after that shows that it does.
-    kubectl.run("annotate configmap step seen=yes");
+    // It lists before it watches, whenever it comes to that: only what it is told after that shows that it does.
     let told = [("watches", "one\none"), ("follows", "line 2"), ("ours", "line 2")];
-    eventually(&[true; 3], || told.map(|(name, wanted)| said(name).contains(wanted)));
+    let mut changes = 0..;
+    eventually(&[true; 3], || {
+        let number = changes.next().unwrap_or(0);
+        kubectl.run(&format!("annotate --overwrite configmap step changes={number}"));
+        told.map(|(name, wanted)| said(name).contains(wanted))
+    });
 
     machine.ok("systemctl restart berthd").unwrap();
     // Those end at once, of themselves and well: nobody sits before a stream that is dead.

@@ -2,7 +2,7 @@
 //! is not known is told apart by his address. Local root and questions about health are not limited: whoever mends a
 //! machine that is asked too much comes by these.
 //!
-//! What is allowed stands in Settings, which are looked at whenever the store has changed, and hold at once.
+//! What is allowed stands in Settings, and holds at once.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use axum::body::Body;
 use axum::response::Response;
 use berth_model::policy::{Subject, Verb};
-use berth_model::resource::settings::{self, ApiLimits, Settings};
+use berth_model::resource::settings::ApiLimits;
 use berth_model::status::{Failure, Reason};
 use futures_util::StreamExt;
 use governor::clock::{Clock, DefaultClock};
@@ -24,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 use super::reply::Error;
 use crate::auth::Peer;
 use crate::auth::attempts::neighbourhood;
-use crate::store::{Store, StoreError};
 
 type Keyed = RateLimiter<String, HashMapStateStore<String>, DefaultClock, NoOpMiddleware>;
 
@@ -36,8 +35,6 @@ const STREAM_AGAIN: i32 = 10;
 /// Counts.
 #[derive(Default)]
 pub struct Limiter {
-    /// The version of the store whose Settings were looked at.
-    seen: AtomicU64,
     rates: RwLock<Arc<Rates>>,
     asked: AtomicU64,
     streams: Arc<Mutex<HashMap<String, u32>>>,
@@ -94,16 +91,15 @@ pub(super) fn is_stream(verb: Verb, subresource: &str, follows: bool) -> bool {
 }
 
 impl Limiter {
-    /// Counts a request.
+    /// Counts a request against what is allowed.
     ///
     /// # Errors
     /// There were too many; says when to ask again.
-    pub(super) async fn admit(&self, store: &Store, who: &str) -> Result<(), Error> {
-        let rates = self.rates(store).await?;
+    pub(super) fn admit(&self, set: ApiLimits, who: &str) -> Result<(), Error> {
+        let rates = self.rates(set);
         if self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGETS_EVERY) {
             rates.each.retain_recent();
         }
-        let set = rates.set;
         let own = rates.each.check_key(&who.to_owned());
         own.map_err(|until| {
             let rate = set.requests_per_second_per_subject;
@@ -121,13 +117,8 @@ impl Limiter {
     ///
     /// # Errors
     /// There are too many.
-    pub(super) async fn open(
-        &self,
-        store: &Store,
-        who: &str,
-        stop: &CancellationToken,
-    ) -> Result<Arc<OpenStream>, Error> {
-        let most = self.rates(store).await?.set.streams_per_subject;
+    pub(super) fn open(&self, set: ApiLimits, who: &str, stop: &CancellationToken) -> Result<Arc<OpenStream>, Error> {
+        let most = set.streams_per_subject;
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let open = streams.entry(who.to_owned()).or_default();
         if *open >= most {
@@ -142,18 +133,17 @@ impl Limiter {
         Ok(Arc::new(OpenStream { streams: self.streams.clone(), who: who.to_owned(), ending }))
     }
 
-    async fn rates(&self, store: &Store) -> Result<Arc<Rates>, StoreError> {
-        let newest = *store.revision().borrow();
-        if self.seen.load(Ordering::Acquire) != newest {
-            let found = store.read(|tx| tx.get::<Settings>("", settings::NAME)).await?;
-            let set = found.map(|found| found.spec.api.limits).unwrap_or_default();
-            let mut rates = self.rates.write().unwrap_or_else(PoisonError::into_inner);
-            if rates.set != set {
-                *rates = Arc::new(Rates::of(set));
-            }
-            self.seen.store(newest, Ordering::Release);
+    /// What counts by what is allowed now; begun anew when that has changed.
+    fn rates(&self, set: ApiLimits) -> Arc<Rates> {
+        let counting = self.rates.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if counting.set == set {
+            return counting;
         }
-        Ok(self.rates.read().unwrap_or_else(PoisonError::into_inner).clone())
+        let mut rates = self.rates.write().unwrap_or_else(PoisonError::into_inner);
+        if rates.set != set {
+            *rates = Arc::new(Rates::of(set));
+        }
+        rates.clone()
     }
 }
 

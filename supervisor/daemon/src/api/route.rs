@@ -20,7 +20,6 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter};
 use berth_model::kinds::Registration;
 use berth_model::policy::{Decision, FRESH, Resource, Subject, Verb, authorize, is_stale};
-use berth_model::resource::settings::{self, Settings};
 use berth_model::status::{About, Reason};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
@@ -236,8 +235,7 @@ async fn open_without_certificate(api: &Api, head: &Parts) -> Result<(), Error> 
     if head.uri.path() == "/livez" || enrols {
         return Ok(());
     }
-    let settings = api.store.read(|tx| tx.get::<Settings>("", settings::NAME)).await?;
-    match settings.is_some_and(|settings| settings.spec.api.require_client_certificate) {
+    match api.settings.get(&api.store).await?.api.require_client_certificate {
         false => Ok(()),
         true => {
             let message = "nobody gets in here without a client certificate; enrol (`berth enrol`), or have one made as \
@@ -256,7 +254,7 @@ async fn identified(api: &Api, peer: Peer, route: &Route, head: &Parts, trail: &
         Err(_) => limits::stranger(peer),
     };
     if let Some(who) = who.filter(|_| !limits::is_about_health(&route.path)) {
-        api.limiter.admit(&api.store, &who).await?;
+        api.limiter.admit(api.settings.get(&api.store).await?.api.limits, &who)?;
     }
     if presented.is_none() && matches!(peer, Peer::Network(_)) {
         open_without_certificate(api, head).await?;
@@ -281,7 +279,10 @@ async fn opened(
     let (verb, subresource) = asked(route, verb, subresource, query);
     let stays = limits::is_stream(verb, subresource, truth(find(query, "follow")) == Some(true));
     match limits::counted_as(subject, peer).filter(|_| stays) {
-        Some(who) => Ok(Some(api.limiter.open(&api.store, &who, &api.stop).await?)),
+        Some(who) => {
+            let limits = api.settings.get(&api.store).await?.api.limits;
+            Ok(Some(api.limiter.open(limits, &who, &api.stop)?))
+        }
         None => Ok(None),
     }
 }

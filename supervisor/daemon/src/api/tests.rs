@@ -215,6 +215,7 @@ impl World {
             attempts: Attempts::default(),
             challenges: Challenges::default(),
             rights: Rights::default(),
+            settings: CurrentSettings::default(),
             limiter: Limiter::default(),
             claim: claim.clone(),
             notary: Arc::new(crate::audit::Notary::open(dir.path()).unwrap()),

@@ -209,6 +209,7 @@ async fn a_wrong_master_key_refuses_reads_of_values_and_shows_the_rest() {
         attempts: Attempts::default(),
         challenges: Challenges::default(),
         rights: Rights::default(),
+        settings: CurrentSettings::default(),
         limiter: Limiter::default(),
         claim: Arc::default(),
         notary: Arc::new(crate::audit::Notary::open(world.dir.path()).unwrap()),
