@@ -32,6 +32,8 @@ pub enum Flavor {
     Test,
     /// With the peers that the bench compares with.
     Bench,
+    /// With a git server.
+    Git,
 }
 
 impl Guest {
@@ -57,13 +59,14 @@ pub fn build(flavor: Flavor) -> Result<Guest, GuestError> {
     let lists: &[&str] = match flavor {
         Flavor::Test => &["packages"],
         Flavor::Bench => &["packages", "packages.bench"],
+        Flavor::Git => &["packages", "packages.git"],
     };
     let mut key = Key::new("guest 1");
     for part in ["guest.sh", "guest-finish.sh", "guest"].iter().chain(lists) {
         key.add_path(&source.join(part))?;
     }
     let key = key.finish();
-    let folder = cache::entry("guest", &key, 3, |folder| make(&source, folder, lists))?;
+    let folder = cache::entry("guest", &key, 4, |folder| make(&source, folder, lists))?;
     Ok(Guest { key, folder })
 }
 

@@ -9,6 +9,8 @@ use berth_host::fs::{FsError, atomic_write, ensure_dir, read_optional};
 use berth_model::resource::audit_record::Verification;
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use ssh_key::public::{Ed25519PublicKey, KeyData, PublicKey};
+use ssh_key::{Algorithm, HashAlg, LineEnding, Signature, SshSig};
 use zeroize::Zeroizing;
 
 use crate::store::{Checkpoint, Link, ReadTx, StoreError, Tx};
@@ -70,6 +72,29 @@ impl Notary {
         Ok(Self { key })
     }
 
+    /// The key by which others verify what is signed here, as OpenSSH writes it.
+    ///
+    /// # Errors
+    /// It cannot be written so.
+    pub fn public_key(&self) -> ssh_key::Result<String> {
+        PublicKey::new(self.key_data()?, "").to_openssh()
+    }
+
+    /// A signature as git wants it on a commit (`gpg.format=ssh`), armoured.
+    ///
+    /// # Errors
+    /// It cannot be written so.
+    pub fn sign_commit(&self, draft: &str) -> ssh_key::Result<String> {
+        let (namespace, hash) = ("git", HashAlg::Sha512);
+        let signed = SshSig::signed_data(namespace, hash, draft.as_bytes())?;
+        let signature = Signature::new(Algorithm::Ed25519, self.key.sign(&signed).as_ref())?;
+        SshSig::new(self.key_data()?, namespace, hash, signature)?.to_pem(LineEnding::LF)
+    }
+
+    fn key_data(&self) -> ssh_key::Result<KeyData> {
+        Ok(KeyData::Ed25519(Ed25519PublicKey::try_from(self.key.public_key().as_ref())?))
+    }
+
     /// Signs the newest record, unless that is signed already.
     ///
     /// # Errors
@@ -89,7 +114,8 @@ impl Notary {
     /// The store cannot be read.
     pub fn verify(&self, tx: &ReadTx<'_>) -> Result<Verification, StoreError> {
         let checkpoints = tx.checkpoints()?;
-        let mut found = Verification { checkpoints: checkpoints.len() as u64, ..Verification::default() };
+        let key = self.public_key().unwrap_or_default();
+        let mut found = Verification { checkpoints: checkpoints.len() as u64, key, ..Verification::default() };
         for checkpoint in &checkpoints {
             self.examine_checkpoint(checkpoint, &mut found);
         }
@@ -217,7 +243,8 @@ mod tests {
     #[tokio::test]
     async fn a_chain_that_nobody_touched_is_whole() {
         let chain = Chain::new().await;
-        let whole = Verification { records: 10, first: 1, last: 10, checkpoints: 1, problems: Vec::new() };
+        let key = Notary::open(chain.dir.path()).unwrap().public_key().unwrap();
+        let whole = Verification { records: 10, first: 1, last: 10, checkpoints: 1, key, problems: Vec::new() };
         assert_eq!(chain.verify().await, whole);
     }
 

@@ -11,6 +11,7 @@ pub mod disk_image;
 pub mod ext4;
 pub mod flows;
 pub mod fs;
+pub mod git;
 pub mod journal;
 pub mod layer;
 pub mod link;

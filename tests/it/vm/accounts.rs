@@ -2,7 +2,7 @@
 
 use berth_tests::machine::Machine;
 
-use super::{REGISTRY, eventually, own, shared};
+use super::{Flavor, Parts, Place, Plan, REGISTRY, eventually, own, plan, shared};
 
 const HOME: &str = "/run/accounts";
 const SERVER: &str = "--server https://localhost:6443 --ca /var/lib/berth/ca.crt";
@@ -269,4 +269,52 @@ fn audit_records_arrive_at_a_syslog_server_once_each_also_when_it_was_away_or_th
     };
     eventually(&true, || arrived() == known());
     assert!(arrived().iter().any(|line| line.contains("second")));
+}
+
+/// A repository behind SSH that root may write to by a key, and a Secret with that key.
+const REPOSITORY: &str = "
+set -e
+git init --quiet --bare --initial-branch=main /run/audit.git
+mkdir -p -m 700 /root/.ssh /run/ssh
+cd /run/ssh
+dropbearkey -t ed25519 -f host >/dev/null
+dropbearkey -t ed25519 -f own | grep '^ssh-' >/root/.ssh/authorized_keys
+dropbearconvert dropbear openssh own own.pem
+printf '127.0.0.1 %s\n' \"$(dropbearkey -y -f host | grep '^ssh-')\" >known_hosts
+systemd-run --quiet --unit=git-server dropbear -F -E -s -p 127.0.0.1:2222 -r /run/ssh/host
+berth secret create mirror --from-file ssh-privatekey=own.pem --from-file known_hosts=known_hosts
+";
+
+#[test]
+#[ignore = "long tier"]
+fn audit_records_arrive_as_signed_commits_over_ssh_and_at_a_server_with_another_key_none_do() {
+    let parts = Parts::build(Flavor::Git).unwrap();
+    let _place = Place::whole();
+    let machine = parts.ready(&Plan { durable: true, ..plan("commits") }).unwrap();
+    machine.ok(REPOSITORY).unwrap();
+    let settings = "apiVersion: berth.dev/v1\nkind: Settings\nmetadata: {name: berth}\n\
+                    spec: {audit: {mirror: {git: {url: 'ssh://root@127.0.0.1:2222/run/audit.git', \
+                    secret: {namespace: default, name: mirror}}}}}\n";
+    machine.put("/run/settings.yaml", settings.as_bytes(), 0o644).unwrap();
+    machine.ok("berth apply -f /run/settings.yaml").unwrap();
+    let git = |line: &str| machine.ok(&format!("git -C /run/audit.git {line}")).unwrap();
+    let arrived =
+        || git("ls-tree -r --name-only main 2>/dev/null | sed 's/^/main:/' | xargs -r git -C /run/audit.git show");
+    let exported = || machine.ok("berth audit export").unwrap();
+    eventually(&true, || arrived() == exported());
+
+    machine.ok("berth configmap create second && systemctl restart berthd && berth configmap create third").unwrap();
+    eventually(&true, || arrived() == exported());
+    assert!(arrived().contains("third"));
+    assert!(machine.ok("berth audit verify").unwrap().contains("\nsigned by ssh-ed25519 "));
+    assert!(git("cat-file commit main").contains("-----BEGIN SSH SIGNATURE-----"));
+
+    let pushed = git("rev-parse main");
+    machine.ok("cd /run/ssh && dropbearkey -t ed25519 -f other >/dev/null && systemctl stop git-server").unwrap();
+    machine
+        .ok("systemd-run --quiet --unit=git-impostor dropbear -F -E -s -p 127.0.0.1:2222 -r /run/ssh/other")
+        .unwrap();
+    machine.ok("berth configmap create fourth").unwrap();
+    eventually(&true, || machine.ok("berth get events -A -o json").unwrap().contains("not in known_hosts"));
+    assert_eq!(git("rev-parse main"), pushed);
 }

@@ -42,10 +42,15 @@ async fn verify(context: &Context) -> Result<(), Failure> {
     if !found.problems.is_empty() {
         return Err(Failure::Tampered(found.problems));
     }
-    let Verification { records, first, last, checkpoints, .. } = found;
-    match context.output.is_table() {
-        true => context.say(&format!("{records} records ({first} to {last}) and {checkpoints} checkpoints are whole")),
-        false => Ok(()),
+    let Verification { records, first, last, checkpoints, key, .. } = found;
+    if !context.output.is_table() {
+        return Ok(());
+    }
+    context.say(&format!("{records} records ({first} to {last}) and {checkpoints} checkpoints are whole"))?;
+    // An older supervisor does not say.
+    match key.as_str() {
+        "" => Ok(()),
+        key => context.say(&format!("signed by {key}")),
     }
 }
 

@@ -250,12 +250,14 @@ async fn whether_something_is_allowed_is_said_in_a_word_and_by_the_exit_code() {
 async fn whether_the_record_is_whole_is_said_with_what_is_wrong_and_by_the_exit_code() {
     let fake = Fake::start();
     let line = "GET /apis/berth.dev/v1/auditrecords/verification";
-    let whole = json!({"records": 12, "first": 1, "last": 12, "checkpoints": 2, "problems": []});
+    let whole =
+        json!({"records": 12, "first": 1, "last": 12, "checkpoints": 2, "problems": [], "key": "ssh-ed25519 AAAA"});
     let changed =
         json!({"records": 12, "first": 1, "last": 12, "checkpoints": 2, "problems": ["record 3 was changed"]});
     fake.on(line, Reply::Json(200, whole)).on(line, Reply::Json(200, changed));
     let ran = fake.run(&["audit", "verify"]).await;
-    assert_eq!((ran.code, ran.out.as_str()), (0, "12 records (1 to 12) and 2 checkpoints are whole\n"), "{}", ran.err);
+    let said = "12 records (1 to 12) and 2 checkpoints are whole\nsigned by ssh-ed25519 AAAA\n";
+    assert_eq!((ran.code, ran.out.as_str()), (0, said), "{}", ran.err);
     let ran = fake.run(&["audit", "verify"]).await;
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains("not whole\n  record 3 was changed\n  try: keep a copy"), "{}", ran.err);

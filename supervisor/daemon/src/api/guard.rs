@@ -2,10 +2,10 @@
 //! himself, and one owner who can log in stays. It is asked inside the transaction that writes.
 
 use berth_model::kinds::{
-    API_KEY, CERTIFICATE, DEVICE, INVITATION, ROLE, ROLE_BINDING, Registration, SESSION, SETTINGS, USER,
+    API_KEY, CERTIFICATE, DEVICE, INVITATION, ROLE, ROLE_BINDING, Registration, SECRET, SESSION, SETTINGS, USER,
 };
 use berth_model::meta;
-use berth_model::policy::Subject;
+use berth_model::policy::{Decision, Resource, Subject, Verb, authorize};
 use berth_model::resource::invitation::InvitationSpec;
 use berth_model::resource::role_binding::{RoleBindingSpec, SubjectReference};
 use berth_model::resource::settings::Settings;
@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::reply::Error;
 use super::request::Ask;
+use super::route::REVEAL;
 use crate::auth::accounts;
 use crate::store::ReadTx;
 
@@ -55,6 +56,7 @@ impl<'a> Guard<'a> {
         }
         if *self.kind == SETTINGS {
             self.stays_inside(old, new)?;
+            self.may_send(old, new)?;
         }
         if self.had_owner && !accounts::has_owner(tx)? {
             let message = "this would leave nobody who is owner of the machine; make another user one first";
@@ -75,6 +77,16 @@ impl<'a> Guard<'a> {
         let message = "with this nobody gets in over the network without a client certificate, and you come without one; \
                        have one made (`berth ca NAME`) and ask with it, or do this as root on the machine itself";
         Err(Error::new(Reason::Forbidden, message))
+    }
+
+    /// Refuses whoever would have a Secret shown to a server that he may not read himself.
+    fn may_send(&self, old: Option<&Value>, new: Option<&Value>) -> Result<(), Error> {
+        let set = |object: Option<&Value>| Settings::deserialize(object?).ok()?.spec.audit.mirror.git;
+        let Some(git) = set(new).filter(|git| set(old).as_ref() != Some(git)) else { return Ok(()) };
+        let (namespace, name) = (git.secret.namespace.as_str(), git.secret.name.as_str());
+        let resource = Resource::Object { group: "", plural: SECRET.plural, subresource: REVEAL, namespace, name };
+        let allowed = authorize(&self.asker.subject, Verb::Get, &resource) == Decision::Allowed;
+        refuse(!allowed, &self.asker.subject, || format!("the right to read Secret {namespace}/{name}"))
     }
 
     /// Refuses whoever may not have anything to do with an object.

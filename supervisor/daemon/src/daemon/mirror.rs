@@ -6,27 +6,29 @@
 //! ```
 //!
 //! A record is sent once or more often, never less: receivers know it again by its sequence and hash. Nobody who asks
-//! for something waits for it.
+//! for something waits for it. Each receiver has a position of its own.
 
+mod git;
 mod syslog;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use berth_host::fs::{FsError, atomic_write, ensure_dir, read_optional};
 use berth_model::resource::Settings;
 use berth_model::resource::operation::Actor;
-use berth_model::resource::settings::{self, SyslogMirror};
-use serde::{Deserialize, Serialize};
+use berth_model::resource::settings::{self, MirrorSettings};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::{DaemonError, Parts};
 use crate::config::Config;
 use crate::store::{EventType, Link, ReadTx, Store, StoreError, Tx};
+use git::{Git, PushError};
+use syslog::{SendError, Syslog};
 
-/// How often it is looked for new records: what only reads and is refused wakes nobody.
-const PACE: Duration = Duration::from_secs(2);
 /// Pauses after a failure: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 /// Records that are sent at once.
@@ -41,29 +43,50 @@ enum MirrorError {
     /// How far they got cannot be kept.
     #[error("keeping how far the audit records were sent")]
     Position(#[from] FsError),
-    /// The receiver.
+    /// The syslog server.
     #[error("sending audit records to {server}")]
-    Send {
+    Syslog {
         /// As it is set.
         server: String,
         /// Why.
         #[source]
-        source: syslog::SendError,
+        source: SendError,
+    },
+    /// The git repository.
+    #[error("pushing audit records to {url}")]
+    Git {
+        /// As it is set.
+        url: String,
+        /// Why.
+        #[source]
+        source: PushError,
     },
 }
 
-/// How far a receiver has them. Another receiver begins with the oldest that is kept.
-#[derive(Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Position {
-    server: String,
-    sequence: u64,
+/// Somebody whom records are sent to.
+trait Receiver: Send + Sync + 'static {
+    /// How often it is looked for new records: what only reads and is refused wakes nobody.
+    const PACE: Duration;
+
+    /// Sends all that it does not have yet, if it is set.
+    fn advance(&self, records: &Records) -> impl Future<Output = Result<(), MirrorError>> + Send;
 }
 
-struct Mirror {
+/// Where records come from.
+struct Records {
     store: Store,
-    file: PathBuf,
-    hostname: String,
+}
+
+impl Records {
+    async fn set(&self) -> Result<MirrorSettings, StoreError> {
+        let settings = self.store.read(|tx| tx.get::<Settings>("", settings::NAME)).await?;
+        Ok(settings.map(|settings| settings.spec.audit.mirror).unwrap_or_default())
+    }
+
+    /// The next of them, oldest first.
+    async fn after(&self, sequence: u64) -> Result<Vec<Link>, StoreError> {
+        self.store.read(move |tx: &ReadTx<'_>| tx.audit_after(sequence, BATCH)).await
+    }
 }
 
 /// Begins to send records wherever that is set.
@@ -73,74 +96,51 @@ pub(super) fn spawn(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Resu
     let hostname =
         nix::unistd::gethostname().map_err(|errno| super::io_error("reading the machine's name")(errno.into()))?;
     let hostname = hostname.to_string_lossy().into_owned();
-    let mirror = Mirror { store: parts.store.clone(), file: folder.join("syslog.json"), hostname };
-    tasks.spawn(parts.stop.clone().run_until_cancelled_owned(mirror.run()));
+    let syslog = Syslog { file: folder.join("syslog.json"), hostname: hostname.clone() };
+    let (sealer, notary) = (parts.sealer.clone(), parts.notary.clone());
+    let git = Git { folder, hostname, sealer, notary, clock: parts.clock.clone() };
+    let records = || Records { store: parts.store.clone() };
+    tasks.spawn(parts.stop.clone().run_until_cancelled_owned(run(syslog, records())));
+    tasks.spawn(parts.stop.clone().run_until_cancelled_owned(run(git, records())));
     Ok(())
 }
 
-impl Mirror {
-    async fn run(self) {
-        let (mut failed, mut pause) = (false, PAUSES.0);
-        loop {
-            match self.advance().await {
-                Ok(()) if failed => {
-                    failed = false;
-                    self.tell(EventType::Normal, "AuditMirrored", "the audit records are sent again").await;
+async fn run<R: Receiver>(receiver: R, records: Records) {
+    let (mut failed, mut pause) = (false, PAUSES.0);
+    loop {
+        match receiver.advance(&records).await {
+            Ok(()) if failed => {
+                failed = false;
+                tell(&records.store, EventType::Normal, "AuditMirrored", "the audit records are sent again").await;
+            }
+            Ok(()) => tokio::time::sleep(R::PACE).await,
+            Err(error) => {
+                let why = crate::log::chain(&error);
+                if !std::mem::replace(&mut failed, true) {
+                    pause = PAUSES.0;
+                    tell(&records.store, EventType::Warning, "AuditMirrorFailed", &advised(&why)).await;
                 }
-                Ok(()) => tokio::time::sleep(PACE).await,
-                Err(error) => {
-                    let why = crate::log::chain(&error);
-                    if !std::mem::replace(&mut failed, true) {
-                        pause = PAUSES.0;
-                        self.tell(EventType::Warning, "AuditMirrorFailed", &advised(&why)).await;
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSES.1);
-                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSES.1);
             }
         }
     }
+}
 
-    /// Sends what is new, piece by piece.
-    async fn advance(&self) -> Result<(), MirrorError> {
-        let settings = self.store.read(|tx| tx.get::<Settings>("", settings::NAME)).await?;
-        let Some(syslog) = settings.and_then(|settings| settings.spec.audit.mirror.syslog) else { return Ok(()) };
-        let mut position = kept(&self.file)?;
-        if position.server != syslog.server {
-            position = Position { server: syslog.server.clone(), sequence: 0 };
-        }
-        loop {
-            let after = position.sequence;
-            let links = self.store.read(move |tx: &ReadTx<'_>| tx.audit_after(after, BATCH)).await?;
-            let Some(last) = links.last().map(|last| last.sequence) else { return Ok(()) };
-            self.send(&syslog, &links).await?;
-            position.sequence = last;
-            keep(&self.file, &position)?;
-        }
+/// In the log, and as an event of the Settings, which stand for the machine.
+async fn tell(store: &Store, kind: EventType, reason: &'static str, message: &str) {
+    match kind {
+        EventType::Normal => info!("{message}"),
+        EventType::Warning => warn!("{message}"),
     }
-
-    async fn send(&self, syslog: &SyslogMirror, links: &[Link]) -> Result<(), MirrorError> {
-        let messages: Vec<String> =
-            links.iter().map(|link| syslog::message(link, &self.hostname)).collect::<Result<_, _>>()?;
-        let sent = syslog::send(syslog, &messages).await;
-        sent.map_err(|source| MirrorError::Send { server: syslog.server.clone(), source })
-    }
-
-    /// In the log, and as an event of the Settings, which stand for the machine.
-    async fn tell(&self, kind: EventType, reason: &'static str, message: &str) {
-        match kind {
-            EventType::Normal => info!("{message}"),
-            EventType::Warning => warn!("{message}"),
-        }
-        let actor = Actor { identity: "berthd".into(), source: "audit".into() };
-        let message = message.to_owned();
-        let write = move |tx: &mut Tx<'_>| match tx.get::<Settings>("", settings::NAME)? {
-            Some(settings) => tx.emit_event(&settings, kind, reason, &message),
-            None => Ok(()),
-        };
-        if let Err(error) = self.store.write(&actor, write).await {
-            warn!("telling how the audit records fare failed: {}", crate::log::chain(&error));
-        }
+    let actor = Actor { identity: "berthd".into(), source: "audit".into() };
+    let message = message.to_owned();
+    let write = move |tx: &mut Tx<'_>| match tx.get::<Settings>("", settings::NAME)? {
+        Some(settings) => tx.emit_event(&settings, kind, reason, &message),
+        None => Ok(()),
+    };
+    if let Err(error) = store.write(&actor, write).await {
+        warn!("telling how the audit records fare failed: {}", crate::log::chain(&error));
     }
 }
 
@@ -148,13 +148,13 @@ fn advised(why: &str) -> String {
     format!("{why}; nothing is lost, and it is tried again: see spec.audit.mirror of Settings berth, and the receiver")
 }
 
-/// A file that cannot be understood is as none: everything is sent once more.
-fn kept(file: &Path) -> Result<Position, FsError> {
+/// How far a receiver has them. A file that cannot be understood is as none: everything is sent once more.
+fn kept<P: DeserializeOwned + Default>(file: &Path) -> Result<P, FsError> {
     let bytes = read_optional(file)?.unwrap_or_default();
     Ok(serde_json::from_slice(&bytes).unwrap_or_default())
 }
 
-fn keep(file: &Path, position: &Position) -> Result<(), FsError> {
+fn keep(file: &Path, position: &impl Serialize) -> Result<(), FsError> {
     let text = serde_json::json!(position).to_string();
     atomic_write(file, text.as_bytes(), 0o600)
 }

@@ -82,6 +82,10 @@ pub struct Verification {
     pub last: u64,
     /// Signed checkpoints that were looked at.
     pub checkpoints: u64,
+    /// By what checkpoints, and commits of the mirror, are signed: a line as in git's file of allowed signers, without the
+    /// name.
+    #[serde(default)]
+    pub key: String,
     /// What is wrong; nothing, if the chain is whole.
     pub problems: Vec<String>,
 }

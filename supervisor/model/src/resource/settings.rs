@@ -4,6 +4,8 @@
 //! whoever wants the defaults back leaves its fields out. What has to be known before anything runs is
 //! in `berthd.toml` instead.
 
+mod audit;
+
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
@@ -17,6 +19,8 @@ use crate::field::{FieldError, Rule};
 use crate::id::dns_label;
 use crate::pressure::Thresholds;
 use crate::resource::operation::OperationKind;
+
+pub use audit::{AuditSettings, GitMirror, MirrorSettings, SecretName, SyslogMirror, SyslogTransport};
 
 /// The name of the only one.
 pub const NAME: &str = "berth";
@@ -42,50 +46,6 @@ pub struct SettingsSpec {
     pub updates: UpdateSettings,
     /// The record of who did what.
     pub audit: AuditSettings,
-}
-
-/// The record of who did what.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct AuditSettings {
-    /// Where it is sent as well, so that not even root of this machine can rewrite it unseen.
-    pub mirror: MirrorSettings,
-}
-
-/// Where the record of who did what is sent as well.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MirrorSettings {
-    /// A syslog server.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub syslog: Option<SyslogMirror>,
-}
-
-/// A syslog server that is sent each record as a message of RFC 5424, facility `log audit`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SyslogMirror {
-    /// `host:port`, e.g. `logs.example:6514`.
-    pub server: String,
-    /// How it is reached.
-    #[serde(default)]
-    pub transport: SyslogTransport,
-    /// The authority that signed the server's certificate, as PEM; absent, those that the machine trusts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub authority: Option<String>,
-}
-
-/// How a syslog server is reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SyslogTransport {
-    /// RFC 5425: encrypted, and nobody else takes the records.
-    #[default]
-    Tls,
-    /// RFC 6587, in the clear.
-    Tcp,
-    /// RFC 5426, in the clear; what is lost is not missed.
-    Udp,
 }
 
 /// New versions of the machine's own system. When they are fetched is a Schedule's business.
@@ -219,7 +179,7 @@ pub fn validate(new: &Value, _: Option<&Value>) -> Vec<FieldError> {
     errors.extend(operation_rules(&new["spec"]["operations"]));
     errors.extend(limit_rules(&new["spec"]["api"]["limits"]));
     errors.extend(update_rules(&new["spec"]["updates"]));
-    errors.extend(syslog_rules(&new["spec"]["audit"]["mirror"]["syslog"]));
+    errors.extend(audit::rules(&new["spec"]["audit"]["mirror"]));
     let open = new.pointer("/spec/network/openNamespaces").and_then(Value::as_array);
     let names: Vec<&str> = open.into_iter().flatten().filter_map(Value::as_str).collect();
     if names.len() > usize::from(SERVICES) {
@@ -304,25 +264,6 @@ fn update_rules(new: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn syslog_rules(new: &Value) -> Vec<FieldError> {
-    let Ok(set) = SyslogMirror::deserialize(new) else { return Vec::new() };
-    let mut errors = Vec::new();
-    let port = set.server.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(['/', '@', ' ']));
-    if port.and_then(|(_, port)| port.parse::<u16>().ok()).is_none_or(|port| port == 0) {
-        let message = "name a host and a port, e.g. `logs.example:6514`";
-        errors.push(FieldError::invalid("spec.audit.mirror.syslog.server", message));
-    }
-    if set.authority.is_some() && set.transport != SyslogTransport::Tls {
-        let message = "only `transport: tls` has certificates; use that, or leave this out";
-        errors.push(FieldError::forbidden("spec.audit.mirror.syslog.authority", message));
-    }
-    if set.authority.is_some_and(|pem| !pem.contains("-----BEGIN CERTIFICATE-----")) {
-        let message = "is no certificate as PEM";
-        errors.push(FieldError::invalid("spec.audit.mirror.syslog.authority", message));
-    }
-    errors
-}
-
 /// The longest that anything unneeded can be kept, in days: ten years.
 const LONGEST: u16 = 3650;
 
@@ -357,7 +298,7 @@ mod tests {
     use super::*;
     use crate::kinds::{Request, SETTINGS};
 
-    fn admitted(spec: Value) -> Result<Value, Vec<String>> {
+    pub(super) fn admitted(spec: Value) -> Result<Value, Vec<String>> {
         let body = json!({"metadata": {"name": "berth"}, "spec": spec});
         let admitted = SETTINGS.admit(body, &Request::Create);
         let shown = |errors: Vec<FieldError>| errors.iter().map(|error| error.field.clone()).collect();
@@ -377,21 +318,6 @@ mod tests {
             "updates": updates, "audit": {"mirror": {}}});
         assert_eq!(admitted(json!({})), Ok(json!([default, []])));
         assert_eq!(admitted(json!({"network": {"nosuch": 1}})), Ok(json!([default, ["spec.network.nosuch"]])));
-    }
-
-    #[test]
-    fn a_syslog_server_has_a_host_and_a_port_and_an_authority_only_where_there_are_certificates() {
-        let set = |syslog: Value| admitted(json!({"audit": {"mirror": {"syslog": syslog}}})).map(|_| ());
-        assert_eq!(set(json!({"server": "logs.example:6514"})), Ok(()));
-        assert_eq!(set(json!({"server": "[fd00::1]:514", "transport": "udp"})), Ok(()));
-        let field = |name: &str| Err(vec![format!("spec.audit.mirror.syslog.{name}")]);
-        for wrong in ["logs.example", ":514", "logs:0", "https://logs:514", "me@logs:514"] {
-            assert_eq!(set(json!({ "server": wrong })), field("server"), "{wrong}");
-        }
-        let pem = "-----BEGIN CERTIFICATE-----";
-        assert_eq!(set(json!({"server": "logs:6514", "authority": pem})), Ok(()));
-        assert_eq!(set(json!({"server": "logs:6514", "authority": "x"})), field("authority"));
-        assert_eq!(set(json!({"server": "logs:514", "transport": "tcp", "authority": pem})), field("authority"));
     }
 
     #[test]

@@ -183,6 +183,38 @@ async fn a_role_of_ones_own_allows_what_its_rules_say() {
 }
 
 #[tokio::test]
+async fn a_secret_is_shown_to_no_server_that_somebody_sets_who_may_not_read_it_himself() {
+    let world = World::new();
+    let path = "/apis/berth.dev/v1/settings/berth";
+    let may = |also: Value| json!([{ "verbs": ["get", "update"], "apiGroups": ["berth.dev"], "resources": ["settings"] }, also]);
+    let reads =
+        json!({ "verbs": ["get"], "apiGroups": [""], "resources": ["secrets/reveal"], "resourceNames": ["git"] });
+    let lists = json!({ "verbs": ["get", "list"], "apiGroups": [""], "resources": ["secrets"] });
+    let mut tokens = Vec::new();
+    for (role, also) in [("reader", reads), ("lister", lists)] {
+        let role_object = json!({ "metadata": { "name": role }, "spec": { "rules": may(also) } });
+        world.post(ROLES, role_object).await.created();
+        tokens.push(world.logged_in(&format!("{role}-user"), role, None).await);
+    }
+    let with = async |url: &str| {
+        let mut settings = world.get(path).await.ok();
+        let secret = json!({ "namespace": "default", "name": "git" });
+        settings["spec"]["audit"]["mirror"]["git"] = json!({ "url": url, "secret": secret });
+        settings
+    };
+    let mine = "https://mine.example/audit";
+    let refused = world.bearing(&tokens[1], Method::PUT, path, with(mine).await).await;
+    assert_eq!(refused.failed().0, 403);
+    assert!(refused.failed().2.contains("the right to read Secret default/git"), "{}", refused.body);
+    world.bearing(&tokens[0], Method::PUT, path, with("https://git.example/audit").await).await.ok();
+    assert_eq!(world.bearing(&tokens[1], Method::PUT, path, with(mine).await).await.code, 403);
+    // What stays as it is asks nobody.
+    let mut other = with("https://git.example/audit").await;
+    other["spec"]["network"]["multicastDns"] = json!(false);
+    world.bearing(&tokens[1], Method::PUT, path, other).await.ok();
+}
+
+#[tokio::test]
 async fn values_of_secrets_are_for_whoever_may_reveal() {
     let world = World::new();
     world

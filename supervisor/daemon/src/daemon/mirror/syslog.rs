@@ -5,6 +5,7 @@
 //! has read up to there. So each batch has a connection of its own.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,51 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio_rustls::TlsConnector;
 
+use super::{MirrorError, Receiver, Records, keep, kept};
 use crate::store::{Link, StoreError};
+
+/// A syslog server.
+pub(super) struct Syslog {
+    /// Where its position is kept.
+    pub(super) file: PathBuf,
+    /// What this machine is called.
+    pub(super) hostname: String,
+}
+
+/// How far a server has them. Another server begins with the oldest that is kept.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Position {
+    server: String,
+    sequence: u64,
+}
+
+impl Receiver for Syslog {
+    const PACE: Duration = Duration::from_secs(2);
+
+    async fn advance(&self, records: &Records) -> Result<(), MirrorError> {
+        let Some(syslog) = records.set().await?.syslog else { return Ok(()) };
+        let mut position: Position = kept(&self.file)?;
+        if position.server != syslog.server {
+            position = Position { server: syslog.server.clone(), sequence: 0 };
+        }
+        loop {
+            let links = records.after(position.sequence).await?;
+            let Some(last) = links.last().map(|last| last.sequence) else { return Ok(()) };
+            let messages: Vec<String> =
+                links.iter().map(|link| message(link, &self.hostname)).collect::<Result<_, _>>()?;
+            let sent = send(&syslog, &messages).await;
+            sent.map_err(|source| MirrorError::Syslog { server: syslog.server.clone(), source })?;
+            position.sequence = last;
+            keep(&self.file, &position)?;
+        }
+    }
+}
 
 /// Facility 13, log audit (RFC 5424, table 1), times eight.
 const FACILITY: u8 = 13 << 3;
@@ -59,7 +100,7 @@ fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> SendError {
 }
 
 /// A record as a message: its time is when it was done, its text a line as of `berth audit export`.
-pub(super) fn message(link: &Link, hostname: &str) -> Result<String, StoreError> {
+fn message(link: &Link, hostname: &str) -> Result<String, StoreError> {
     let deed = link.deed()?;
     let severity = if deed.result == DeedResult::Denied { WARNING } else { NOTICE };
     let (priority, time) = (FACILITY + severity, deed.time);
@@ -67,7 +108,7 @@ pub(super) fn message(link: &Link, hostname: &str) -> Result<String, StoreError>
 }
 
 /// Sends messages; answers when the receiver has them, as far as its transport lets that be known.
-pub(super) async fn send(to: &SyslogMirror, messages: &[String]) -> Result<(), SendError> {
+async fn send(to: &SyslogMirror, messages: &[String]) -> Result<(), SendError> {
     let sending = async {
         match to.transport {
             SyslogTransport::Udp => datagrams(&to.server, messages).await,

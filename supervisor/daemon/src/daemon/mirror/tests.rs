@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use berth_model::resource::audit_record::{Deed, DeedResult};
-use berth_model::resource::settings::SyslogTransport;
+use berth_model::resource::settings::{SyslogMirror, SyslogTransport};
 use k8s_openapi::api::core::v1::Event;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
@@ -10,7 +10,18 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio_rustls::TlsAcceptor;
 
+mod git;
+
 use super::*;
+
+/// A receiver with its records.
+struct Mirror<R>(R, Records);
+
+impl<R: Receiver> Mirror<R> {
+    async fn advance(&self) -> Result<(), MirrorError> {
+        self.0.advance(&self.1).await
+    }
+}
 
 struct World {
     dir: tempfile::TempDir,
@@ -25,8 +36,9 @@ impl World {
         Self { dir, store }
     }
 
-    fn mirror(&self) -> Mirror {
-        Mirror { store: self.store.clone(), file: self.dir.path().join("syslog.json"), hostname: "box".into() }
+    fn mirror(&self) -> Mirror<Syslog> {
+        let syslog = Syslog { file: self.dir.path().join("syslog.json"), hostname: "box".into() };
+        Mirror(syslog, Records { store: self.store.clone() })
     }
 
     async fn set(&self, syslog: SyslogMirror) {
@@ -168,7 +180,10 @@ async fn a_failure_is_told_as_an_event_once() {
     world.set(to(closed, SyslogTransport::Tcp)).await;
     world.deed("a", DeedResult::Done).await;
     let mut newest = world.store.revision();
-    let running = tokio::spawn(world.mirror().run());
+    let running = {
+        let Mirror(syslog, records) = world.mirror();
+        tokio::spawn(run(syslog, records))
+    };
     newest.mark_unchanged();
     newest.changed().await.unwrap();
     running.abort();
