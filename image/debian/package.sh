@@ -25,7 +25,8 @@ gzip -9n "$man"/*
 "$programs/berth" completions bash >"$completions/bash-completion/completions/berth"
 "$programs/berth" completions zsh >"$completions/zsh/vendor-completions/_berth"
 "$programs/berth" completions fish >"$completions/fish/vendor_completions.d/berth.fish"
-cp "$top/LICENSE" "$stage/usr/share/doc/berth/copyright"
+cp "$here/package/copyright" "$stage/usr/share/doc/berth/copyright"
+sed "s/@VERSION@/$version/" "$here/package/changelog" | gzip -9n >"$stage/usr/share/doc/berth/changelog.gz"
 cp "$top/README.md" "$stage/usr/share/doc/berth/README.md"
 for script in postinst prerm postrm; do install -m 755 "$here/package/$script" "$stage/DEBIAN/$script"; done
 
@@ -35,4 +36,5 @@ size=$(du -sk "$stage" | cut -f 1)
 sed -e "s/@VERSION@/$version/" -e "s/@GLIBC@/$glibc/" -e "s/@SIZE@/$size/" "$here/package/control" >"$stage/DEBIAN/control"
 chmod -R u=rwX,go=rX "$stage"
 find "$stage" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
-dpkg-deb --root-owner-group -Zzstd -z3 --build "$stage" "$out/berth_${version}_amd64.deb" >/dev/null
+# Debian's policy knows no zstd.
+dpkg-deb --root-owner-group -Zxz -z1 --build "$stage" "$out/berth_${version}_amd64.deb" >/dev/null

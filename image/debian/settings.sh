@@ -17,6 +17,8 @@ echo berth >"$root/etc/hostname"
 printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
 : >"$root/etc/machine-id"
 ln -sf ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
+# The day on which accounts were made is the day of the build.
+sed -E -i "s/^([^:]*:[^:]*:)[0-9]+:/\\1$((SOURCE_DATE_EPOCH / 86400)):/" "$root/etc/shadow"
 rm -f "$root"/etc/passwd- "$root"/etc/group- "$root"/etc/shadow- "$root"/etc/gshadow- "$root"/etc/ssh/ssh_host_* "$root/etc/.pwd.lock" \
     "$root/etc/mtab"
 # Nobody logs in over the network unless the owner of the machine says so.

@@ -27,6 +27,7 @@ mod machine;
 mod namespaces;
 mod neighbours;
 mod network;
+mod package;
 mod projections;
 mod refused;
 mod schedules;

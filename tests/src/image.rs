@@ -79,7 +79,6 @@ const STARTER: &str = "nginx:welcome";
 
 /// The image of a version.
 pub fn build(recipe: Recipe<'_>) -> Result<Image, ImageError> {
-    let Recipe { payload, images, version, changes } = recipe;
     let (tools, tools_key) = tools()?;
     let (appliance, appliance_key) = appliance(&tools, &tools_key)?;
     let mut key = key("image 2", &["assemble.sh", "inside.sh", "settings.sh"])?;
@@ -96,23 +95,49 @@ pub fn build(recipe: Recipe<'_>) -> Result<Image, ImageError> {
     ] {
         key.add_path(&tree::top().join("image").join(part))?;
     }
-    for part in [&tools_key, &appliance_key, &payload.key, &images.key, version] {
+    for part in [&tools_key, &appliance_key, &recipe.payload.key, &recipe.images.key, recipe.version] {
         key.add(part.as_bytes());
     }
-    if let Some(changes) = changes {
+    if let Some(changes) = recipe.changes {
         key.add_path(changes)?;
     }
-    let signer = publish::signer()?;
-    key.add_path(&signer.public)?;
-    let none = PathBuf::from("/nonexistent");
-    let (starter, changes) = (images.layout(STARTER), changes.unwrap_or(&none));
-    let folder = cache::entry("image", &key.finish(), 6, |folder| {
-        script(
-            "assemble.sh",
-            &[&tools, &appliance, &payload.path, &starter, &signer.public, Path::new(version), changes, folder],
-        )
-    })?;
-    Ok(Image { folder, packages: appliance.join("packages"), version: version.to_owned() })
+    key.add_path(&publish::signer()?.public)?;
+    let folder = cache::entry("image", &key.finish(), 6, |folder| assemble(recipe, &tools, &appliance, folder))?;
+    Ok(Image { folder, packages: appliance.join("packages"), version: recipe.version.to_owned() })
+}
+
+/// What an image that is built once more begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// What was made of Debian's packages before.
+    Appliance,
+    /// Debian's packages themselves.
+    Packages,
+}
+
+/// The same image once more, into an empty folder, whatever there is already.
+pub fn build_anew(recipe: Recipe<'_>, from: Basis, folder: &Path) -> Result<Image, ImageError> {
+    let (tools, tools_key) = tools()?;
+    let appliance = match from {
+        Basis::Appliance => appliance(&tools, &tools_key)?.0,
+        Basis::Packages => {
+            let own = folder.join("appliance");
+            cache::at(&own, std::fs::create_dir_all(&own))?;
+            script("appliance.sh", &[&tools, &own])?;
+            own
+        }
+    };
+    let folder = folder.join("image");
+    cache::at(&folder, std::fs::create_dir_all(&folder))?;
+    assemble(recipe, &tools, &appliance, &folder)?;
+    Ok(Image { folder, packages: appliance.join("packages"), version: recipe.version.to_owned() })
+}
+
+fn assemble(recipe: Recipe<'_>, tools: &Path, appliance: &Path, folder: &Path) -> Result<(), ImageError> {
+    let Recipe { payload, images, version, changes } = recipe;
+    let (starter, none) = (images.layout(STARTER), PathBuf::from("/nonexistent"));
+    let (signer, changes) = (publish::signer()?.public, changes.unwrap_or(&none));
+    script("assemble.sh", &[tools, appliance, &payload.path, &starter, &signer, Path::new(version), changes, folder])
 }
 
 /// A Debian that makes images.

@@ -35,7 +35,7 @@ pub fn build() -> Result<Payload, PayloadError> {
     let programs = at(Path::new("."), tree::programs())?;
     let source = tree::top();
     let mut inputs = Key::new("payload 1");
-    for part in ["image/debian/package.sh", "image/debian/package", "units", "README.md", "LICENSE", "Cargo.toml"] {
+    for part in ["image/debian/package.sh", "image/debian/package", "units", "README.md", "Cargo.toml"] {
         inputs.add_path(&source.join(part))?;
     }
     for program in PROGRAMS {

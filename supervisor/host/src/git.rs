@@ -11,7 +11,7 @@ mod access;
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::sync::Once;
+use std::sync::{Mutex, Once, PoisonError};
 
 use git2::build::TreeUpdateBuilder;
 use git2::{
@@ -46,6 +46,9 @@ pub enum GitError {
     /// The bare repository cannot be made anew.
     #[error("making the bare repository anew")]
     File(#[from] FsError),
+    /// The server does not prove to be the one that is meant.
+    #[error("{0}")]
+    Stranger(String),
     /// The server took the commits and refused the branch.
     #[error("the server refuses the branch: {0}")]
     Refused(String),
@@ -61,7 +64,7 @@ impl GitError {
                 [Indexer, Object, Odb, Reference, Repository, Tree, Zlib].contains(&source.class())
             }
             Self::File(_) => true,
-            Self::Refused(_) => false,
+            Self::Stranger(_) | Self::Refused(_) => false,
         }
     }
 }
@@ -88,6 +91,8 @@ pub struct Addition<'a> {
 pub struct RemoteBranch {
     here: Repository,
     place: Place,
+    /// libgit2 keeps to itself why a server was not taken for the one that is meant.
+    stranger: Mutex<Option<String>>,
 }
 
 impl RemoteBranch {
@@ -104,7 +109,7 @@ impl RemoteBranch {
                 Repository::init_bare(folder).map_err(failed("making the bare repository"))?
             }
         };
-        Ok(Self { here, place })
+        Ok(Self { here, place, stranger: Mutex::default() })
     }
 
     /// The commit in which it ends; none, if the server has no such branch.
@@ -113,8 +118,8 @@ impl RemoteBranch {
     /// The server does not say.
     pub fn tip(&self) -> Result<Option<Oid>, GitError> {
         let mut remote = self.here.remote_anonymous(&self.place.url).map_err(failed("reading the address"))?;
-        let asked = remote.connect_auth(Direction::Fetch, Some(self.place.callbacks()), None);
-        let asked = asked.map_err(failed("asking for the branch"))?;
+        let asked = remote.connect_auth(Direction::Fetch, Some(self.place.callbacks(&self.stranger)), None);
+        let asked = asked.map_err(|source| self.failed("asking for the branch", source))?;
         let (wanted, heads) = (self.name(), asked.list().map_err(failed("reading the server's branches"))?);
         Ok(heads.iter().find(|head| head.name() == wanted).map(git2::RemoteHead::oid))
     }
@@ -132,8 +137,9 @@ impl RemoteBranch {
         let mut remote = self.here.remote_anonymous(&self.place.url).map_err(failed("reading the address"))?;
         let wanted = format!("+{}:{FETCHED}/{}", self.name(), self.place.branch);
         let mut options = FetchOptions::new();
-        options.remote_callbacks(self.place.callbacks()).follow_redirects(RemoteRedirect::None);
-        remote.fetch(&[wanted], Some(&mut options), None).map_err(failed("fetching the branch"))
+        options.remote_callbacks(self.place.callbacks(&self.stranger)).follow_redirects(RemoteRedirect::None);
+        let fetched = remote.fetch(&[wanted], Some(&mut options), None);
+        fetched.map_err(|source| self.failed("fetching the branch", source))
     }
 
     /// Whether `newer` is `older`, or has grown from it. Both have to be here.
@@ -188,7 +194,7 @@ impl RemoteBranch {
         let mut remote = self.here.remote_anonymous(&self.place.url).map_err(failed("reading the address"))?;
         let refused = RefCell::new(None);
         {
-            let mut callbacks: RemoteCallbacks<'_> = self.place.callbacks();
+            let mut callbacks: RemoteCallbacks<'_> = self.place.callbacks(&self.stranger);
             callbacks.push_update_reference(|_, status| {
                 *refused.borrow_mut() = status.map(str::to_owned);
                 Ok(())
@@ -196,7 +202,8 @@ impl RemoteBranch {
             let mut options = PushOptions::new();
             options.remote_callbacks(callbacks).follow_redirects(RemoteRedirect::None).packbuilder_parallelism(1);
             let wanted = format!("{SENT}:{}", self.name());
-            remote.push(&[wanted], Some(&mut options)).map_err(failed("sending the commits"))?;
+            let sent = remote.push(&[wanted], Some(&mut options));
+            sent.map_err(|source| self.failed("sending the commits", source))?;
         }
         refused.into_inner().map_or(Ok(()), |why| Err(GitError::Refused(why)))
     }
@@ -226,6 +233,13 @@ impl RemoteBranch {
             crate::fs::remove_file(&older)?;
         }
         Ok(())
+    }
+
+    fn failed(&self, doing: &'static str, source: git2::Error) -> GitError {
+        match self.stranger.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(why) => GitError::Stranger(why),
+            None => GitError::Git { doing, source },
+        }
     }
 
     fn name(&self) -> String {

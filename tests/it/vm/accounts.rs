@@ -315,6 +315,8 @@ fn audit_records_arrive_as_signed_commits_over_ssh_and_at_a_server_with_another_
         .ok("systemd-run --quiet --unit=git-impostor dropbear -F -E -s -p 127.0.0.1:2222 -r /run/ssh/other")
         .unwrap();
     machine.ok("berth configmap create fourth").unwrap();
-    eventually(&true, || machine.ok("berth get events -A -o json").unwrap().contains("not in known_hosts"));
+    let failure =
+        "berth get events -A -o json | jq -r '.items[] | select(.reason == \"AuditMirrorFailed\") | .message'";
+    eventually(&true, || machine.ok(failure).unwrap().contains("not in known_hosts"));
     assert_eq!(git("rev-parse main"), pushed);
 }

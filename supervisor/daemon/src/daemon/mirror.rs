@@ -106,20 +106,21 @@ pub(super) fn spawn(parts: &Parts, config: &Config, tasks: &TaskTracker) -> Resu
 }
 
 async fn run<R: Receiver>(receiver: R, records: Records) {
-    let (mut failed, mut pause) = (false, PAUSES.0);
+    let (mut told, mut pause) = (None, PAUSES.0);
     loop {
         match receiver.advance(&records).await {
-            Ok(()) if failed => {
-                failed = false;
+            Ok(()) if told.is_some() => {
+                (told, pause) = (None, PAUSES.0);
                 tell(&records.store, EventType::Normal, "AuditMirrored", "the audit records are sent again").await;
             }
             Ok(()) => tokio::time::sleep(R::PACE).await,
             Err(error) => {
-                let why = crate::log::chain(&error);
-                if !std::mem::replace(&mut failed, true) {
-                    pause = PAUSES.0;
-                    tell(&records.store, EventType::Warning, "AuditMirrorFailed", &advised(&why)).await;
+                let why = Some(advised(&crate::log::chain(&error)));
+                // Told once, until it is another reason.
+                if let Some(news) = why.as_ref().filter(|_| why != told) {
+                    tell(&records.store, EventType::Warning, "AuditMirrorFailed", news).await;
                 }
+                told = why;
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSES.1);
             }

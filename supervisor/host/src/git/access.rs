@@ -1,5 +1,7 @@
 //! Where a branch is, by what it is written to, and how its server is known.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use git2::cert::Cert;
 use git2::{CertificateCheckStatus, Cred, CredentialType, Error, RemoteCallbacks};
 use rustls::RootCertStore;
@@ -9,10 +11,10 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use ssh_key::{HashAlg, KnownHosts, PublicKey};
-use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// A branch elsewhere.
+#[derive(Default)]
 pub struct Place {
     /// `https://host/path` or `ssh://user@host/path`; a folder, for tests.
     pub url: String,
@@ -43,8 +45,8 @@ pub enum Access {
 }
 
 impl Place {
-    /// What git asks of whoever uses it.
-    pub(super) fn callbacks(&self) -> RemoteCallbacks<'_> {
+    /// What git asks of whoever uses it. Why a server is not taken for the one that is meant is kept in `stranger`.
+    pub(super) fn callbacks<'a>(&'a self, stranger: &'a Mutex<Option<String>>) -> RemoteCallbacks<'a> {
         let mut callbacks = RemoteCallbacks::new();
         // Git asks until it is let in, or told that there is nothing more.
         let mut has_tried = false;
@@ -57,7 +59,11 @@ impl Place {
             }
             self.access.credential(user)
         });
-        callbacks.certificate_check(|shown, host| self.known(shown, host));
+        callbacks.certificate_check(|shown, host| {
+            self.known(shown, host).inspect_err(|why| {
+                *stranger.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.message().to_owned());
+            })
+        });
         callbacks
     }
 
@@ -100,6 +106,12 @@ fn verified(authority: &str, shown: &[u8], host: &str) -> Result<(), Box<dyn std
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
     verifier.verify_server_cert(&CertificateDer::from_slice(shown), &[], &name, &[], UnixTime::now())?;
     Ok(())
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self::Password { user: String::new(), password: Zeroizing::default() }
+    }
 }
 
 impl Access {

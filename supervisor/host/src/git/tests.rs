@@ -13,8 +13,7 @@ impl World {
 
     fn branch(&self) -> RemoteBranch {
         let url = self.dir.path().join("elsewhere").to_string_lossy().into_owned();
-        let access = Access::Password { user: String::new(), password: String::new().into() };
-        let place = Place { url, branch: "main".into(), access, authority: None };
+        let place = Place { url, branch: "main".into(), ..Place::default() };
         RemoteBranch::open(&self.dir.path().join("here"), place).unwrap()
     }
 
@@ -79,10 +78,7 @@ fn a_branch_that_grew_meanwhile_is_not_overwritten() {
 
 #[test]
 fn the_host_of_an_address_is_known_with_a_port_a_user_or_brackets() {
-    let place = |url: &str| {
-        let access = Access::Password { user: String::new(), password: String::new().into() };
-        Place { url: url.into(), branch: String::new(), access, authority: None }
-    };
+    let place = |url: &str| Place { url: url.into(), ..Place::default() };
     for (url, host) in [
         ("https://git.example/a", "git.example"),
         ("https://Git.Example:3000/a", "git.example"),

@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use berth_tests::image::{self, Image, Recipe};
+use berth_tests::image::{self, Basis, Image, Recipe, publish};
 use berth_tests::machine::{Firmware, Machine, Plan};
 use berth_tests::saved::API;
+use berth_tests::spawn;
 
 use serde_json::Value;
 
@@ -14,8 +15,12 @@ use crate::vm::{PARTS, Place, eventually, page};
 const WEB: u16 = 80;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+fn recipe() -> Recipe<'static> {
+    Recipe { payload: &PARTS.payload, images: &PARTS.images, version: VERSION, changes: None }
+}
+
 pub(super) fn flashed() -> Image {
-    image::build(Recipe { payload: &PARTS.payload, images: &PARTS.images, version: VERSION, changes: None }).unwrap()
+    image::build(recipe()).unwrap()
 }
 
 /// Boots it for the first time, alone with a processor of the host.
@@ -121,4 +126,35 @@ fn data_is_encrypted_under_the_tpm_and_a_recovery_code(machine: &Machine) {
     let room = machine.ok("df --block-size=1M --output=size /var | tail -n 1").unwrap();
     assert!(room.trim().parse::<u32>().unwrap() > 5_500, "{room}");
     assert_eq!(machine.ok("stat --format %a /var/lib/berth/recovery-code").unwrap(), "600");
+}
+
+/// The sums of all files that an image is published as.
+fn published(image: &Image) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    publish::publish(image, folder.path()).unwrap();
+    fs::read_to_string(folder.path().join("SHA256SUMS")).unwrap()
+}
+
+#[test]
+fn the_same_parts_give_the_same_image_byte_for_byte() {
+    let (first, folder) = (flashed(), tempfile::tempdir().unwrap());
+    let again = image::build_anew(recipe(), Basis::Appliance, folder.path()).unwrap();
+    let files = |image: &Image| {
+        let mut files = image.parts().unwrap().to_vec();
+        files.push(image.disk());
+        files
+    };
+    for (one, other) in files(&first).iter().zip(files(&again)) {
+        assert_eq!(one.file_name(), other.file_name());
+        let same = spawn::output(spawn::command("cmp").args([one, &other]));
+        assert!(same.is_ok(), "{}: {same:?}", other.display());
+    }
+}
+
+#[test]
+#[ignore = "long tier"]
+fn the_same_packages_give_the_same_downloads_byte_for_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let again = image::build_anew(recipe(), Basis::Packages, folder.path()).unwrap();
+    assert_eq!(published(&again), published(&flashed()));
 }

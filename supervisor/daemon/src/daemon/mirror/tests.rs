@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use berth_model::resource::audit_record::{Deed, DeedResult};
 use berth_model::resource::settings::{SyslogMirror, SyslogTransport};
@@ -8,6 +8,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
 mod git;
@@ -173,22 +174,46 @@ async fn over_tls_only_the_server_of_the_authority_is_sent_anything() {
     assert_eq!(names(&messages), ["1 a"]);
 }
 
-#[tokio::test]
-async fn a_failure_is_told_as_an_event_once() {
+/// Fails for these reasons one after the other, then takes everything.
+struct Moody {
+    reasons: Mutex<Vec<&'static str>>,
+    done: Notify,
+}
+
+impl Receiver for Arc<Moody> {
+    const PACE: Duration = Duration::from_secs(1);
+
+    async fn advance(&self, _: &Records) -> Result<(), MirrorError> {
+        let reason = self.reasons.lock().unwrap().pop();
+        match reason {
+            Some("") => Ok(()),
+            Some(server) => Err(MirrorError::Syslog { server: server.into(), source: SendError::Late }),
+            None => {
+                self.done.notify_one();
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_told_as_an_event_once_until_it_is_another_or_over() {
     let world = World::new();
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    world.set(to(closed, SyslogTransport::Tcp)).await;
-    world.deed("a", DeedResult::Done).await;
-    let mut newest = world.store.revision();
-    let running = {
-        let Mirror(syslog, records) = world.mirror();
-        tokio::spawn(run(syslog, records))
-    };
-    newest.mark_unchanged();
-    newest.changed().await.unwrap();
+    let reasons = Mutex::new(vec!["", "two", "one", "one"]);
+    let moody = Arc::new(Moody { reasons, done: Notify::new() });
+    let running = tokio::spawn(run(moody.clone(), Records { store: world.store.clone() }));
+    moody.done.notified().await;
     running.abort();
     let events = world.store.read(|tx| tx.list::<Event>(None)).await.unwrap();
-    let told: Vec<&str> = events.iter().filter_map(|event| event.reason.as_deref()).collect();
-    assert_eq!(told, ["AuditMirrorFailed"]);
-    assert!(events[0].message.as_deref().unwrap().contains("spec.audit.mirror of Settings berth"));
+    let mut told: Vec<(&str, Option<i32>)> = Vec::new();
+    for event in &events {
+        let message = event.message.as_deref().unwrap();
+        assert!(event.type_.as_deref() == Some("Normal") || message.contains("spec.audit.mirror of Settings berth"));
+        told.push((message.split([':', ';']).next().unwrap(), event.count));
+    }
+    told.sort_unstable();
+    let to = |server: &str| format!("sending audit records to {server}");
+    let (one, two) = (to("one"), to("two"));
+    let expected = [(one.as_str(), Some(1)), (two.as_str(), Some(1)), ("the audit records are sent again", Some(1))];
+    assert_eq!(told, expected);
 }
